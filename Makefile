@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+# uv installs in seconds; where it cannot (a mirror only pip knows of), pip installs the same pins.
+# The locks are complete, so nothing is resolved: --no-deps.
+define environment
+	@echo "setting up $(1)"
+	@$(PYTHON) -m venv --clear $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --require-hashes $(addprefix -r ,$(2)) || \
+		$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes $(addprefix -r ,$(2))
+endef
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# --- environments: each is rebuilt when its lock changes ---------------------------------------------------------
+
+setup: .venv/.ready .venv-sam/.ready .venv-emulator/.ready  ## create the virtual environments
+
+.venv/.ready: requirements/dev.txt requirements/model-build.txt layers/model/requirements.txt
+	$(call environment,.venv,$^)
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-%/.ready: requirements/%.txt
+	$(call environment,.venv-$*,$^)
+	@touch $@
+
+lock:  ## recompile every requirements file from pyproject.toml
+	$(LOCK) pyproject.toml --extra parsing --extra local --extra dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml -c requirements/dev.txt -o layers/dependencies/requirements.txt
+	$(LOCK) --group sam -o requirements/sam.txt
+	$(LOCK) --group emulator -o requirements/emulator.txt
+	$(LOCK) --no-deps --group model -o layers/model/requirements.txt
+	$(LOCK) --no-deps --group model-build -o requirements/model-build.txt
+	echo uv | $(LOCK) - -o requirements/uv.txt
+
+.PHONY: help setup lock

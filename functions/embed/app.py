@@ -1,0 +1,39 @@
+"""Messages that name chunks without vectors: embed them all together, write, and finish what is whole."""
+
+from typing import Any
+
+from edda import services
+from edda.concurrency import Deadline
+from edda.messages import EmbedBatch
+from edda.observability import function_logger
+from edda.runtime import LambdaContext, deadline, run
+from edda.sqs_events import PartialBatchResponse, partial_response
+from pydantic import ValidationError
+
+logger = function_logger()
+
+
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialBatchResponse:
+    """From the embed queue, with a partial batch response."""
+    return run(handle_messages(event["Records"], deadline(context)))
+
+
+async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> PartialBatchResponse:
+    """A message that fails goes back to its queue, alone; those that succeeded are deleted."""
+    failed: list[str] = []
+    batches: list[EmbedBatch] = []
+    message_ids: list[str] = []
+    for record in records:
+        try:
+            batches.append(EmbedBatch.model_validate_json(record["body"]))
+            message_ids.append(record["messageId"])
+        except ValidationError:
+            logger.exception("message is not an embed batch", message_id=record["messageId"])
+            failed.append(record["messageId"])
+    if not batches:
+        return partial_response(failed)
+    embedding = await services.embedding()
+    for position, error in (await embedding.embed_batches(batches, until)).items():
+        logger.error("batch failed", message_id=message_ids[position], code=error.code, reason=error.message)
+        failed.append(message_ids[position])
+    return partial_response(failed)

@@ -1,0 +1,43 @@
+"""On every deployment: bring the schema up to date, register the embedding model, make the first tenant."""
+
+import json
+from typing import Any
+from urllib.request import Request, urlopen
+
+from edda import services
+from edda.observability import function_logger
+from edda.runtime import LambdaContext, run
+
+logger = function_logger()
+
+
+def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """A CloudFormation custom resource. Invoked by hand (`{"DryRun": true}` is known) it only returns its answer."""
+    if "ResponseURL" not in event:
+        return run(services.migrate(dry_run=bool(event.get("DryRun"))))
+    try:
+        # Deleting the stack deletes no data: that is the database's own deletion policy.
+        answer = {} if event["RequestType"] == "Delete" else run(services.migrate())
+    except Exception as error:
+        logger.exception("migration failed")
+        respond(event, "FAILED", f"{type(error).__name__}: {error}", {})
+        return {}
+    respond(event, "SUCCESS", "", answer)
+    return answer
+
+
+def respond(event: dict[str, Any], status: str, reason: str, data: dict[str, Any]) -> None:
+    """Tell CloudFormation. It waits for an hour otherwise."""
+    body = {
+        "Status": status,
+        "Reason": reason[:1000],
+        "PhysicalResourceId": event.get("PhysicalResourceId", "edda-schema"),
+        "StackId": event["StackId"],
+        "RequestId": event["RequestId"],
+        "LogicalResourceId": event["LogicalResourceId"],
+        "Data": data,
+    }
+    url = event["ResponseURL"]
+    request = Request(url, json.dumps(body).encode(), {"Content-Type": ""}, method="PUT")  # noqa: S310 - CloudFormation's
+    with urlopen(request, timeout=30) as answer:  # noqa: S310
+        logger.info("told CloudFormation", status=answer.status, outcome=status)

@@ -1,0 +1,1 @@
+"""Edda: documents in, searchable knowledge out."""

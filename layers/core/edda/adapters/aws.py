@@ -1,0 +1,51 @@
+"""AWS clients of one execution environment: made on first use, kept while it lives."""
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from botocore.config import Config
+
+# botocore's own defaults (60 s to connect, 60 s to read, legacy retries) would outlive the function.
+CONFIG = Config(
+    connect_timeout=3,
+    read_timeout=20,
+    retries={"mode": "standard", "total_max_attempts": 4},
+    max_pool_connections=32,
+    # A presigned form must name the virtual host or path that answers: path style works with every emulator.
+    s3={"addressing_style": "auto"},
+)
+
+
+class AwsClients:
+    """`await clients.get("s3")`: one client a service, for the one event loop of the environment."""
+
+    def __init__(self, config: Config = CONFIG) -> None:
+        self._config = config
+        self._clients: dict[str, Any] = {}
+        self._stack = AsyncExitStack()
+        self._session: Any = None
+
+    async def get(self, service: str) -> Any:
+        """The client of a service, configured from the environment (region, credentials, AWS_ENDPOINT_URL)."""
+        if service not in self._clients:
+            if self._session is None:
+                import aioboto3  # half a second: only for functions that talk to AWS
+
+                self._session = aioboto3.Session()
+            client = self._session.client(service, config=self._config)
+            self._clients[service] = await self._stack.enter_async_context(client)
+        return self._clients[service]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every client."""
+        self._clients.clear()
+        await self._stack.aclose()

@@ -1,0 +1,94 @@
+"""The uploads bucket over aioboto3."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from edda.adapters.aws import AwsClients
+from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
+from edda.models import PresignedPost, StoredObject
+
+PIECE_BYTES = 1024 * 1024
+GONE = {"404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed"}  # 405: the version is a delete marker
+
+
+class S3ObjectStore:
+    """One bucket."""
+
+    def __init__(self, clients: AwsClients, bucket: str) -> None:
+        self._clients = clients
+        self._bucket = bucket
+
+    async def head(self, key: str, version_id: str = "") -> StoredObject:
+        async with self._client() as client:
+            found = await client.head_object(**self._object(key, version_id))
+        return StoredObject(
+            key=key,
+            version_id=found.get("VersionId") or "",
+            size_bytes=found["ContentLength"],
+            content_type=found.get("ContentType"),
+            last_modified=found["LastModified"],
+        )
+
+    async def download(self, key: str, version_id: str, path: Path, max_bytes: int) -> bytes:
+        digest, size = sha256(), 0
+        async with self._client() as client:
+            found = await client.get_object(**self._object(key, version_id))
+            async with found["Body"] as body:
+                with path.open("wb") as file:
+                    async for piece in body.iter_chunks(PIECE_BYTES):
+                        size += len(piece)
+                        if size > max_bytes:
+                            raise DocumentTooLarge
+                        digest.update(piece)
+                        file.write(piece)
+        return digest.digest()
+
+    async def read(self, key: str, max_bytes: int) -> bytes | None:
+        try:
+            async with self._client() as client:
+                found = await client.get_object(**self._object(key))
+                async with found["Body"] as body:
+                    data: bytes = await body.read(max_bytes + 1)
+        except ObjectVanished:
+            return None
+        if len(data) > max_bytes:
+            raise DocumentTooLarge
+        return data
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        async with self._client() as client:
+            await client.put_object(**self._object(key), Body=body, ContentType=content_type)
+
+    async def delete(self, key: str) -> None:
+        async with self._client() as client:
+            await client.delete_object(**self._object(key))
+
+    async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
+        fields = {} if content_type is None else {"Content-Type": content_type}
+        conditions: list[Any] = [["content-length-range", 1, max_bytes], *({name: fields[name]} for name in fields)]
+        async with self._client() as client:
+            form = await client.generate_presigned_post(
+                self._bucket, key, Fields=fields, Conditions=conditions, ExpiresIn=expires_s
+            )
+        return PresignedPost(form["url"], form["fields"], datetime.now(UTC) + timedelta(seconds=expires_s))
+
+    def _object(self, key: str, version_id: str = "") -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": key} | ({"VersionId": version_id} if version_id else {})
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Any]:
+        """The client, with its errors as ours."""
+        try:
+            yield await self._clients.get("s3")
+        except ClientError as error:
+            if error.response["Error"]["Code"] in GONE:
+                raise ObjectVanished from error
+            raise StorageUnavailable(f"S3 answered {error.response['Error']['Code']}.") from error
+        except (BotoCoreError, HTTPClientError) as error:
+            raise StorageUnavailable from error

@@ -1,0 +1,52 @@
+"""SQS over aioboto3."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from edda.adapters.aws import AwsClients
+from edda.concurrency import Deadline, bounded
+
+MAX_ENTRIES = 10  # SQS: messages in one SendMessageBatch
+CONCURRENT_REQUESTS = 8
+ATTEMPTS = 3
+WAIT_S = 0.2
+TIMEOUT_S = 60
+
+
+class SqsQueue:
+    """One queue, for sending. Receiving is Lambda's business."""
+
+    def __init__(self, clients: AwsClients, url: str) -> None:
+        self._clients = clients
+        self._url = url
+
+    async def send(self, bodies: Sequence[str]) -> list[int]:
+        """Every message is accounted for: SQS may take some of a batch and refuse, or forget, others."""
+        unsent = list(range(len(bodies)))
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(WAIT_S * 2**attempt)
+            groups = [unsent[start : start + MAX_ENTRIES] for start in range(0, len(unsent), MAX_ENTRIES)]
+            jobs = [partial(self._send_group, group, bodies) for group in groups]
+            outcomes = await bounded(CONCURRENT_REQUESTS, jobs, Deadline.after(TIMEOUT_S))
+            sent: set[int] = set()
+            for outcome in outcomes:
+                if isinstance(outcome, BotoCoreError | ClientError | HTTPClientError | TimeoutError):
+                    continue
+                if isinstance(outcome, Exception):
+                    raise outcome
+                sent |= outcome
+            unsent = [index for index in unsent if index not in sent]
+            if not unsent:
+                break
+        return unsent
+
+    async def _send_group(self, group: Sequence[int], bodies: Sequence[str]) -> set[int]:
+        """The indices that SQS says it has taken."""
+        client = await self._clients.get("sqs")
+        entries = [{"Id": str(index), "MessageBody": bodies[index]} for index in group]
+        answer = await client.send_message_batch(QueueUrl=self._url, Entries=entries)
+        return {int(entry["Id"]) for entry in answer.get("Successful", [])}

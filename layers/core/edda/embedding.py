@@ -1,0 +1,126 @@
+"""From messages on the embed queue to vectors in the database: many messages share provider requests."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from edda.batching import RetryPolicy, embed_all
+from edda.concurrency import Deadline
+from edda.errors import EddaError, EmbeddingRejected, RetryableError
+from edda.messages import EmbedBatch
+from edda.ports import Embedder
+from edda.store.database import HalfVector
+from edda.store.embed import BatchLease, EmbedStore, TextToEmbed
+from edda.vectors import to_halfvec_binary
+
+logger = logging.getLogger(__name__)
+
+# The lease outlives the invocation by a little, so that nobody starts on what is just being written.
+LEASE_MARGIN_S = 15
+
+
+@dataclass(slots=True)
+class _Work:
+    """One tenant's leased batches, and what has become of their texts so far. Equal texts are embedded once."""
+
+    leases: list[BatchLease] = field(default_factory=list)
+    rejected: dict[UUID, EmbeddingRejected] = field(default_factory=dict)
+    stored: set[UUID] = field(default_factory=set)
+
+    def texts(self) -> list[TextToEmbed]:
+        return list({text.content_hash: text for lease in self.leases for text in lease.texts}.values())
+
+    def is_settled(self, lease: BatchLease) -> bool:
+        return all(text.content_hash in self.stored or text.content_hash in self.rejected for text in lease.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The verb of the embed function."""
+
+    store: EmbedStore
+    embedder: Embedder
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    async def embed_batches(self, batches: Sequence[EmbedBatch], deadline: Deadline) -> dict[int, EddaError]:
+        """Embed what these messages name. For each position that must be delivered again, the reason.
+
+        One message's failure does nothing to the others. Done batches, vanished versions and batches another worker
+        holds need no second delivery: the database knows of them, and the sweep rings again if it must.
+        """
+        failures: dict[int, EddaError] = {}
+        positions: dict[tuple[UUID, int], int] = {}
+        work: dict[UUID, _Work] = {}
+        for position, batch in enumerate(batches):
+            try:
+                lease = await self.store.claim_batch(batch, deadline.remaining_s() + LEASE_MARGIN_S)
+            except RetryableError as error:
+                failures[position] = error
+                continue
+            if lease is not None:
+                work.setdefault(batch.tenant_id, _Work()).leases.append(lease)
+                positions[batch.version_id, batch.first_ordinal] = position
+        for tenant_id, tenant_work in work.items():
+            for lease, problem in await self._embed_tenant(tenant_id, tenant_work, deadline):
+                failures[positions[lease.batch.version_id, lease.batch.first_ordinal]] = problem
+        return failures
+
+    async def _embed_tenant(
+        self, tenant_id: UUID, work: _Work, deadline: Deadline
+    ) -> list[tuple[BatchLease, EddaError]]:
+        """Embed one tenant's texts, write each provider batch as it comes, then finish what is whole."""
+        problem: EddaError = RetryableError("The work was not done in time.")
+        try:
+            problem = await self._embed_texts(tenant_id, work, deadline) or problem
+        except EddaError as error:
+            problem = error
+        unfinished = []
+        for lease in work.leases:
+            try:
+                if not work.is_settled(lease):
+                    raise problem
+                rejected = {text.content_hash: work.rejected[text.content_hash] for text in lease.texts
+                            if text.content_hash in work.rejected}  # fmt: skip
+                await self.store.finish_batch(lease, rejected)
+            except EddaError as error:
+                unfinished.append((lease, error))
+        await self._release([lease for lease, _ in unfinished])
+        return unfinished
+
+    async def _embed_texts(self, tenant_id: UUID, work: _Work, deadline: Deadline) -> EddaError | None:
+        """The last error of a provider batch that has to be tried again, if there was one."""
+        problem: EddaError | None = None
+        texts = work.texts()
+        finished = embed_all(
+            self.embedder, [text.text for text in texts], [text.tokens for text in texts], deadline, self.retry
+        )
+        async with aclosing(finished):
+            async for batch in finished:
+                if batch.error is not None:
+                    problem = batch.error
+                    logger.warning(
+                        "provider batch failed", extra={"code": batch.error.code, "texts": len(batch.indices)}
+                    )
+                    continue
+                vectors: dict[UUID, HalfVector] = {}
+                for index, vector in zip(batch.indices, batch.vectors, strict=True):
+                    content_hash = texts[index].content_hash
+                    if isinstance(vector, EmbeddingRejected):
+                        work.rejected[content_hash] = vector
+                    else:
+                        vectors[content_hash] = HalfVector(to_halfvec_binary(vector))
+                await self._save(tenant_id, work, vectors)
+        return problem
+
+    async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector]) -> None:
+        if vectors:
+            await self.store.save_vectors(tenant_id, vectors)
+            work.stored |= vectors.keys()
+
+    async def _release(self, leases: Sequence[BatchLease]) -> None:
+        try:
+            await self.store.release_batches(leases)
+        except RetryableError:
+            logger.warning("leases could not be released; they expire", extra={"leases": len(leases)})

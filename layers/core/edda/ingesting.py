@@ -1,0 +1,161 @@
+"""From an object in the bucket to chunks in the database and messages on the embed queue."""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from uuid import UUID
+
+from edda.concurrency import Deadline
+from edda.errors import (
+    DocumentError,
+    DocumentTooLarge,
+    InvalidMetadata,
+    NoText,
+    ObjectVanished,
+    QueueUnavailable,
+    RetryableError,
+    TooManyChunks,
+)
+from edda.messages import IngestVersion
+from edda.models import ParseOutcome
+from edda.object_metadata import MAX_FILE_BYTES, parse_object_metadata
+from edda.ports import ObjectStore, Parser, Queue
+from edda.s3_events import METADATA_SUFFIX, ObjectChange
+from edda.store.ingest import IngestStore, VersionLease
+from edda.store.keys import KeyStore
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+API_FOLDER = ".edda"  # `<tenant>/.edda/<document id>`: objects that came over HTTPS
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """The verbs of the chunk function."""
+
+    store: IngestStore
+    keys: KeyStore
+    objects: ObjectStore
+    parser: Parser
+    embed_queue: Queue
+    max_document_bytes: int
+    max_chunks: int
+
+    async def object_changed(self, change: ObjectChange, deadline: Deadline) -> None:
+        """Bring the database into line with one change in the bucket. May be repeated, may come late.
+
+        Raises RetryableError when it must be tried again.
+        """
+        slug, _, rest = change.key.partition("/")
+        tenant = await self.keys.tenant_of_slug(slug)
+        if tenant is None or not rest or rest.endswith("/"):
+            # Nobody owns it, or it is a console's folder marker: there is no one to tell but the operator.
+            logger.warning("object outside of any tenant's folder", extra={"object_key": change.key})
+            return
+        if change.is_metadata:
+            await self._metadata_changed(tenant.tenant_id, change)
+        elif change.removed:
+            await self._removed(tenant.tenant_id, change)
+        else:
+            await self._created(tenant.tenant_id, change, deadline)
+
+    async def ingest(self, message: IngestVersion, deadline: Deadline) -> None:
+        """Parse a registered version and send its chunks on, unless that is done or under way."""
+        lease = await self.store.claim_version(message.tenant_id, message.version_id, deadline.remaining_s())
+        if lease is not None:
+            await self._ingest_claimed(lease, deadline)
+        await self.send_batches(message.tenant_id, message.version_id)
+
+    async def send_batches(self, tenant_id: UUID, version_id: UUID) -> None:
+        """Ring for every batch not known to be rung for. Raises QueueUnavailable when some could not be sent."""
+        batches = await self.store.unsent_batches(tenant_id, version_id)
+        if not batches:
+            return
+        failed = set(await self.embed_queue.send([batch.model_dump_json() for batch in batches]))
+        sent = [batch.first_ordinal for index, batch in enumerate(batches) if index not in failed]
+        await self.store.mark_sent(tenant_id, version_id, sent)
+        if failed:
+            raise QueueUnavailable(f"{len(failed)} of {len(batches)} messages could not be sent.")
+
+    async def _created(self, tenant_id: UUID, change: ObjectChange, deadline: Deadline) -> None:
+        try:
+            stored = await self.objects.head(change.key, change.version_id)
+        except ObjectVanished:
+            # Deleted since: its own event, or the sweep, tells of that. A promised document ends by its expiry.
+            logger.info("object vanished before it was read", extra={"object_key": change.key})
+            return
+        name = PurePosixPath(change.key).name
+        version_id = await self.store.register_version(tenant_id, change, stored, name)
+        if version_id is None:
+            return
+        if not _came_over_https(change.key):
+            await self._metadata_changed(tenant_id, change)
+        await self.ingest(IngestVersion(tenant_id=tenant_id, version_id=version_id), deadline)
+
+    async def _removed(self, tenant_id: UUID, change: ObjectChange) -> None:
+        """Deleting an old version, or a delete that a newer put has overtaken, leaves an object in its place."""
+        try:
+            await self.objects.head(change.key)
+        except ObjectVanished:
+            await self.store.delete_by_key(tenant_id, change.key, change.sequencer)
+
+    async def _metadata_changed(self, tenant_id: UUID, change: ObjectChange) -> None:
+        """Take over the metadata file beside the object; what is wrong with it becomes a warning on the document."""
+        try:
+            data = await self.objects.read(change.document_key + METADATA_SUFFIX, MAX_FILE_BYTES)
+            if data is None and not change.is_metadata:
+                return
+            metadata = {} if data is None else parse_object_metadata(data)
+        except DocumentTooLarge:
+            problem = f"The metadata file is larger than {MAX_FILE_BYTES} bytes."
+            await self.store.set_metadata(tenant_id, change.document_key, {}, problem)
+        except InvalidMetadata as error:
+            await self.store.set_metadata(tenant_id, change.document_key, {}, error.message)
+        else:
+            await self.store.set_metadata(tenant_id, change.document_key, metadata, None)
+
+    async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
+        try:
+            outcome, digest = await _before(deadline, self._parse(lease))
+        except DocumentError as error:
+            logger.info("document failed", extra={"version_id": str(lease.version_id), "code": error.code})
+            await self.store.fail_version(lease, error)
+            return
+        except RetryableError:
+            await self.store.release_version(lease)
+            raise
+        if not await self.store.save_chunks(lease, outcome, digest):
+            logger.warning("lease was lost", extra={"version_id": str(lease.version_id), "attempt": lease.attempt})
+
+    async def _parse(self, lease: VersionLease) -> tuple[ParseOutcome, bytes]:
+        if lease.size_bytes == 0:
+            raise NoText
+        if lease.size_bytes > self.max_document_bytes:
+            raise DocumentTooLarge
+        with tempfile.TemporaryDirectory(prefix="edda-") as folder:
+            path = Path(folder, "document")
+            digest = await self.objects.download(lease.object_key, lease.s3_version_id, path, self.max_document_bytes)
+            outcome = await self.parser.parse(path, lease.name, lease.content_type)
+        if not outcome.chunks:
+            raise NoText
+        if len(outcome.chunks) > self.max_chunks:
+            raise TooManyChunks
+        return outcome, digest
+
+
+def _came_over_https(key: str) -> bool:
+    return key.split("/", 2)[1] == API_FOLDER
+
+
+async def _before(deadline: Deadline, work: Awaitable[T]) -> T:
+    """Lambda kills without a signal: stop first, so that the lease can be given back. Raises RetryableError."""
+    try:
+        async with asyncio.timeout(deadline.remaining_s()):
+            return await work
+    except TimeoutError as error:
+        raise RetryableError("The function's time was up.") from error

@@ -1,0 +1,154 @@
+"""The data, without behaviour that needs the outside world.
+
+Character offsets are Python string offsets (code points) into the parsed text: `text[start:end]`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+
+class BlockKind(StrEnum):
+    HEADING = "heading"
+    PARAGRAPH = "paragraph"
+    LIST = "list"
+    TABLE = "table"
+    CODE = "code"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One structural piece of a parsed document: `text[start:end]`. Blocks are in order and do not overlap.
+
+    `level` is 1-6 for headings and 0 otherwise; `page` counts from 1 and is None where the format has no pages.
+    """
+
+    kind: BlockKind
+    start: int
+    end: int
+    level: int = 0
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedDocument:
+    """What a parser makes of a file. `text` is clean: no NUL, no lone surrogate, newlines are `\\n`."""
+
+    text: str
+    blocks: tuple[Block, ...]
+    media_type: str
+    title: str | None = None
+    language: str | None = None  # ISO 639-1, where it is known
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A passage: `text == parsed.text[char_start:char_end]`."""
+
+    ordinal: int
+    text: str
+    char_start: int
+    char_end: int
+    tokens: int
+    page: int | None
+    heading_path: tuple[str, ...]
+    language: str | None
+    content_hash: UUID  # first 128 bits of SHA-256 over the text that is embedded
+
+
+class DocumentStatus(StrEnum):
+    """Where a version stands. The last three are final."""
+
+    WAITING = "waiting"  # an upload was promised, no object has been seen yet
+    QUEUED = "queued"
+    PARSING = "parsing"
+    EMBEDDING = "embedding"
+    READY = "ready"
+    PARTIAL = "partial"  # searchable, but some chunks were rejected by the embedding provider
+    FAILED = "failed"
+
+
+FINAL_STATUSES = frozenset({DocumentStatus.READY, DocumentStatus.PARTIAL, DocumentStatus.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One version of one object in the bucket, as HeadObject tells of it (`version_id` "": unversioned bucket)."""
+
+    key: str
+    version_id: str
+    size_bytes: int
+    content_type: str | None
+    last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ParseOutcome:
+    """What the parser process makes of one file: everything the pipeline stores about it."""
+
+    chunks: list[Chunk]
+    media_type: str
+    characters: int
+    title: str | None = None
+    language: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingLimits:
+    """What one provider takes, and how many requests it may have in flight."""
+
+    max_texts_per_request: int
+    max_tokens_per_request: int
+    max_tokens_per_text: int
+    max_concurrent_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class PresignedPost:
+    """A form that uploads one object straight to the bucket until `expires_at`."""
+
+    url: str
+    fields: dict[str, str]
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found. `score` is cosine similarity, -1 to 1, higher is nearer."""
+
+    document_id: UUID
+    chunk_id: UUID
+    version_id: UUID
+    ordinal: int
+    name: str
+    title: str | None
+    text: str
+    char_start: int
+    char_end: int
+    page: int | None
+    heading_path: tuple[str, ...]
+    language: str | None
+    metadata: dict[str, Any]
+    tags: tuple[str, ...]
+    score: float
+
+
+class Tenant(NamedTuple):
+    """Whose data it is. `slug` is the first folder of every object key of this tenant."""
+
+    tenant_id: UUID
+    slug: str
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """A registered model: `model_id` is the database's number for it."""
+
+    model_id: int
+    name: str
+    dimensions: int
+
+
+JsonObject = dict[str, Any]

@@ -1,0 +1,80 @@
+"""What the verbs need from the outside world. Adapters implement these; fakes pass the same contract suites."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+from edda.concurrency import Deadline
+from edda.errors import EmbeddingRejected
+from edda.models import EmbeddingLimits, ParseOutcome, PresignedPost, StoredObject
+
+
+class ObjectStore(Protocol):
+    """The uploads bucket. Raises StorageUnavailable when S3 does not answer."""
+
+    async def head(self, key: str, version_id: str = "") -> StoredObject:
+        """Facts of an object, or of one version of it. Raises ObjectVanished when there is none."""
+
+    async def download(self, key: str, version_id: str, path: Path, max_bytes: int) -> bytes:
+        """Stream an object into `path`; its SHA-256 digest. Raises ObjectVanished, DocumentTooLarge."""
+
+    async def read(self, key: str, max_bytes: int) -> bytes | None:
+        """A small object's bytes, None when there is none. Raises DocumentTooLarge."""
+
+    async def put(self, key: str, body: bytes, content_type: str) -> None:
+        """Store an object."""
+
+    async def delete(self, key: str) -> None:
+        """Delete an object (a delete marker, in a versioned bucket); no error when there is none."""
+
+    async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
+        """A form for a browser or curl: one key, a size range, an expiry."""
+
+
+class Queue(Protocol):
+    """An SQS queue: a doorbell, never the truth."""
+
+    async def send(self, bodies: Sequence[str]) -> list[int]:
+        """Send every message. The indices of those that are not known to be sent, after retries."""
+
+
+class Parser(Protocol):
+    """Turns a file into chunks, under limits of time and memory."""
+
+    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
+        """Parse and chunk. Raises a DocumentError that says what is wrong with the file."""
+
+
+class Embedder(Protocol):
+    """An embedding model behind some provider."""
+
+    @property
+    def name(self) -> str:
+        """provider/model, as it is registered in the database."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of every vector."""
+
+    @property
+    def limits(self) -> EmbeddingLimits:
+        """What one request may hold."""
+
+    async def embed(
+        self, texts: Sequence[str], *, purpose: Literal["document", "query"], deadline: Deadline
+    ) -> Sequence[bytes | EmbeddingRejected]:
+        """One provider request. For each text, in order, its unit-length vector as little-endian float32 bytes,
+        or the EmbeddingRejected that says why this text was refused.
+
+        Raises ProviderThrottled, ProviderUnavailable, ProviderMisconfigured, or EmbeddingRejected for all of them.
+        """
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+
+
+class Secrets(Protocol):
+    """Secrets Manager."""
+
+    async def read(self, arn: str) -> Mapping[str, str]:
+        """A secret's fields."""

@@ -1,0 +1,216 @@
+"""The composition root: the one place where real things are built, one builder a function.
+
+Built on the first invocation and kept while the execution environment lives. Imports are made here, where they are
+needed, so that a function loads only what it uses.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from psycopg.conninfo import make_conninfo
+
+from edda.adapters.aws import AwsClients
+from edda.ports import Embedder, ObjectStore, Queue, Secrets
+from edda.settings import Settings
+from edda.store.database import Database
+from edda.store.keys import KeyStore
+from edda.store.models import find_model
+
+if TYPE_CHECKING:
+    from edda.embedding import Embedding
+    from edda.ingesting import Ingestion
+    from edda.store.documents import DocumentStore
+    from edda.store.search import SearchStore
+    from edda.sweeping import Sweep
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiServices:
+    """What the api function uses."""
+
+    settings: Settings
+    documents: "DocumentStore"
+    keys: KeyStore
+    objects: ObjectStore
+    database: Database
+
+
+@dataclass(frozen=True, slots=True)
+class SearchServices:
+    """What the search function uses."""
+
+    settings: Settings
+    search: "SearchStore"
+    keys: KeyStore
+    embedder: Embedder
+    database: Database
+
+
+def once(build: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+    """Build at the first call and hand out the same ever after; a build that failed is tried again."""
+    built: list[T] = []
+
+    async def get() -> T:
+        if not built:
+            built.append(await build())
+        return built[0]
+
+    return get
+
+
+@once
+async def api_services() -> ApiServices:
+    """For functions/api."""
+    from edda.adapters.s3 import S3ObjectStore
+    from edda.store.documents import DocumentStore
+
+    settings, clients = Settings.from_environment(), AwsClients()
+    database = _database(settings, clients)
+    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    return ApiServices(
+        settings=settings,
+        documents=DocumentStore(database, model.model_id),
+        keys=KeyStore(database),
+        objects=S3ObjectStore(clients, settings.uploads_bucket),
+        database=database,
+    )
+
+
+@once
+async def search_services() -> SearchServices:
+    """For functions/search."""
+    from edda.store.search import SearchStore
+
+    settings, clients = Settings.from_environment(), AwsClients()
+    database = _database(settings, clients)
+    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    return SearchServices(
+        settings=settings,
+        search=SearchStore(database, model),
+        keys=KeyStore(database),
+        embedder=await build_embedder(settings, clients),
+        database=database,
+    )
+
+
+@once
+async def ingestion() -> "Ingestion":
+    """For functions/chunk."""
+    from edda.adapters.parser_process import ParserProcess
+    from edda.adapters.s3 import S3ObjectStore
+    from edda.ingesting import Ingestion
+    from edda.store.ingest import IngestStore
+
+    settings, clients = Settings.from_environment(), AwsClients()
+    database = _database(settings, clients)
+    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    return Ingestion(
+        store=IngestStore(database, model.model_id),
+        keys=KeyStore(database),
+        objects=S3ObjectStore(clients, settings.uploads_bucket),
+        parser=ParserProcess(settings),
+        embed_queue=_queue(clients, settings.embed_queue_url),
+        max_document_bytes=settings.max_document_bytes,
+        max_chunks=settings.max_chunks,
+    )
+
+
+@once
+async def embedding() -> "Embedding":
+    """For functions/embed."""
+    from edda.embedding import Embedding
+    from edda.store.embed import EmbedStore
+
+    settings, clients = Settings.from_environment(), AwsClients()
+    database = _database(settings, clients)
+    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    return Embedding(store=EmbedStore(database, model.model_id), embedder=await build_embedder(settings, clients))
+
+
+@once
+async def sweeping() -> "Sweep":
+    """For functions/sweep."""
+    from edda.store.ingest import IngestStore
+    from edda.store.sweep import SweepStore
+    from edda.sweeping import Sweep
+
+    settings, clients = Settings.from_environment(), AwsClients()
+    database = _database(settings, clients)
+    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    return Sweep(
+        store=SweepStore(database, model.model_id),
+        ingest_store=IngestStore(database, model.model_id),
+        keys=KeyStore(database),
+        ingest_queue=_queue(clients, settings.ingest_queue_url),
+        embed_queue=_queue(clients, settings.embed_queue_url),
+    )
+
+
+def model_name(settings: Settings) -> str:
+    """How a model is named in the database: another provider's model of the same name is another model."""
+    return f"{settings.embedding_provider}/{settings.embedding_model}"
+
+
+async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
+    """For functions/migrate: schema, embedding model, first tenant. What was done."""
+    from edda.adapters.secrets import SecretsManager
+    from edda.store import keys, migrations
+
+    settings, clients = Settings.from_environment(), AwsClients()
+    async with clients:
+        secrets = SecretsManager(clients)
+        owner = await owner_conninfo(settings, secrets)
+        password = None
+        if settings.database_secret_arn:
+            password = (await secrets.read(settings.database_secret_arn))["password"]
+    applied = await migrations.migrate(owner, app_password=password, dry_run=dry_run)
+    done: dict[str, Any] = {"applied": applied, "dry_run": dry_run}
+    if not dry_run:
+        model = await migrations.register_model(owner, model_name(settings), settings.embedding_dimensions)
+        done["model"] = model.name
+        if settings.first_tenant:
+            done["tenant"] = (await keys.create_tenant(owner, settings.first_tenant)).slug
+    return done
+
+
+async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
+    """How migrate connects: as the owner of the schema."""
+    if settings.database_owner_url:
+        return settings.database_owner_url
+    return await _conninfo_from_secret(settings, secrets, settings.database_owner_secret_arn)
+
+
+def _database(settings: Settings, clients: AwsClients) -> Database:
+    from edda.adapters.secrets import SecretsManager
+
+    async def conninfo() -> str:
+        if settings.database_url:
+            return settings.database_url
+        return await _conninfo_from_secret(settings, SecretsManager(clients), settings.database_secret_arn)
+
+    return Database(conninfo)
+
+
+async def _conninfo_from_secret(settings: Settings, secrets: Secrets, arn: str) -> str:
+    secret = await secrets.read(arn)
+    return make_conninfo(
+        host=settings.database_host,
+        dbname=settings.database_name,
+        user=secret["username"],
+        password=secret["password"],
+        sslmode="require",
+    )
+
+
+def _queue(clients: AwsClients, url: str) -> Queue:
+    from edda.adapters.sqs import SqsQueue
+
+    return SqsQueue(clients, url)
+
+
+async def build_embedder(settings: Settings, clients: AwsClients) -> Embedder:
+    """The configured provider's adapter."""
+    raise NotImplementedError

@@ -1,0 +1,63 @@
+"""The environment, typed. Read when a function is first invoked, never at import."""
+
+import os
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PREFIX = "EDDA_"
+
+GIGABYTE = 1024**3
+
+
+class Settings(BaseModel):
+    """`EDDA_<NAME>` gives `<name>`. A function gets only what it needs, so what others need may be empty."""
+
+    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)
+
+    # Postgres: a URL, or host and secret (which rotates).
+    database_url: str = ""
+    database_host: str = ""
+    database_name: str = "edda"
+    database_secret_arn: str = ""
+    # For migrate alone: the schema's owner.
+    database_owner_url: str = ""
+    database_owner_secret_arn: str = ""
+    first_tenant: str = ""
+
+    uploads_bucket: str = ""
+    ingest_queue_url: str = ""
+    embed_queue_url: str = ""
+
+    embedding_provider: Literal["in-process", "openai", "bedrock"] = "in-process"
+    embedding_model: str = "all-MiniLM-L6-v2"
+    embedding_dimensions: int = Field(default=384, ge=1, le=4000)
+    provider_base_url: str = "https://api.openai.com/v1"
+    provider_api_key_secret_arn: str = ""
+    provider_api_key: str = ""  # for a local run; a deployment uses the secret
+
+    max_document_bytes: int = Field(default=GIGABYTE, ge=1, le=5 * GIGABYTE)
+    chunk_tokens: int = Field(default=200, ge=20, le=8000)
+    chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)
+    max_chunks: int = Field(default=100_000, ge=1)
+    parse_timeout_s: float = Field(default=120, gt=0)
+    parse_memory_bytes: int = Field(default=GIGABYTE, ge=64 * 1024**2)
+
+    @model_validator(mode="after")
+    def _overlap_is_smaller(self) -> Self:
+        if self.chunk_overlap_tokens * 2 > self.chunk_tokens:
+            raise ValueError("EDDA_CHUNK_OVERLAP_TOKENS may be half of EDDA_CHUNK_TOKENS at most")
+        return self
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Empty variables count as absent: a template cannot leave one out. Raises pydantic.ValidationError."""
+        variables = os.environ if environment is None else environment
+        return cls.model_validate(
+            {
+                name[len(PREFIX) :].lower(): value
+                for name, value in variables.items()
+                if name.startswith(PREFIX) and value
+            }
+        )

@@ -1,0 +1,178 @@
+-- The data model: docs/architecture.md explains it. Everything a tenant owns carries tenant_id and is under
+-- row-level security, forced, so that even the tables' owner sees nothing without a tenant.
+
+CREATE EXTENSION IF NOT EXISTS vector;
+
+-- Who may do what ---------------------------------------------------------------------------------------------
+
+CREATE TABLE tenants (
+    tenant_id  uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    slug       text NOT NULL UNIQUE CHECK (slug ~ '^[a-z0-9][a-z0-9-]{0,62}$'),
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE api_keys (
+    prefix     text PRIMARY KEY,                       -- shown in the clear, to tell keys apart
+    key_sha256 bytea NOT NULL CHECK (length(key_sha256) = 32),
+    tenant_id  uuid NOT NULL REFERENCES tenants,
+    name       text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    revoked_at timestamptz
+);
+
+-- What is known -----------------------------------------------------------------------------------------------
+
+CREATE TABLE documents (
+    document_id        uuid PRIMARY KEY,
+    tenant_id          uuid NOT NULL REFERENCES tenants,
+    object_key         text NOT NULL,
+    name               text NOT NULL,
+    title              text,
+    tags               text[] NOT NULL DEFAULT '{}',
+    metadata           jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
+    metadata_problem   text,                           -- why the metadata file beside the object was not taken
+    current_version_id uuid,                           -- the version that search sees
+    upload_expires_at  timestamptz,                    -- a presigned upload not seen by then will not come
+    idempotency_key    text,
+    request_sha256     bytea,                          -- what the idempotency key was first used for
+    deleted_at         timestamptz,                    -- tombstone
+    deleted_sequencer  text COLLATE "C" NOT NULL DEFAULT '',
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    updated_at         timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (tenant_id, object_key),
+    UNIQUE (tenant_id, idempotency_key)
+);
+CREATE INDEX documents_newest ON documents (tenant_id, created_at DESC, document_id DESC) WHERE deleted_at IS NULL;
+
+CREATE TABLE document_versions (
+    version_id     uuid PRIMARY KEY,
+    tenant_id      uuid NOT NULL REFERENCES tenants,
+    document_id    uuid NOT NULL REFERENCES documents ON DELETE CASCADE,
+    s3_version_id  text NOT NULL,                      -- '' in an unversioned bucket
+    sequencer      text COLLATE "C" NOT NULL,          -- padded: text order is event order
+    status         text NOT NULL DEFAULT 'queued'
+                   CHECK (status IN ('queued', 'parsing', 'embedding', 'ready', 'partial', 'failed')),
+    error_code     text,
+    error_message  text,
+    size_bytes     bigint,
+    content_sha256 bytea,
+    media_type     text,
+    language       text,
+    title          text,
+    characters     bigint,
+    planned_chunks integer,
+    attempt        integer NOT NULL DEFAULT 0,         -- fences the writes of a worker whose lease was taken over
+    lease_until    timestamptz,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    chunked_at     timestamptz,
+    finished_at    timestamptz,
+    UNIQUE (document_id, s3_version_id, sequencer),
+    CHECK ((status = 'failed') = (error_code IS NOT NULL)),
+    CHECK ((status IN ('ready', 'partial', 'failed')) = (finished_at IS NOT NULL))
+);
+CREATE INDEX document_versions_newest ON document_versions (document_id, sequencer DESC, created_at DESC);
+CREATE INDEX document_versions_open ON document_versions (tenant_id, created_at) WHERE finished_at IS NULL;
+
+ALTER TABLE documents ADD CONSTRAINT documents_current_version
+    FOREIGN KEY (current_version_id) REFERENCES document_versions;
+
+CREATE TABLE chunks (
+    tenant_id     uuid NOT NULL,
+    version_id    uuid NOT NULL REFERENCES document_versions ON DELETE CASCADE,
+    ordinal       integer NOT NULL,
+    chunk_id      uuid NOT NULL,
+    content_hash  uuid NOT NULL,                       -- joins embeddings
+    text          text NOT NULL,
+    tokens        integer NOT NULL,
+    char_start    integer NOT NULL,
+    char_end      integer NOT NULL,
+    page          integer,
+    heading_path  text[] NOT NULL,
+    language      text,
+    error_code    text,                                -- the embedding provider refused this text
+    error_message text,
+    PRIMARY KEY (version_id, ordinal)
+);
+CREATE INDEX chunks_by_content ON chunks (tenant_id, content_hash);
+
+CREATE TABLE embedding_models (
+    model_id   integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    name       text NOT NULL,
+    dimensions integer NOT NULL CHECK (dimensions BETWEEN 1 AND 4000),   -- halfvec's limit under HNSW
+    state      text NOT NULL DEFAULT 'active' CHECK (state IN ('shadow', 'active', 'retiring')),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (name, dimensions)
+);
+
+-- One vector per distinct text, tenant and model. A chunk's vector is found by its content hash: a text that is
+-- there already is never paid for again, and vectors are inserted, never updated. The HNSW index of each model is
+-- made when the model is registered, since it names the number of dimensions.
+CREATE TABLE embeddings (
+    tenant_id    uuid NOT NULL,
+    model_id     integer NOT NULL REFERENCES embedding_models,
+    content_hash uuid NOT NULL,
+    vector       halfvec NOT NULL,
+    PRIMARY KEY (tenant_id, model_id, content_hash)
+);
+
+-- What is to do: one row is one message on the embed queue. Outbox (sent_at) and progress (done_at) in one.
+CREATE TABLE embed_batches (
+    tenant_id     uuid NOT NULL,
+    version_id    uuid NOT NULL REFERENCES document_versions ON DELETE CASCADE,
+    first_ordinal integer NOT NULL,
+    last_ordinal  integer NOT NULL,
+    sent_at       timestamptz,
+    done_at       timestamptz,
+    attempt       integer NOT NULL DEFAULT 0,
+    lease_until   timestamptz,
+    PRIMARY KEY (version_id, first_ordinal)
+);
+CREATE INDEX embed_batches_open ON embed_batches (tenant_id, version_id) WHERE done_at IS NULL;
+
+-- Row-level security ------------------------------------------------------------------------------------------
+
+CREATE FUNCTION app_tenant() RETURNS uuid LANGUAGE sql STABLE
+    -- After a transaction the setting is '' rather than NULL: both mean "nobody".
+    RETURN NULLIF(current_setting('app.tenant_id', true), '')::uuid;
+
+DO $$
+DECLARE name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['documents', 'document_versions', 'chunks', 'embeddings', 'embed_batches'] LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
+        EXECUTE format('CREATE POLICY own_rows ON %I USING (tenant_id = app_tenant())', name);
+    END LOOP;
+END $$;
+
+-- The application may look a key or a slug up, but not read the tables of keys and tenants.
+CREATE FUNCTION authenticate(given_prefix text, given_sha256 bytea)
+    RETURNS TABLE (tenant_id uuid, slug text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+AS $$
+    SELECT t.tenant_id, t.slug
+    FROM api_keys k JOIN tenants t USING (tenant_id)
+    WHERE k.prefix = given_prefix AND k.key_sha256 = given_sha256 AND k.revoked_at IS NULL
+$$;
+
+CREATE FUNCTION tenant_of_slug(given_slug text)
+    RETURNS TABLE (tenant_id uuid, slug text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+AS $$
+    SELECT t.tenant_id, t.slug FROM tenants t WHERE t.slug = given_slug
+$$;
+
+CREATE FUNCTION all_tenants()
+    RETURNS TABLE (tenant_id uuid, slug text)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+AS $$
+    SELECT t.tenant_id, t.slug FROM tenants t ORDER BY t.tenant_id
+$$;
+
+-- The application's role: made with its password by the migrate step, owns nothing.
+GRANT USAGE ON SCHEMA public TO edda_app;
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON documents, document_versions, chunks, embeddings, embed_batches TO edda_app;
+GRANT SELECT ON embedding_models TO edda_app;
+REVOKE EXECUTE ON FUNCTION authenticate(text, bytea), tenant_of_slug(text), all_tenants() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION authenticate(text, bytea), tenant_of_slug(text), all_tenants(), app_tenant() TO edda_app;

@@ -1,0 +1,233 @@
+-- name: find_document
+-- The document of one object key, with its tombstone.
+SELECT document_id, deleted_at IS NOT NULL AS deleted, deleted_sequencer
+FROM documents WHERE object_key = %(object_key)s;
+
+-- name: upsert_document
+-- A file put straight into the bucket makes its document; one announced over HTTPS is there already.
+INSERT INTO documents (document_id, tenant_id, object_key, name)
+VALUES (gen_random_uuid(), %(tenant_id)s, %(object_key)s, %(name)s)
+ON CONFLICT (tenant_id, object_key) DO UPDATE SET object_key = EXCLUDED.object_key
+RETURNING document_id, deleted_at IS NOT NULL AS deleted, deleted_sequencer, name,
+          idempotency_key IS NOT NULL OR upload_expires_at IS NOT NULL AS announced;
+
+-- name: lock_document
+-- Serialises everything that decides which version of a document is seen.
+SELECT document_id, current_version_id, deleted_at IS NOT NULL AS deleted, deleted_sequencer
+FROM documents WHERE document_id = %(document_id)s FOR UPDATE;
+
+-- name: insert_version
+-- One row per object version, however often its event comes.
+INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, size_bytes, media_type)
+VALUES (gen_random_uuid(), %(tenant_id)s, %(document_id)s, %(s3_version_id)s, %(sequencer)s, %(size_bytes)s,
+        %(media_type)s)
+ON CONFLICT (document_id, s3_version_id, sequencer) DO UPDATE SET s3_version_id = EXCLUDED.s3_version_id
+RETURNING version_id, finished_at IS NOT NULL AS finished;
+
+-- name: revive_document
+-- A newer put than the delete brings the document back.
+UPDATE documents SET deleted_at = NULL, updated_at = now() WHERE document_id = %(document_id)s;
+
+-- name: touch_document
+UPDATE documents SET updated_at = now() WHERE document_id = %(document_id)s;
+
+-- name: newer_version_exists
+-- Is another version of this document newer than the given one?
+SELECT EXISTS (
+    SELECT FROM document_versions
+    WHERE document_id = %(document_id)s AND version_id <> %(version_id)s AND sequencer > %(sequencer)s
+) AS newer;
+
+-- name: claim_version
+-- A fenced lease by database time: one worker at a time, and a later one outranks an earlier one.
+UPDATE document_versions v
+SET status = CASE WHEN v.status = 'queued' THEN 'parsing' ELSE v.status END,
+    attempt = v.attempt + 1,
+    lease_until = now() + make_interval(secs => %(lease_s)s)
+FROM documents d
+WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
+  AND v.status IN ('queued', 'parsing')
+  AND (v.lease_until IS NULL OR v.lease_until < now())
+RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
+          v.media_type, v.size_bytes, d.deleted_at IS NOT NULL AS deleted;
+
+-- name: version_state
+SELECT status, lease_until > now() AS leased FROM document_versions WHERE version_id = %(version_id)s;
+
+-- name: fence_version
+-- Does this worker still hold the version? Taken as a row lock, so that nobody else gets it before we commit.
+SELECT document_id FROM document_versions
+WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND status = 'parsing' FOR UPDATE;
+
+-- name: delete_chunks
+DELETE FROM chunks WHERE version_id = %(version_id)s;
+
+-- name: delete_batches
+DELETE FROM embed_batches WHERE version_id = %(version_id)s;
+
+-- name: insert_chunk
+-- Pipelined, one row each: COPY is not allowed under row-level security.
+INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, char_start, char_end, page,
+                    heading_path, language)
+VALUES (%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b);
+
+-- name: missing_ordinals
+-- Chunks whose text has no vector by this model yet, the first of equal texts only.
+SELECT DISTINCT ON (c.content_hash) c.ordinal
+FROM chunks c
+LEFT JOIN embeddings e
+    ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
+WHERE c.version_id = %(version_id)s AND e.content_hash IS NULL
+ORDER BY c.content_hash, c.ordinal;
+
+-- name: insert_batches
+INSERT INTO embed_batches (tenant_id, version_id, first_ordinal, last_ordinal)
+SELECT %(tenant_id)s, %(version_id)s, first_ordinal, last_ordinal
+FROM unnest(%(first_ordinals)s::integer[], %(last_ordinals)s::integer[]) AS b (first_ordinal, last_ordinal)
+ON CONFLICT (version_id, first_ordinal) DO UPDATE
+SET last_ordinal = EXCLUDED.last_ordinal, sent_at = NULL, done_at = NULL, lease_until = NULL;
+
+-- name: version_is_chunked
+UPDATE document_versions
+SET status = 'embedding', planned_chunks = %(planned_chunks)s, chunked_at = now(), lease_until = NULL,
+    media_type = %(media_type)s, language = %(language)s, title = %(title)s, characters = %(characters)s,
+    content_sha256 = %(content_sha256)s
+WHERE version_id = %(version_id)s;
+
+-- name: unsent_batches
+SELECT version_id, first_ordinal, last_ordinal FROM embed_batches
+WHERE version_id = %(version_id)s AND done_at IS NULL AND sent_at IS NULL
+ORDER BY first_ordinal;
+
+-- name: batches_are_sent
+UPDATE embed_batches SET sent_at = now()
+WHERE version_id = %(version_id)s AND first_ordinal = ANY (%(first_ordinals)s);
+
+-- name: fail_version
+-- Permanent: the same bytes would fail the same way.
+UPDATE document_versions
+SET status = 'failed', error_code = %(code)s, error_message = %(message)s, finished_at = now(), lease_until = NULL
+WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND finished_at IS NULL
+RETURNING version_id;
+
+-- name: release_version
+-- The work could not be done now; the next delivery need not wait for the lease.
+UPDATE document_versions SET lease_until = NULL
+WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND finished_at IS NULL;
+
+-- name: claim_batch
+-- A fenced lease on one batch of an unfinished version.
+UPDATE embed_batches b
+SET attempt = b.attempt + 1, lease_until = now() + make_interval(secs => %(lease_s)s)
+FROM document_versions v
+WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
+  AND v.version_id = b.version_id AND v.status = 'embedding'
+  AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
+RETURNING b.attempt, b.last_ordinal;
+
+-- name: batch_state
+SELECT b.done_at IS NOT NULL OR v.finished_at IS NOT NULL AS done
+FROM embed_batches b JOIN document_versions v USING (version_id)
+WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s;
+
+-- name: texts_to_embed
+-- The texts of a batch that have no vector by this model yet.
+SELECT DISTINCT ON (c.content_hash) c.content_hash, c.text, c.tokens
+FROM chunks c
+LEFT JOIN embeddings e
+    ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
+WHERE c.version_id = %(version_id)s AND c.ordinal BETWEEN %(first_ordinal)s AND %(last_ordinal)s
+  AND e.content_hash IS NULL
+ORDER BY c.content_hash;
+
+-- name: insert_embeddings
+-- Sorted by the caller: unsorted batches of concurrent workers deadlock. May be repeated.
+INSERT INTO embeddings (tenant_id, model_id, content_hash, vector)
+SELECT %(tenant_id)s, %(model_id)s, content_hash, vector
+FROM unnest(%(content_hashes)b::uuid[], %(vectors)b::halfvec[]) AS v (content_hash, vector)
+ON CONFLICT DO NOTHING;
+
+-- name: reject_chunks
+-- The provider refused these texts: the chunks say why.
+UPDATE chunks c SET error_code = %(code)s, error_message = r.message
+FROM unnest(%(content_hashes)s::uuid[], %(messages)s::text[]) AS r (content_hash, message)
+WHERE c.version_id = %(version_id)s AND c.content_hash = r.content_hash;
+
+-- name: batch_is_done
+UPDATE embed_batches SET done_at = now(), lease_until = NULL
+WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND attempt = %(attempt)s AND done_at IS NULL
+RETURNING first_ordinal;
+
+-- name: release_batch
+UPDATE embed_batches SET lease_until = NULL
+WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND attempt = %(attempt)s AND done_at IS NULL;
+
+-- name: document_of_version
+SELECT document_id FROM document_versions WHERE version_id = %(version_id)s;
+
+-- name: lock_version
+SELECT version_id, document_id, status, sequencer, planned_chunks FROM document_versions
+WHERE version_id = %(version_id)s FOR UPDATE;
+
+-- name: has_open_batch
+SELECT EXISTS (SELECT FROM embed_batches WHERE version_id = %(version_id)s AND done_at IS NULL) AS open;
+
+-- name: recount
+-- What is really stored: ready is proved, never counted up.
+SELECT count(*) AS stored,
+       count(*) FILTER (WHERE e.content_hash IS NOT NULL) AS embedded,
+       count(*) FILTER (WHERE e.content_hash IS NULL AND c.error_code IS NOT NULL) AS rejected
+FROM chunks c
+LEFT JOIN embeddings e
+    ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
+WHERE c.version_id = %(version_id)s;
+
+-- name: finish_version
+UPDATE document_versions
+SET status = %(status)s, error_code = %(code)s, error_message = %(message)s, finished_at = now(), lease_until = NULL
+WHERE version_id = %(version_id)s AND finished_at IS NULL;
+
+-- name: publish_version
+-- The one update that makes a new version visible, unless a newer one already is.
+UPDATE documents d
+SET current_version_id = %(version_id)s, updated_at = now()
+FROM document_versions v
+WHERE d.document_id = %(document_id)s AND v.version_id = %(version_id)s AND d.deleted_at IS NULL
+  AND NOT EXISTS (
+      SELECT FROM document_versions c
+      WHERE c.version_id = d.current_version_id AND c.sequencer > v.sequencer);
+
+-- name: delete_document
+-- A tombstone: puts up to this sequencer do not bring the document back.
+UPDATE documents
+SET deleted_at = COALESCE(deleted_at, now()), updated_at = now(), current_version_id = NULL,
+    deleted_sequencer = GREATEST(deleted_sequencer, %(sequencer)s,
+        (SELECT max(sequencer) FROM document_versions v WHERE v.document_id = d.document_id))
+FROM (SELECT %(document_id)s::uuid AS document_id) AS d
+WHERE documents.document_id = d.document_id;
+
+-- name: delete_versions
+-- Chunks and batches go with their version.
+DELETE FROM document_versions WHERE document_id = %(document_id)s;
+
+-- name: delete_orphaned_embeddings
+-- Vectors of texts that no chunk of this tenant holds any more. Given hashes only, so that it stays cheap.
+DELETE FROM embeddings e
+WHERE e.content_hash = ANY (%(content_hashes)s)
+  AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);
+
+-- name: hashes_of_document
+SELECT DISTINCT c.content_hash FROM chunks c JOIN document_versions v USING (version_id)
+WHERE v.document_id = %(document_id)s;
+
+-- name: set_object_metadata
+-- From the metadata file beside the object.
+UPDATE documents
+SET metadata = %(metadata)s, metadata_problem = %(problem)s, updated_at = now()
+WHERE object_key = %(object_key)s
+RETURNING document_id;
+
+-- name: set_metadata_problem
+UPDATE documents SET metadata_problem = %(problem)s, updated_at = now()
+WHERE object_key = %(object_key)s
+RETURNING document_id;

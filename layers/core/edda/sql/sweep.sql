@@ -1,0 +1,42 @@
+-- name: stuck_versions
+-- Not parsed, and nobody is at it: lost doorbells and dead workers.
+SELECT version_id, attempt FROM document_versions
+WHERE status IN ('queued', 'parsing')
+  AND COALESCE(lease_until, created_at + make_interval(secs => %(grace_s)s)) < now()
+ORDER BY created_at LIMIT %(limit)s;
+
+-- name: stuck_batches
+-- Never sent, or sent long ago and not done.
+SELECT b.version_id, b.first_ordinal, b.last_ordinal, b.attempt
+FROM embed_batches b JOIN document_versions v USING (version_id)
+WHERE b.done_at IS NULL AND v.status = 'embedding'
+  AND COALESCE(b.lease_until, b.sent_at + make_interval(secs => %(resend_s)s),
+               v.chunked_at + make_interval(secs => %(grace_s)s)) < now()
+ORDER BY v.created_at, b.first_ordinal LIMIT %(limit)s;
+
+-- name: unfinished_versions
+-- Every batch is done but the last worker died before it could say so.
+SELECT v.version_id FROM document_versions v
+WHERE v.status = 'embedding' AND v.chunked_at + make_interval(secs => %(grace_s)s) < now()
+  AND NOT EXISTS (SELECT FROM embed_batches b WHERE b.version_id = v.version_id AND b.done_at IS NULL)
+ORDER BY v.created_at LIMIT %(limit)s;
+
+-- name: give_up_version
+-- Tried often enough, and no worker holds it.
+UPDATE document_versions
+SET status = 'failed', error_code = %(code)s, error_message = %(message)s, finished_at = now(), lease_until = NULL
+WHERE version_id = %(version_id)s AND finished_at IS NULL AND (lease_until IS NULL OR lease_until < now())
+RETURNING version_id;
+
+-- name: superseded_versions
+-- Finished versions that a newer, visible one has replaced: their chunks are dead weight.
+SELECT v.version_id
+FROM document_versions v
+JOIN documents d USING (document_id)
+JOIN document_versions current ON current.version_id = d.current_version_id
+WHERE v.finished_at IS NOT NULL AND v.version_id <> current.version_id AND v.sequencer < current.sequencer
+  AND EXISTS (SELECT FROM chunks c WHERE c.version_id = v.version_id)
+ORDER BY v.created_at LIMIT %(limit)s;
+
+-- name: hashes_of_version
+SELECT DISTINCT content_hash FROM chunks WHERE version_id = %(version_id)s;

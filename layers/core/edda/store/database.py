@@ -1,0 +1,121 @@
+"""The connection: one per execution environment, opened on first use, opened again after a freeze broke it."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, LiteralString
+from uuid import UUID
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+from psycopg.rows import DictRow, dict_row
+from psycopg.types import TypeInfo
+
+from edda.errors import DatabaseUnavailable
+
+logger = logging.getLogger(__name__)
+
+Cursor = AsyncCursor[DictRow]
+Row = dict[str, Any]
+
+
+class HalfVector(bytes):
+    """A vector in pgvector's binary halfvec format, bound without going through text."""
+
+
+class _HalfVectorDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: HalfVector) -> bytes:
+        return bytes(obj)
+
+
+class Database:
+    """Hands out transactions of one tenant. Statements of concurrent tasks take turns on the one connection.
+
+    `conninfo` is asked for at every (re)connect, so that a rotated password is picked up.
+    """
+
+    def __init__(self, conninfo: Callable[[], Awaitable[str]], *, connect_timeout_s: int = 10) -> None:
+        self._conninfo = conninfo
+        self._connect_timeout_s = connect_timeout_s
+        self._connection: AsyncConnection[DictRow] | None = None
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self, tenant_id: UUID | None) -> AsyncIterator[Cursor]:
+        """A transaction that sees the rows of one tenant, or of none.
+
+        Raises DatabaseUnavailable when Postgres cannot be reached or goes away: run the whole transaction again.
+        """
+        async with self._turn:
+            try:
+                connection = await self._connected()
+                async with connection.transaction(), connection.cursor() as cursor:
+                    tenant = "" if tenant_id is None else str(tenant_id)
+                    await cursor.execute("SELECT set_config('app.tenant_id', %s, true)", [tenant])
+                    yield cursor
+            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+                await self._forget_broken_connection()
+                # The driver's text names hosts and users: it goes to the log, not to the caller.
+                logger.warning("database unavailable", extra={"error": type(error).__name__, "detail": str(error)})
+                raise DatabaseUnavailable from error
+
+    async def _connected(self) -> AsyncConnection[DictRow]:
+        connection = self._connection
+        if connection is not None and not connection.closed and await self._answers(connection):
+            return connection
+        await self._forget_broken_connection(even_if_open=True)
+        self._connection = connection = await AsyncConnection.connect(
+            await self._conninfo(),
+            row_factory=dict_row,
+            autocommit=True,
+            connect_timeout=self._connect_timeout_s,
+            prepare_threshold=None,  # safe behind RDS Proxy and PgBouncer
+            application_name="edda",
+        )
+        await register_halfvec(connection)
+        return connection
+
+    @staticmethod
+    async def _answers(connection: AsyncConnection[DictRow]) -> bool:
+        """A frozen environment wakes up with a dead socket: find out before the work, not in the middle of it."""
+        try:
+            await connection.execute("")
+        except psycopg.Error:
+            return False
+        return True
+
+    async def _forget_broken_connection(self, *, even_if_open: bool = False) -> None:
+        if self._connection is not None and (even_if_open or self._connection.broken):
+            await self._connection.close()
+            self._connection = None
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._forget_broken_connection(even_if_open=True)
+
+
+async def register_halfvec(connection: AsyncConnection[Any]) -> None:
+    """Let `HalfVector` be bound, alone and in arrays. Before the first migration there is no such type yet."""
+    info = await TypeInfo.fetch(connection, "halfvec")
+    if info is None:
+        return
+    info.register(connection)
+    dumper = type("HalfVectorDumper", (_HalfVectorDumper,), {"oid": info.oid})
+    connection.adapters.register_dumper(HalfVector, dumper)
+
+
+async def fetch_one(cursor: Cursor, query: LiteralString, values: Mapping[str, Any]) -> Row | None:
+    """The first row, or None."""
+    await cursor.execute(query, values)
+    return await cursor.fetchone()
+
+
+async def fetch_all(cursor: Cursor, query: LiteralString, values: Mapping[str, Any]) -> list[Row]:
+    """Every row."""
+    await cursor.execute(query, values)
+    return await cursor.fetchall()

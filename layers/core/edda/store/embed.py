@@ -1,0 +1,99 @@
+"""What the embed function reads and writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from edda.errors import EmbeddingRejected
+from edda.messages import EmbedBatch
+from edda.models import DocumentStatus
+from edda.store.database import Database, HalfVector, fetch_all, fetch_one
+from edda.store.finishing import finish_if_complete, hold_vectors
+from edda.store.queries import queries
+
+SQL = queries("pipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class TextToEmbed:
+    """A text without a vector, and its identity."""
+
+    content_hash: UUID
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLease:
+    """The right to embed one batch until the lease ends."""
+
+    batch: EmbedBatch
+    attempt: int
+    texts: tuple[TextToEmbed, ...]
+
+
+class EmbedStore:
+    """Hands out batches of texts and stores their vectors."""
+
+    def __init__(self, database: Database, model_id: int) -> None:
+        self._database = database
+        self._model_id = model_id
+
+    async def claim_batch(self, batch: EmbedBatch, lease_s: float) -> BatchLease | None:
+        """Take the lease and read what is missing. None: it is done, its version is gone, or another worker has it."""
+        async with self._database.transaction(batch.tenant_id) as cursor:
+            values = {
+                "version_id": batch.version_id,
+                "first_ordinal": batch.first_ordinal,
+                "lease_s": lease_s,
+                "model_id": self._model_id,
+            }
+            claimed = await fetch_one(cursor, SQL["claim_batch"], values)
+            if claimed is None:
+                return None
+            rows = await fetch_all(cursor, SQL["texts_to_embed"], values | {"last_ordinal": claimed["last_ordinal"]})
+            return BatchLease(batch, claimed["attempt"], tuple(TextToEmbed(**row) for row in rows))
+
+    async def save_vectors(self, tenant_id: UUID, vectors: Mapping[UUID, HalfVector]) -> None:
+        """Store vectors by content hash. Those that are there already stay as they are."""
+        async with self._database.transaction(tenant_id) as cursor:
+            hashes = sorted(vectors)
+            values = {
+                "tenant_id": tenant_id,
+                "model_id": self._model_id,
+                "content_hashes": hashes,
+                "vectors": [vectors[content_hash] for content_hash in hashes],
+            }
+            await cursor.execute(SQL["insert_embeddings"], values)
+
+    async def finish_batch(
+        self, lease: BatchLease, rejected: Mapping[UUID, EmbeddingRejected]
+    ) -> DocumentStatus | None:
+        """The batch is done; so is its version, if this was the last. The version's final status, or None."""
+        batch = lease.batch
+        async with self._database.transaction(batch.tenant_id) as cursor:
+            await hold_vectors(cursor, batch.tenant_id)
+            values = {
+                "version_id": batch.version_id,
+                "first_ordinal": batch.first_ordinal,
+                "attempt": lease.attempt,
+                "code": EmbeddingRejected.code,
+                "content_hashes": list(rejected),
+                "messages": [error.message for error in rejected.values()],
+            }
+            if await fetch_one(cursor, SQL["batch_is_done"], values) is None:
+                return None
+            if rejected:
+                await cursor.execute(SQL["reject_chunks"], values)
+            return await finish_if_complete(cursor, batch.version_id, self._model_id)
+
+    async def release_batches(self, leases: Sequence[BatchLease]) -> None:
+        """Give leases back: these batches could not be done now."""
+        for lease in leases:
+            async with self._database.transaction(lease.batch.tenant_id) as cursor:
+                values = {
+                    "version_id": lease.batch.version_id,
+                    "first_ordinal": lease.batch.first_ordinal,
+                    "attempt": lease.attempt,
+                }
+                await cursor.execute(SQL["release_batch"], values)

@@ -1,0 +1,73 @@
+"""The end of a version, shared by every function that may bring it about. Cursor in hand, inside a transaction."""
+
+from typing import Any
+from uuid import UUID
+
+from edda.errors import EmbeddingRejected
+from edda.models import DocumentStatus
+from edda.store.database import Cursor, fetch_all, fetch_one
+from edda.store.queries import queries
+
+SQL = queries("pipeline")
+
+
+async def hold_vectors(cursor: Cursor, tenant_id: UUID, *, to_delete: bool = False) -> None:
+    """Nobody may delete a vector as unused while somebody plans to use it: a lock per tenant, shared by planners."""
+    shared = "" if to_delete else "_shared"
+    query = f"SELECT pg_advisory_xact_lock{shared}(hashtextextended(%s, 0))"
+    await cursor.execute(query, [f"edda vectors {tenant_id}"])
+
+
+async def finish_if_complete(cursor: Cursor, version_id: UUID, model_id: int) -> DocumentStatus | None:
+    """Derive the status from the rows, under a lock: two workers that finish together make one transition.
+
+    Returns the final status, or None while chunks are missing.
+    """
+    owner = await fetch_one(cursor, SQL["document_of_version"], {"version_id": version_id})
+    if owner is None:
+        return None
+    # Always the document before the version, so that two workers never wait for each other.
+    await cursor.execute(SQL["lock_document"], owner)
+    version = await fetch_one(cursor, SQL["lock_version"], {"version_id": version_id})
+    if version is None or version["status"] != DocumentStatus.EMBEDDING:
+        return None
+    open_batch = await fetch_one(cursor, SQL["has_open_batch"], {"version_id": version_id})
+    if open_batch is None or open_batch["open"]:
+        return None
+    count = await fetch_one(cursor, SQL["recount"], {"version_id": version_id, "model_id": model_id})
+    assert count is not None  # noqa: S101 - an aggregate returns a row
+    if not count["stored"] == version["planned_chunks"] == count["embedded"] + count["rejected"]:
+        return None
+    values: dict[str, Any] = {
+        "version_id": version_id,
+        "document_id": version["document_id"],
+        "code": None,
+        "message": None,
+        "status": DocumentStatus.PARTIAL if count["rejected"] else DocumentStatus.READY,
+    }
+    if count["embedded"] == 0:
+        values |= {
+            "status": DocumentStatus.FAILED,
+            "code": EmbeddingRejected.code,
+            "message": "The embedding provider rejected every chunk of this document.",
+        }
+    await cursor.execute(SQL["finish_version"], values)
+    if values["status"] != DocumentStatus.FAILED:
+        await cursor.execute(SQL["publish_version"], values)
+    return DocumentStatus(values["status"])
+
+
+async def forget_versions(cursor: Cursor, tenant_id: UUID, document_id: UUID, sequencer: str) -> None:
+    """Tombstone a document and drop its versions, chunks and the vectors nobody else uses."""
+    await hold_vectors(cursor, tenant_id, to_delete=True)
+    values = {"document_id": document_id, "sequencer": sequencer}
+    await cursor.execute(SQL["lock_document"], values)
+    hashes = await fetch_all(cursor, SQL["hashes_of_document"], values)
+    await cursor.execute(SQL["delete_document"], values)
+    await cursor.execute(SQL["delete_versions"], values)
+    await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])
+
+
+async def drop_unused_vectors(cursor: Cursor, content_hashes: list[UUID]) -> None:
+    """Of these texts' vectors, delete those that no chunk needs any more. Needs hold_vectors(to_delete=True)."""
+    await cursor.execute(SQL["delete_orphaned_embeddings"], {"content_hashes": sorted(content_hashes)})

@@ -1,0 +1,205 @@
+"""What the chunk function reads and writes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int4
+
+from edda.errors import DocumentError
+from edda.identity import chunk_ids
+from edda.messages import EmbedBatch
+from edda.models import ParseOutcome, StoredObject
+from edda.s3_events import ObjectChange
+from edda.store.database import Cursor, Database, fetch_all, fetch_one
+from edda.store.finishing import finish_if_complete, forget_versions, hold_vectors
+from edda.store.queries import queries
+
+SQL = queries("pipeline")
+BATCH_CHUNKS = 64  # chunks named by one message: one provider request's worth
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLease:
+    """The right to parse one version until the lease ends. `attempt` fences writes of an earlier holder."""
+
+    tenant_id: UUID
+    version_id: UUID
+    document_id: UUID
+    attempt: int
+    object_key: str
+    s3_version_id: str
+    name: str
+    content_type: str | None
+    size_bytes: int
+
+
+class IngestStore:
+    """Registers object versions and stores what was parsed."""
+
+    def __init__(self, database: Database, model_id: int) -> None:
+        self._database = database
+        self._model_id = model_id
+
+    async def register_version(
+        self, tenant_id: UUID, change: ObjectChange, stored: StoredObject, name: str
+    ) -> UUID | None:
+        """The version row of an object version, made if it is new.
+
+        None when there is nothing to do: it is finished, or its document was deleted after it was put.
+        """
+        async with self._database.transaction(tenant_id) as cursor:
+            values: dict[str, Any] = {"tenant_id": tenant_id, "object_key": change.key, "name": name}
+            document = await fetch_one(cursor, SQL["upsert_document"], values)
+            assert document is not None  # noqa: S101 - an upsert returns its row
+            if document["deleted"]:
+                if document["announced"] or change.sequencer <= document["deleted_sequencer"]:
+                    return None
+                await cursor.execute(SQL["revive_document"], document)
+            values = {
+                "tenant_id": tenant_id,
+                "document_id": document["document_id"],
+                "s3_version_id": change.version_id,
+                "sequencer": change.sequencer,
+                "size_bytes": stored.size_bytes,
+                "media_type": stored.content_type,
+            }
+            version = await fetch_one(cursor, SQL["insert_version"], values)
+            assert version is not None  # noqa: S101
+            await cursor.execute(SQL["touch_document"], document)
+            return None if version["finished"] else version["version_id"]
+
+    async def claim_version(self, tenant_id: UUID, version_id: UUID, lease_s: float) -> VersionLease | None:
+        """Take the lease. None when there is nothing to do, or another worker is at it."""
+        async with self._database.transaction(tenant_id) as cursor:
+            row = await fetch_one(cursor, SQL["claim_version"], {"version_id": version_id, "lease_s": lease_s})
+            if row is None:
+                return None
+            return VersionLease(
+                tenant_id=tenant_id,
+                version_id=version_id,
+                document_id=row["document_id"],
+                attempt=row["attempt"],
+                object_key=row["object_key"],
+                s3_version_id=row["s3_version_id"],
+                name=row["name"],
+                content_type=row["media_type"],
+                size_bytes=row["size_bytes"],
+            )
+
+    async def save_chunks(self, lease: VersionLease, outcome: ParseOutcome, content_sha256: bytes) -> bool:
+        """Store every chunk and plan its embedding, in one transaction. False when the lease was lost."""
+        async with self._database.transaction(lease.tenant_id) as cursor:
+            await hold_vectors(cursor, lease.tenant_id)
+            fence = {"version_id": lease.version_id, "attempt": lease.attempt}
+            # The document before its version, as everywhere, so that two workers never wait for each other.
+            await cursor.execute(SQL["lock_document"], {"document_id": lease.document_id})
+            if await fetch_one(cursor, SQL["fence_version"], fence) is None:
+                return False
+            await cursor.execute(SQL["delete_batches"], fence)
+            await cursor.execute(SQL["delete_chunks"], fence)
+            await _insert_chunks(cursor, lease, outcome)
+            await plan_batches(cursor, lease.tenant_id, lease.version_id, self._model_id)
+            values = {
+                "version_id": lease.version_id,
+                "planned_chunks": len(outcome.chunks),
+                "media_type": outcome.media_type,
+                "language": outcome.language,
+                "title": outcome.title,
+                "characters": outcome.characters,
+                "content_sha256": content_sha256,
+            }
+            await cursor.execute(SQL["version_is_chunked"], values)
+            # Everything may be embedded already: the same text was seen before.
+            await finish_if_complete(cursor, lease.version_id, self._model_id)
+            return True
+
+    async def unsent_batches(self, tenant_id: UUID, version_id: UUID) -> list[EmbedBatch]:
+        """Messages not yet known to be sent."""
+        async with self._database.transaction(tenant_id) as cursor:
+            rows = await fetch_all(cursor, SQL["unsent_batches"], {"version_id": version_id})
+            return [EmbedBatch(tenant_id=tenant_id, **row) for row in rows]
+
+    async def mark_sent(self, tenant_id: UUID, version_id: UUID, first_ordinals: Sequence[int]) -> None:
+        """These messages are known to be sent."""
+        async with self._database.transaction(tenant_id) as cursor:
+            values = {"version_id": version_id, "first_ordinals": list(first_ordinals)}
+            await cursor.execute(SQL["batches_are_sent"], values)
+
+    async def fail_version(self, lease: VersionLease, error: DocumentError) -> None:
+        """Record a permanent failure; an earlier version, if there is one, goes on answering."""
+        async with self._database.transaction(lease.tenant_id) as cursor:
+            values = {
+                "version_id": lease.version_id,
+                "attempt": lease.attempt,
+                "code": error.code,
+                "message": error.message,
+            }
+            await cursor.execute(SQL["fail_version"], values)
+
+    async def release_version(self, lease: VersionLease) -> None:
+        """Give the lease back: the work could not be done now."""
+        async with self._database.transaction(lease.tenant_id) as cursor:
+            await cursor.execute(SQL["release_version"], {"version_id": lease.version_id, "attempt": lease.attempt})
+
+    async def delete_by_key(self, tenant_id: UUID, object_key: str, sequencer: str) -> None:
+        """The object is gone: so is everything that was made of it."""
+        async with self._database.transaction(tenant_id) as cursor:
+            document = await fetch_one(cursor, SQL["find_document"], {"object_key": object_key})
+            if document is not None:
+                await forget_versions(cursor, tenant_id, document["document_id"], sequencer)
+
+    async def set_metadata(
+        self, tenant_id: UUID, object_key: str, metadata: dict[str, Any], problem: str | None
+    ) -> None:
+        """Metadata from the file beside the object; with a `problem`, what was there before stays."""
+        async with self._database.transaction(tenant_id) as cursor:
+            name = "set_object_metadata" if problem is None else "set_metadata_problem"
+            values = {"object_key": object_key, "metadata": Jsonb(metadata), "problem": problem}
+            await cursor.execute(SQL[name], values)
+
+
+async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutcome) -> None:
+    ids = chunk_ids(lease.tenant_id, (chunk.content_hash for chunk in outcome.chunks))
+    rows = (
+        (
+            lease.tenant_id,
+            lease.version_id,
+            Int4(chunk.ordinal),
+            chunk_id,
+            chunk.content_hash,
+            chunk.text,
+            Int4(chunk.tokens),
+            Int4(chunk.char_start),
+            Int4(chunk.char_end),
+            None if chunk.page is None else Int4(chunk.page),
+            list(chunk.heading_path),
+            chunk.language,
+        )
+        for chunk_id, chunk in zip(ids, outcome.chunks, strict=True)
+    )
+    await cursor.executemany(SQL["insert_chunk"], rows)
+
+
+async def plan_batches(cursor: Cursor, tenant_id: UUID, version_id: UUID, model_id: int) -> int:
+    """One batch row per message, covering every chunk whose text has no vector yet. The number of batches."""
+    values: dict[str, Any] = {"version_id": version_id, "model_id": model_id}
+    missing = sorted(row["ordinal"] for row in await fetch_all(cursor, SQL["missing_ordinals"], values))
+    ranges = list(ordinal_ranges(missing))
+    values = {
+        "tenant_id": tenant_id,
+        "version_id": version_id,
+        "first_ordinals": [first for first, _ in ranges],
+        "last_ordinals": [last for _, last in ranges],
+    }
+    await cursor.execute(SQL["insert_batches"], values)
+    return len(ranges)
+
+
+def ordinal_ranges(ordinals: Sequence[int], size: int = BATCH_CHUNKS) -> Iterable[tuple[int, int]]:
+    """First and last of every run of at most `size` of the given ordinals (sorted)."""
+    cuts = [*range(0, len(ordinals), size), len(ordinals)]
+    return ((ordinals[start], ordinals[end - 1]) for start, end in pairwise(cuts))

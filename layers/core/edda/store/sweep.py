@@ -1,0 +1,64 @@
+"""What the sweep finds and ends. Everything here may run twice at once."""
+
+from typing import Any
+from uuid import UUID
+
+from edda.errors import EddaError
+from edda.messages import EmbedBatch
+from edda.store.database import Database, fetch_all, fetch_one
+from edda.store.finishing import drop_unused_vectors, finish_if_complete, hold_vectors
+from edda.store.ingest import plan_batches
+from edda.store.queries import queries
+
+PIPELINE = queries("pipeline")
+SQL = queries("sweep")
+
+
+class SweepStore:
+    """Looks at one tenant at a time, at most `limit` rows of a kind."""
+
+    def __init__(self, database: Database, model_id: int, *, limit: int = 500) -> None:
+        self._database = database
+        self._model_id = model_id
+        self._limit = limit
+
+    async def stuck_versions(self, tenant_id: UUID, grace_s: float) -> list[tuple[UUID, int]]:
+        """Versions nobody is parsing, and how often that was tried."""
+        async with self._database.transaction(tenant_id) as cursor:
+            rows = await fetch_all(cursor, SQL["stuck_versions"], {"grace_s": grace_s, "limit": self._limit})
+        return [(row["version_id"], row["attempt"]) for row in rows]
+
+    async def stuck_batches(self, tenant_id: UUID, grace_s: float, resend_s: float) -> list[tuple[EmbedBatch, int]]:
+        """Batches nobody is embedding, and how often that was tried."""
+        values = {"grace_s": grace_s, "resend_s": resend_s, "limit": self._limit}
+        async with self._database.transaction(tenant_id) as cursor:
+            rows = await fetch_all(cursor, SQL["stuck_batches"], values)
+        return [(EmbedBatch(tenant_id=tenant_id, **row), row["attempt"]) for row in rows]
+
+    async def finish_versions(self, tenant_id: UUID, grace_s: float) -> int:
+        """End versions whose batches are all done; plan again what turns out to lack a vector. How many."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await hold_vectors(cursor, tenant_id)
+            values: dict[str, Any] = {"grace_s": grace_s, "limit": self._limit}
+            rows = await fetch_all(cursor, SQL["unfinished_versions"], values)
+            for row in rows:
+                if await finish_if_complete(cursor, row["version_id"], self._model_id) is None:
+                    await plan_batches(cursor, tenant_id, row["version_id"], self._model_id)
+            return len(rows)
+
+    async def give_up(self, tenant_id: UUID, version_id: UUID, error: EddaError) -> bool:
+        """Fail a version that was tried often enough. False when it has ended or somebody holds it."""
+        async with self._database.transaction(tenant_id) as cursor:
+            values = {"version_id": version_id, "code": error.code, "message": error.message}
+            return await fetch_one(cursor, SQL["give_up_version"], values) is not None
+
+    async def drop_superseded(self, tenant_id: UUID) -> int:
+        """Delete the chunks of versions that a newer visible one replaced, and vectors nobody uses. How many."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await hold_vectors(cursor, tenant_id, to_delete=True)
+            rows = await fetch_all(cursor, SQL["superseded_versions"], {"limit": self._limit})
+            for row in rows:
+                hashes = await fetch_all(cursor, SQL["hashes_of_version"], row)
+                await cursor.execute(PIPELINE["delete_chunks"], row)
+                await drop_unused_vectors(cursor, [entry["content_hash"] for entry in hashes])
+            return len(rows)

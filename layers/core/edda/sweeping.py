@@ -1,0 +1,80 @@
+"""Whatever was lost, stuck or superseded is found in the database and driven to an end."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edda.concurrency import Deadline
+from edda.errors import EddaError
+from edda.messages import IngestVersion, Message
+from edda.models import Tenant
+from edda.ports import Queue
+from edda.store.ingest import IngestStore
+from edda.store.keys import KeyStore
+from edda.store.sweep import SweepStore
+
+
+class AttemptsExhausted(EddaError):
+    """The work was begun again and again and never came to an end."""
+
+    code = "attempts_exhausted"
+    default_message = "Processing was tried several times and never came to an end; an operator should look."
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """The verb of the sweep function.
+
+    `grace_s`: work without a lease is left alone for that long after it was written.
+    `resend_s`: a message not acted upon for that long after it was sent is sent again.
+    """
+
+    store: SweepStore
+    ingest_store: IngestStore
+    keys: KeyStore
+    ingest_queue: Queue
+    embed_queue: Queue
+    grace_s: float = 120
+    resend_s: float = 1800
+    max_attempts: int = 5
+
+    async def sweep(self, deadline: Deadline) -> dict[str, int]:
+        """One round over all tenants. What was done, by kind. Running twice at once does no harm."""
+        done: Counter[str] = Counter()
+        for tenant in await self.keys.all_tenants():
+            if deadline.expired:
+                break
+            await self._sweep_tenant(tenant, done)
+        return dict(done)
+
+    async def _sweep_tenant(self, tenant: Tenant, done: Counter[str]) -> None:
+        done["versions_finished"] += await self.store.finish_versions(tenant.tenant_id, self.grace_s)
+        await self._ring_for_versions(tenant, done)
+        await self._ring_for_batches(tenant, done)
+        done["versions_dropped"] += await self.store.drop_superseded(tenant.tenant_id)
+
+    async def _ring_for_versions(self, tenant: Tenant, done: Counter[str]) -> None:
+        messages = []
+        for version_id, attempt in await self.store.stuck_versions(tenant.tenant_id, self.grace_s):
+            if attempt < self.max_attempts:
+                messages.append(IngestVersion(tenant_id=tenant.tenant_id, version_id=version_id))
+            else:
+                done["given_up"] += await self.store.give_up(tenant.tenant_id, version_id, AttemptsExhausted())
+        done["versions_rung"] += len(messages) - len(await _send(self.ingest_queue, messages))
+
+    async def _ring_for_batches(self, tenant: Tenant, done: Counter[str]) -> None:
+        batches = []
+        for batch, attempt in await self.store.stuck_batches(tenant.tenant_id, self.grace_s, self.resend_s):
+            if attempt < self.max_attempts:
+                batches.append(batch)
+            else:
+                done["given_up"] += await self.store.give_up(tenant.tenant_id, batch.version_id, AttemptsExhausted())
+        failed = set(await _send(self.embed_queue, batches))
+        for index, batch in enumerate(batches):
+            if index not in failed:
+                await self.ingest_store.mark_sent(tenant.tenant_id, batch.version_id, [batch.first_ordinal])
+        done["batches_rung"] += len(batches) - len(failed)
+
+
+async def _send(queue: Queue, messages: Sequence[Message]) -> list[int]:
+    return await queue.send([message.model_dump_json() for message in messages]) if messages else []

@@ -30,10 +30,23 @@ setup: .venv/.ready .venv-sam/.ready .venv-emulator/.ready  ## create the virtua
 lock:  ## recompile every requirements file from pyproject.toml
 	$(LOCK) pyproject.toml --extra parsing --extra local --extra dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o layers/dependencies/requirements.txt
+	$(LOCK) pyproject.toml --extra parsing -c requirements/dev.txt -o layers/parsing/requirements.txt \
+		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' layers/dependencies/requirements.txt)
 	$(LOCK) --group sam -o requirements/sam.txt
 	$(LOCK) --group emulator -o requirements/emulator.txt
 	$(LOCK) --no-deps --group model -o layers/model/requirements.txt
 	$(LOCK) --no-deps --group model-build -o requirements/model-build.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
 
-.PHONY: help setup lock
+# --- checks ------------------------------------------------------------------------------------------------------
+
+lint: .venv/.ready  ## formatting, lint and types
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy layers/core/edda local layers/model tests
+	@for folder in functions/*/; do .venv/bin/mypy $$folder || exit 1; done
+
+test: setup  ## every test there is, on a real Postgres and the local stack
+	@.venv/bin/python -m pytest
+
+.PHONY: help setup lock lint test

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from psycopg.conninfo import make_conninfo
 
 from edda.adapters.aws import AwsClients
+from edda.errors import ProviderMisconfigured
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
 from edda.settings import Settings
 from edda.store.database import Database
@@ -212,5 +213,30 @@ def _queue(clients: AwsClients, url: str) -> Queue:
 
 
 async def build_embedder(settings: Settings, clients: AwsClients) -> Embedder:
-    """The configured provider's adapter."""
-    raise NotImplementedError
+    """The configured provider's adapter. Raises ProviderMisconfigured when settings do not fit together."""
+    model, dimensions = settings.embedding_model, settings.embedding_dimensions
+    if settings.embedding_provider == "openai":
+        from edda.adapters.openai_embedder import OpenAIEmbedder
+
+        return OpenAIEmbedder(settings.provider_base_url, model, dimensions, await _provider_key(settings, clients))
+    if settings.embedding_provider == "bedrock":
+        import aioboto3
+
+        from edda.adapters.bedrock_embedder import BedrockEmbedder
+
+        return BedrockEmbedder(aioboto3.Session(), model, dimensions)
+    from edda.adapters.minilm_embedder import MiniLMEmbedder
+
+    embedder = MiniLMEmbedder()
+    if embedder.name != model_name(settings) or embedder.dimensions != dimensions:
+        raise ProviderMisconfigured(f"The in-process model is {embedder.name}, {embedder.dimensions} dimensions.")
+    return embedder
+
+
+async def _provider_key(settings: Settings, clients: AwsClients) -> str:
+    from edda.adapters.secrets import SecretsManager
+
+    if not settings.provider_api_key_secret_arn:
+        return settings.provider_api_key
+    secret = await SecretsManager(clients).read(settings.provider_api_key_secret_arn)
+    return secret.get("api_key") or secret["value"]

@@ -1,0 +1,237 @@
+"""Embeddings from Amazon Bedrock: Titan Text Embeddings V2 (one text a call) and Cohere Embed 3 and 4 (up to 96)."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import aioboto3
+import aiohttp
+from aiobotocore.config import AioConfig
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
+
+from edda.batching import retry_after_s
+from edda.concurrency import Deadline
+from edda.errors import (
+    EddaError,
+    EmbeddingRejected,
+    ProviderMisconfigured,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
+from edda.models import EmbeddingLimits
+from edda.vectors import InvalidVector, from_floats
+
+Purpose = Literal["document", "query"]
+Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How the models of one maker are spoken to."""
+
+    pattern: str  # found in the model id, which may also be an inference profile or an ARN
+    dimensions: frozenset[int]
+    limits: EmbeddingLimits
+    body: Callable[[Sequence[str], Purpose, int], Body]
+    vectors: Callable[[Any], list[Any]]
+
+
+def _titan_body(texts: Sequence[str], _: Purpose, dimensions: int) -> Body:
+    (text,) = texts
+    return {"inputText": text, "dimensions": dimensions, "normalize": True}
+
+
+def _cohere_3_body(texts: Sequence[str], purpose: Purpose, _: int) -> Body:
+    return {
+        "texts": list(texts),
+        "input_type": f"search_{purpose}",
+        "embedding_types": ["float"],
+        "truncate": "NONE",  # an error that is seen, rather than half a text without a word
+    }
+
+
+def _cohere_4_body(texts: Sequence[str], purpose: Purpose, dimensions: int) -> Body:
+    return {**_cohere_3_body(texts, purpose, dimensions), "output_dimension": dimensions}
+
+
+def _titan_vectors(answer: Any) -> list[Any]:
+    return [answer["embedding"]]
+
+
+def _cohere_vectors(answer: Any) -> list[Any]:
+    embeddings = answer["embeddings"]
+    return list(embeddings["float"] if isinstance(embeddings, Mapping) else embeddings)
+
+
+FAMILIES = (
+    Family(
+        pattern="titan-embed-text-v2",
+        dimensions=frozenset({256, 512, 1024}),
+        # The quota counts requests (2,000 a minute and more): at 100 ms a call, 32 in flight use up to 19,000.
+        limits=EmbeddingLimits(1, 8_192, 8_192, 32),
+        body=_titan_body,
+        vectors=_titan_vectors,
+    ),
+    Family(
+        pattern=r"cohere\.embed-(english|multilingual)-v3",
+        dimensions=frozenset({1024}),
+        # 512 tokens a text, and besides 2,048 characters: texts above either are rejected.
+        limits=EmbeddingLimits(96, 96 * 512, 512, 8),
+        body=_cohere_3_body,
+        vectors=_cohere_vectors,
+    ),
+    Family(
+        pattern=r"cohere\.embed-v4",
+        dimensions=frozenset({256, 512, 1024, 1536}),
+        limits=EmbeddingLimits(96, 128_000, 128_000, 8),
+        body=_cohere_4_body,
+        vectors=_cohere_vectors,
+    ),
+)
+
+MISCONFIGURED = {
+    "AccessDeniedException",
+    "IncompleteSignature",
+    "InvalidSignatureException",
+    "MissingAuthenticationToken",
+    "ResourceNotFoundException",
+    "UnrecognizedClientException",
+}
+THROTTLED = {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException"}
+# A ValidationException is about a text, unless it says one of these.
+ABOUT_THE_MODEL = re.compile(
+    r"model identifier|model id|on-demand throughput|inference profile|not allowed|dimension|end of its life", re.I
+)
+
+
+class BedrockEmbedder:
+    """InvokeModel on bedrock-runtime. Botocore's own retries are off: `embed_all` knows the deadline.
+
+    `session` carries region and credentials; `endpoint_url` replaces the region's endpoint. Raises
+    ProviderMisconfigured for a model or a number of dimensions that is not known here.
+    """
+
+    def __init__(
+        self,
+        session: aioboto3.Session,
+        model_id: str,
+        dimensions: int,
+        *,
+        endpoint_url: str | None = None,
+        limits: EmbeddingLimits | None = None,
+        connect_timeout_s: float = 3.0,
+        read_timeout_s: float = 30.0,
+    ) -> None:
+        self._family = _family_of(model_id, dimensions)
+        self.name = f"bedrock/{model_id}"
+        self.dimensions = dimensions
+        self.limits = limits or self._family.limits
+        self._session = session
+        self._model_id = model_id
+        self._endpoint_url = endpoint_url
+        self._total_timeout_s = connect_timeout_s + read_timeout_s
+        self._config = AioConfig(
+            connect_timeout=connect_timeout_s,
+            read_timeout=read_timeout_s,
+            max_pool_connections=self.limits.max_concurrent_requests,
+            retries={"total_max_attempts": 1},
+        )
+        self._open = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._client: Any = None
+
+    async def embed(
+        self, texts: Sequence[str], *, purpose: Purpose, deadline: Deadline
+    ) -> Sequence[bytes | EmbeddingRejected]:
+        if not texts:
+            return []
+        deadline = deadline.sooner(self._total_timeout_s)
+        if deadline.expired:
+            raise ProviderUnavailable("No time was left to ask Bedrock.")
+        body = json.dumps(self._family.body(texts, purpose, self.dimensions))
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                answer = await self._invoke(body)
+        except TimeoutError as error:
+            raise ProviderUnavailable("Bedrock did not answer in time.") from error
+        except ClientError as error:
+            raise _error(error) from error
+        except (NoCredentialsError, PartialCredentialsError, NoRegionError, ParamValidationError) as error:
+            raise ProviderMisconfigured(f"Bedrock cannot be called ({type(error).__name__}).") from error
+        except (BotoCoreError, aiohttp.ClientError, ConnectionError) as error:
+            raise ProviderUnavailable(f"Bedrock was cut off ({type(error).__name__}).") from error
+        return self._vectors(answer, len(texts))
+
+    async def aclose(self) -> None:
+        self._client = None
+        await self._open.aclose()
+
+    async def _invoke(self, body: str) -> bytes:
+        client = await self._connected()
+        response = await client.invoke_model(
+            modelId=self._model_id, body=body, contentType="application/json", accept="application/json"
+        )
+        async with response["body"] as stream:
+            answer: bytes = await stream.read()
+        return answer
+
+    async def _connected(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                client = self._session.client("bedrock-runtime", config=self._config, endpoint_url=self._endpoint_url)
+                self._client = await self._open.enter_async_context(client)
+            return self._client
+
+    def _vectors(self, answer: bytes, count: int) -> list[bytes | EmbeddingRejected]:
+        try:
+            vectors = self._family.vectors(json.loads(answer))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ProviderUnavailable("Bedrock returned no list of vectors.") from error
+        if len(vectors) != count:
+            raise ProviderUnavailable("Bedrock returned other vectors than were asked for.")
+        return [self._vector(values) for values in vectors]
+
+    def _vector(self, values: Any) -> bytes | EmbeddingRejected:
+        try:
+            return from_floats(values or (), self.dimensions)
+        except InvalidVector as invalid:
+            return invalid
+        except TypeError as error:
+            raise ProviderUnavailable("Bedrock returned a vector that cannot be decoded.") from error
+
+
+def _family_of(model_id: str, dimensions: int) -> Family:
+    for family in FAMILIES:
+        if re.search(family.pattern, model_id):
+            if dimensions in family.dimensions:
+                return family
+            offered = ", ".join(str(each) for each in sorted(family.dimensions))
+            raise ProviderMisconfigured(f"{model_id} has vectors of {offered} dimensions, not {dimensions}.")
+    raise ProviderMisconfigured(f"{model_id} is not a Bedrock embedding model that Edda knows.")
+
+
+def _error(error: ClientError) -> EddaError:
+    """Which error an answer of Bedrock's is. Its message is read but not repeated: it quotes texts."""
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    metadata = error.response.get("ResponseMetadata", {})
+    status = int(metadata.get("HTTPStatusCode", 0))
+    wait_s = retry_after_s(metadata.get("HTTPHeaders", {}), datetime.now(UTC))
+    if code in THROTTLED or status == 429:
+        return ProviderThrottled(retry_after_s=wait_s)
+    if code in MISCONFIGURED or (code == "ValidationException" and ABOUT_THE_MODEL.search(str(error))):
+        return ProviderMisconfigured(f"Bedrock refused the configuration ({code}).")
+    if code == "ValidationException" or status == 413:
+        return EmbeddingRejected(f"Bedrock rejected this text ({code}).")
+    return ProviderUnavailable(f"Bedrock is unavailable ({code}).", retry_after_s=wait_s)

@@ -1,0 +1,188 @@
+"""Texts of many messages into few provider requests: how they are cut, retried and split.
+
+`batch_indices`, `RetryPolicy` and `retry_after_s` are pure; `embed_all` and `embed_query` put them around an Embedder.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Literal
+
+from edda.concurrency import Deadline, as_finished
+from edda.errors import EmbeddingRejected, ProviderUnavailable, RetryableError
+from edda.ports import Embedder
+from edda.vectors import InvalidVector
+
+
+def batch_indices(token_counts: Sequence[int], max_items: int, max_tokens: int) -> Iterator[range]:
+    """Cut 0..n into runs of at most `max_items` texts and `max_tokens` tokens, in order and without gaps.
+
+    A text that alone is above `max_tokens` has a batch of its own: whether it is too long is the provider's word.
+    """
+    if max_items < 1:
+        raise ValueError("max_items must be at least 1")
+    start = tokens = 0
+    for index, count in enumerate(token_counts):
+        full = index - start == max_items or tokens + count > max_tokens
+        if full and index > start:
+            yield range(start, index)
+            start, tokens = index, 0
+        tokens += count
+    if start < len(token_counts):
+        yield range(start, len(token_counts))
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Full jitter: each wait is anywhere between 0 and a ceiling that doubles from `first_wait_s` to `longest_wait_s`.
+
+    `chance` gives numbers in [0, 1); a simulator hands in its own.
+    """
+
+    attempts: int = 6
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 20.0
+    chance: Callable[[], float] = random.random
+
+    def wait_s(self, failures: int, retry_after_s: float | None) -> float:
+        """How long to wait after the n-th failure (from 1): never less than the provider asks for."""
+        ceiling = min(self.longest_wait_s, self.first_wait_s * 2.0 ** (failures - 1))
+        return (retry_after_s or 0.0) + self.chance() * ceiling
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """How long a provider asks to be left alone, by Retry-After (seconds or a date) or retry-after-ms: at most an hour.
+
+    Header names are in lower case. None when it does not say, or not in a way that makes sense.
+    """
+    milliseconds, seconds = headers.get("retry-after-ms"), headers.get("retry-after")
+    try:
+        if milliseconds is not None:
+            wait_s = float(milliseconds) / 1000
+        elif seconds is None:
+            return None
+        elif seconds.strip()[:1].isalpha():
+            wait_s = (parsedate_to_datetime(seconds) - now).total_seconds()
+        else:
+            wait_s = float(seconds)
+    except (ValueError, TypeError):
+        return None
+    return min(wait_s, 3600.0) if wait_s >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedBatch:
+    """What became of the texts at `indices`.
+
+    Either `error` is None and `vectors` has for each index its float32 bytes or why the text was refused, or
+    `error` says why all of them must be tried again later and `vectors` is empty.
+    """
+
+    indices: Sequence[int]
+    vectors: Sequence[bytes | EmbeddingRejected] = ()
+    error: RetryableError | None = None
+
+
+async def embed_all(
+    embedder: Embedder,
+    texts: Sequence[str],
+    token_counts: Sequence[int],
+    deadline: Deadline,
+    retry: RetryPolicy = RetryPolicy(),
+) -> AsyncGenerator[EmbeddedBatch, None]:
+    """Embed documents: every batch as soon as it is done, in no particular order, each index exactly once.
+
+    `embedder.limits` bound the size of a request and how many are in flight. A request that fails for now is tried
+    again while attempts and time are left, and then becomes its own batch's `error`; the others go on. A request
+    that is refused is halved until the texts at fault are alone (2 log2 n requests for one in n).
+    ProviderMisconfigured, and anything unforeseen, stops everything and is raised.
+
+    Loop over it inside `contextlib.aclosing`.
+    """
+    limits = embedder.limits
+    batches = list(batch_indices(token_counts, limits.max_texts_per_request, limits.max_tokens_per_request))
+    requests = _DocumentRequests(embedder, texts, deadline, retry)
+    jobs = (partial(requests.settle, batch) for batch in batches)
+    async with aclosing(as_finished(limits.max_concurrent_requests, jobs, deadline)) as finished:
+        async for position, outcome in finished:
+            if isinstance(outcome, TimeoutError):
+                yield EmbeddedBatch(batches[position], error=ProviderUnavailable("No time was left to embed this."))
+            elif isinstance(outcome, Exception):
+                raise outcome
+            else:
+                for settled in outcome:
+                    yield settled
+
+
+async def embed_query(embedder: Embedder, text: str, deadline: Deadline, retry: RetryPolicy = RetryPolicy()) -> bytes:
+    """The vector of a search query, with the same patience. Raises whatever stands in its way."""
+    (vector,) = await _patiently(embedder, [text], "query", deadline, retry)
+    if isinstance(vector, EmbeddingRejected):
+        raise vector
+    return vector
+
+
+@dataclass(frozen=True, slots=True)
+class _DocumentRequests:
+    embedder: Embedder
+    texts: Sequence[str]
+    deadline: Deadline
+    retry: RetryPolicy
+
+    async def settle(self, indices: Sequence[int]) -> list[EmbeddedBatch]:
+        """Embed these texts, in as many requests as it takes to know of each what became of it."""
+        try:
+            vectors = await self._ask(indices)
+        except RetryableError as error:
+            return [EmbeddedBatch(indices, error=error)]
+        except EmbeddingRejected as rejection:
+            if len(indices) == 1:
+                return [EmbeddedBatch(indices, [rejection])]
+            middle = len(indices) // 2
+            return [*await self.settle(indices[:middle]), *await self.settle(indices[middle:])]
+        sound = [(index, vector) for index, vector in zip(indices, vectors, strict=True) if not _is_invalid(vector)]
+        batches = [EmbeddedBatch([index for index, _ in sound], [vector for _, vector in sound])] if sound else []
+        invalid = [index for index, vector in zip(indices, vectors, strict=True) if _is_invalid(vector)]
+        return batches + [await self._once_more(index) for index in invalid]
+
+    async def _once_more(self, index: int) -> EmbeddedBatch:
+        """A NaN may be the text's fault or a passing fault of the provider's: ask again, for that text alone."""
+        try:
+            return EmbeddedBatch([index], await self._ask([index]))
+        except RetryableError as error:
+            return EmbeddedBatch([index], error=error)
+        except EmbeddingRejected as rejection:
+            return EmbeddedBatch([index], [rejection])
+
+    async def _ask(self, indices: Sequence[int]) -> Sequence[bytes | EmbeddingRejected]:
+        texts = [self.texts[index] for index in indices]
+        return await _patiently(self.embedder, texts, "document", self.deadline, self.retry)
+
+
+async def _patiently(
+    embedder: Embedder,
+    texts: Sequence[str],
+    purpose: Literal["document", "query"],
+    deadline: Deadline,
+    retry: RetryPolicy,
+) -> Sequence[bytes | EmbeddingRejected]:
+    """One request, tried again while it fails for now; the last RetryableError when time or attempts are up."""
+    failures = 0
+    while True:
+        try:
+            return await embedder.embed(texts, purpose=purpose, deadline=deadline)
+        except RetryableError as error:
+            failures += 1
+            wait_s = retry.wait_s(failures, error.retry_after_s)
+            if failures == retry.attempts or wait_s >= deadline.remaining_s():
+                raise
+        await asyncio.sleep(wait_s)
+
+
+def _is_invalid(vector: bytes | EmbeddingRejected) -> bool:
+    return isinstance(vector, InvalidVector)

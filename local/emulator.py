@@ -1,0 +1,106 @@
+"""MiniStack: S3, SQS, Lambda, API Gateway, EventBridge and CloudFormation in one process on loopback."""
+
+import contextlib
+import os
+import shutil
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from local.errors import LocalError, StepFailed
+from local.ports import refuse_taken
+from local.processes import Child, running, tail, wait_until
+from local.settings import REGION, ROOT, LocalSettings
+
+START_WITHIN_S = 60
+STOP_WITHIN_S = 30  # it writes its state
+ACCOUNT = "000000000000"
+
+
+def aws_environment(settings: LocalSettings) -> dict[str, str]:
+    """What points an AWS tool at the emulator, and at nothing of the user's own."""
+    return {
+        **_plain_environment(),
+        "AWS_ENDPOINT_URL": settings.endpoint,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "SAM_CLI_TELEMETRY": "0",
+    }
+
+
+@contextlib.contextmanager
+def emulator(settings: LocalSettings) -> Iterator[None]:
+    """Run it for as long as the block lasts; what it knows stays. Raises LocalError, StepFailed."""
+    python = ROOT / ".venv-emulator" / "bin" / "python"
+    if not python.exists():
+        raise LocalError("the emulator is not installed: run make setup")
+    refuse_taken(settings.port, "the API and the emulated AWS", "EDDA_PORT")
+    home = settings.state / "emulator"
+    scratch = home / "tmp"
+    child = Child(
+        name="emulator",
+        command=[str(python), "-m", "ministack"],
+        environment=_environment(settings, home, scratch),
+        log=settings.logs / "emulator.log",
+        pid_file=settings.state / "run" / "emulator.pid",
+        stop_signal=signal.SIGTERM,
+        stop_within_s=STOP_WITHIN_S,
+        folder=home,
+    )
+    _empty(scratch)
+    try:
+        with running(child) as server:
+            up = wait_until(lambda: server.poll() is not None or _healthy(settings), START_WITHIN_S)
+            if not up or server.poll() is not None:
+                raise StepFailed(f"the emulator did not start\n{tail(child.log)}\nthe whole log: {child.log}")
+            yield
+    finally:
+        _empty(scratch)  # killed workers leave their folders
+
+
+def forget(settings: LocalSettings) -> None:
+    """Drop all that the emulator knows."""
+    shutil.rmtree(settings.state / "emulator", ignore_errors=True)
+
+
+def _environment(settings: LocalSettings, home: Path, scratch: Path) -> dict[str, str]:
+    """The emulator's, and with it the functions': nothing of the user's that could reach a real account."""
+    return {
+        **_plain_environment(),
+        "TMPDIR": str(scratch),
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(settings.port),
+        "MINISTACK_REGION": REGION,
+        "MINISTACK_ACCOUNT_ID": ACCOUNT,
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(home / "state"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(home / "s3"),
+        "IOT_MTLS_ENABLED": "0",  # these two would listen on ports of their own
+        "SFTP_ENABLED": "0",
+        "DOCKER_HOST": "unix:///nonexistent",  # it would look for containers to reap
+    }
+
+
+def _plain_environment() -> dict[str, str]:
+    names = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "OMP_NUM_THREADS")
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _healthy(settings: LocalSettings) -> bool:
+    try:
+        with urllib.request.urlopen(f"{settings.endpoint}/_ministack/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)

@@ -54,7 +54,7 @@ def build(settings: LocalSettings) -> bool:
         [
             *(str(SAM), "build", "--template-file", str(ROOT / "template.yaml"), "--cached", "--parallel"),
             *("--build-dir", str(built(settings)), "--cache-dir", str(settings.state / "cache")),
-            *("--config-file", os.devnull),
+            *("--config-env", "none"),
             *("--parameter-overrides", *as_overrides(parameters(settings, "postgresql://local", "postgresql://local"))),
         ],
         {

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -35,12 +36,12 @@ def aws_environment(settings: LocalSettings) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def emulator(settings: LocalSettings) -> Iterator[None]:
+def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
     """Run it for as long as the block lasts; what it knows stays. Raises LocalError, StepFailed."""
     python = ROOT / ".venv-emulator" / "bin" / "python"
     if not python.exists():
         raise LocalError("the emulator is not installed: run make setup")
-    refuse_taken(settings.port, "the API and the emulated AWS", "EDDA_PORT")
+    refuse_taken_port(settings)
     home = settings.state / "emulator"
     scratch = home / "tmp"
     child = Child(
@@ -59,9 +60,14 @@ def emulator(settings: LocalSettings) -> Iterator[None]:
             up = wait_until(lambda: server.poll() is not None or _healthy(settings), START_WITHIN_S)
             if not up or server.poll() is not None:
                 raise StepFailed(f"the emulator did not start\n{tail(child.log)}\nthe whole log: {child.log}")
-            yield
+            yield server
     finally:
         _empty(scratch)  # killed workers leave their folders
+
+
+def refuse_taken_port(settings: LocalSettings) -> None:
+    """Raises LocalError if something listens there."""
+    refuse_taken(settings.port, "the API and the emulated AWS", "EDDA_PORT")
 
 
 def forget(settings: LocalSettings) -> None:

@@ -12,4 +12,6 @@ def refuse_taken(port: int, what: str, variable: str) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise LocalError(f"port {port} for {what} is taken ({error.strerror}): set {variable} to a free one") from None
+            raise LocalError(
+                f"port {port} for {what} is taken ({error.strerror}): set {variable} to a free one"
+            ) from None

@@ -38,6 +38,7 @@ class Database:
     application_url: str
     owner_url: str
     is_new: bool
+    server: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
@@ -75,7 +76,7 @@ def database(settings: LocalSettings) -> Iterator[Database]:
         if server.poll() is not None:
             raise StepFailed(f"PostgreSQL did not start\n{tail(child.log)}\nthe whole log: {child.log}")
         _create_roles(url(SUPERUSER), passwords)
-        yield Database(url(APPLICATION), url(OWNER), is_new)
+        yield Database(url(APPLICATION), url(OWNER), is_new, server)
 
 
 def data_home(settings: LocalSettings) -> Path:
@@ -163,11 +164,13 @@ def _create_roles(superuser_url: str, passwords: dict[str, str]) -> None:
                 if role == APPLICATION:  # so that the owner, a superuser nowhere, may grant and alter it
                     grant = sql.SQL("GRANT {} TO {} WITH ADMIN OPTION")
                     connection.execute(grant.format(sql.Identifier(role), sql.Identifier(OWNER)))
-        if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
             create = sql.SQL("CREATE DATABASE {} OWNER {}")
             connection.execute(create.format(sql.Identifier(DATABASE), sql.Identifier(OWNER)))
             with psycopg.connect(superuser_url.removesuffix("postgres") + DATABASE, autocommit=True) as inside:
-                inside.execute("CREATE EXTENSION vector")  # Aurora lets its master user do this, plain Postgres does not
+                inside.execute(
+                    "CREATE EXTENSION vector"
+                )  # Aurora lets its master user do this, plain Postgres does not
 
 
 def _answers(url: str) -> bool:

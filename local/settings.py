@@ -67,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layers",
         choices=("linked", "zipped"),
         default=os.environ.get("EDDA_LAYERS", "linked"),
-        help="linked: functions import the built layers where they lie, which is fast; zipped: each worker unzips them, "
-        "as Lambda does (EDDA_LAYERS; default: linked)",
+        help="linked: functions import the built layers where they lie, which is fast; zipped: each worker unzips "
+        "them, as Lambda does (EDDA_LAYERS; default: linked)",
     )
 
 

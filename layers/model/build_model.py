@@ -10,6 +10,7 @@ too, one scale per word. Neither torch nor transformers is needed, and the same 
 
 import importlib.util
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -54,15 +55,10 @@ def build_graph(folder: Path, *, int8_words: bool = True) -> ModelProto:
     config = json.loads((folder / "config.json").read_text())
     weights = {name.removeprefix("bert."): values for name, values in load_file(folder / "model.safetensors").items()}
     graph = Graph()
-    mask = graph.add("Cast", "mask", "attention_mask", to=TensorProto.INT32)
+    graph.add("Cast", "mask", "attention_mask", to=TensorProto.INT32)
     hidden = embeddings(graph, weights, config["layer_norm_eps"], int8_words=int8_words)
     for number in range(config["num_hidden_layers"]):
-        layer = {
-            name.removeprefix(f"encoder.layer.{number}."): values
-            for name, values in weights.items()
-            if name.startswith(f"encoder.layer.{number}.")
-        }
-        hidden = encoder_layer(graph, f"layer{number}", layer, hidden, mask, config)
+        hidden = encoder_layer(graph, f"encoder.layer.{number}", weights, hidden, config)
     pool(graph, hidden)
     return as_model(graph, config["hidden_size"])
 
@@ -90,11 +86,9 @@ def word_table(graph: Graph, table: Any, *, int8: bool) -> str:
     return graph.add("Mul", "words", graph.add("Cast", "words.float", picked, to=TensorProto.FLOAT), scale)
 
 
-def encoder_layer(
-    graph: Graph, name: str, weights: dict[str, Any], hidden: str, mask: str, config: dict[str, Any]
-) -> str:
+def encoder_layer(graph: Graph, name: str, weights: dict[str, Any], hidden: str, config: dict[str, Any]) -> str:
     def constant(source: str) -> str:
-        values = weights[source]
+        values = weights[f"{name}.{source}"]
         return graph.constant(f"{name}.{source}", values.T if values.ndim == 2 else values)
 
     def normalised(output: str, matrix: str, residual: str, source: str) -> str:
@@ -102,7 +96,7 @@ def encoder_layer(
         epsilon = config["layer_norm_eps"]
         return graph.fused("SkipLayerNormalization", f"{name}.{output}", matrix, residual, *parts, epsilon=epsilon)
 
-    projections = [f"attention.self.{part}" for part in ("query", "key", "value")]
+    projections = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
     joined = np.concatenate([weights[f"{part}.weight"].T for part in projections], axis=1)
     joined_bias = np.concatenate([weights[f"{part}.bias"] for part in projections])
     attended = graph.fused(
@@ -111,7 +105,7 @@ def encoder_layer(
         hidden,
         graph.constant(f"{name}.attention", joined),
         graph.constant(f"{name}.attention.bias", joined_bias),
-        mask,
+        "mask",
         num_heads=config["num_attention_heads"],
     )
     mixed = graph.add("MatMul", f"{name}.mixed", attended, constant("attention.output.dense.weight"))
@@ -177,4 +171,5 @@ def build_package(target: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
+    logging.disable(logging.WARNING)  # onnxruntime recommends a step for graphs that this one has no use for
     build_package(Path(sys.argv[1]))

@@ -8,7 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PREFIX = "EDDA_"
 
+MEGABYTE = 1024**2
 GIGABYTE = 1024**3
+
+# What the chunk function itself needs, beside the process that parses.
+OWN_MEMORY_BYTES = 256 * MEGABYTE
 
 
 class Settings(BaseModel):
@@ -37,12 +41,12 @@ class Settings(BaseModel):
     provider_api_key_secret_arn: str = ""
     provider_api_key: str = ""  # for a local run; a deployment uses the secret
 
-    max_document_bytes: int = Field(default=GIGABYTE, ge=1, le=5 * GIGABYTE)
+    max_document_bytes: int = Field(default=100 * MEGABYTE, ge=1, le=5 * GIGABYTE)
     chunk_tokens: int = Field(default=200, ge=20, le=8000)
     chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)
     max_chunks: int = Field(default=100_000, ge=1)
     parse_timeout_s: float = Field(default=120, gt=0)
-    parse_memory_bytes: int = Field(default=GIGABYTE, ge=64 * 1024**2)
+    parse_memory_bytes: int = Field(default=GIGABYTE, ge=64 * MEGABYTE)
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:
@@ -54,10 +58,10 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
         """Empty variables count as absent: a template cannot leave one out. Raises pydantic.ValidationError."""
         variables = os.environ if environment is None else environment
-        return cls.model_validate(
-            {
-                name[len(PREFIX) :].lower(): value
-                for name, value in variables.items()
-                if name.startswith(PREFIX) and value
-            }
-        )
+        values: dict[str, str | int] = {
+            name[len(PREFIX) :].lower(): value for name, value in variables.items() if name.startswith(PREFIX) and value
+        }
+        if function_megabytes := variables.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"):
+            left = int(function_megabytes) * MEGABYTE - OWN_MEMORY_BYTES
+            values.setdefault("parse_memory_bytes", max(left, 64 * MEGABYTE))
+        return cls.model_validate(values)

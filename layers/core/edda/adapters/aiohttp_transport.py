@@ -5,7 +5,6 @@ and gets 70 a second through, aiohttp 0.6 ms and 570 (100 ms of latency, one cor
 requests are cancelled, and a total deadline can only cancel. aiohttp is here anyway, under aioboto3.
 """
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -84,7 +83,7 @@ def _as_httpx_errors(request: httpx.Request) -> Iterator[None]:
         yield
     except aiohttp.ConnectionTimeoutError as error:
         raise httpx.ConnectTimeout(str(error), request=request) from error
-    except (aiohttp.ServerTimeoutError, asyncio.TimeoutError) as error:
+    except TimeoutError as error:
         raise httpx.ReadTimeout(str(error), request=request) from error
     except aiohttp.ClientConnectorError as error:
         raise httpx.ConnectError(str(error), request=request) from error

@@ -1,5 +1,6 @@
-"""all-MiniLM-L6-v2 in this process: no network, no key. Needs the model layer (onnxruntime, tokenizers, numpy, edda_minilm).
+"""all-MiniLM-L6-v2 in this process: no network, no key.
 
+Needs the model layer: onnxruntime, tokenizers, numpy and the package edda_minilm (layers/model/build_model.py).
 Vectors differ a little with the company a text is in (the int8 graph scales its activations by request): cosine > 0.99.
 """
 
@@ -56,7 +57,9 @@ class MiniLMEmbedder:
     async def aclose(self) -> None:
         """Nothing to give back."""
 
-    def _embed(self, texts: list[str], deadline: Deadline, given_up: threading.Event) -> list[bytes | EmbeddingRejected]:
+    def _embed(
+        self, texts: list[str], deadline: Deadline, given_up: threading.Event
+    ) -> list[bytes | EmbeddingRejected]:
         with self._loading:
             tokenizer, session = self._model
         encodings = tokenizer.encode_batch([_encodable(text) for text in texts])

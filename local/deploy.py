@@ -1,0 +1,104 @@
+"""`sam deploy` of the built template to the emulator, when something changed."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from local import build
+from local.emulator import aws_environment
+from local.errors import LocalError
+from local.processes import run_step
+from local.settings import REGION, ROOT, STACK_NAME, LocalSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What the template's outputs say, as this machine reaches it."""
+
+    api_url: str
+    uploads_bucket: str
+    ingest_queue_url: str
+    embed_queue_url: str
+
+
+def fingerprint(settings: LocalSettings, parameters: dict[str, str]) -> str:
+    """Of all that goes into a deployment; the parameters hold passwords, so only their hash."""
+    built = (settings.state / "build.sha256").read_text()
+    values = json.dumps([built, parameters, settings.port, settings.zipped_layers], sort_keys=True)
+    return hashlib.sha256(values.encode()).hexdigest()
+
+
+def is_current(settings: LocalSettings, parameters: dict[str, str]) -> bool:
+    """Whether the emulator's saved state holds just this deployment. Raises LocalError if it is of another port."""
+    mark = _mark(settings)
+    if not mark.exists() or not (settings.state / "emulator" / "state" / "cloudformation.json").exists():
+        return False
+    deployed = json.loads(mark.read_text())
+    if deployed["port"] != settings.port:
+        raise LocalError(
+            f"this stack was made for port {deployed['port']}: set EDDA_PORT={deployed['port']}, or make clean first"
+        )
+    return bool(deployed["fingerprint"] == fingerprint(settings, parameters))
+
+
+def deploy(settings: LocalSettings, parameters: dict[str, str]) -> None:
+    """Deploy the build; the emulator must be up. Raises StepFailed."""
+    mark = _mark(settings)
+    mark.unlink(missing_ok=True)
+    template = build.built(settings) / "template.yaml" if settings.zipped_layers else build.link(settings)
+    run_step(
+        "sam deploy",
+        [
+            *(str(build.SAM), "deploy", "--template-file", str(template), "--config-env", "none"),
+            *("--stack-name", STACK_NAME, "--region", REGION, "--resolve-s3", "--capabilities", "CAPABILITY_IAM"),
+            *("--no-confirm-changeset", "--no-fail-on-empty-changeset", "--no-progressbar"),
+            *("--parameter-overrides", *build.as_overrides(parameters)),
+        ],
+        aws_environment(settings),
+        settings.logs / "deploy.log",
+        ROOT,
+    )
+    shutil.rmtree(settings.state / "linked", ignore_errors=True)
+    _repair_concurrency(settings)
+    mark.write_text(json.dumps({"port": settings.port, "fingerprint": fingerprint(settings, parameters)}))
+
+
+def describe(settings: LocalSettings) -> Deployment:
+    """Read the outputs of the deployed stack."""
+    stack = client(settings, "cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    return Deployment(
+        # By path: <id>.execute-api.localhost is not resolved everywhere.
+        api_url=f"{settings.endpoint}/_aws/execute-api/{outputs['ApiId']}",
+        uploads_bucket=outputs["UploadsBucket"],
+        ingest_queue_url=outputs["IngestQueueUrl"],
+        embed_queue_url=outputs["EmbedQueueUrl"],
+    )
+
+
+def client(settings: LocalSettings, service: str) -> Any:
+    """A boto3 client of the emulator."""
+    return boto3.client(
+        service,
+        endpoint_url=settings.endpoint,
+        region_name=REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",  # noqa: S106 - the emulator takes any
+    )
+
+
+def _repair_concurrency(settings: LocalSettings) -> None:
+    """The emulator keeps `MaximumConcurrency: !Ref Parameter` as text and cannot compare that: say it as a number."""
+    functions = client(settings, "lambda")
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        concurrency = int(mapping["ScalingConfig"]["MaximumConcurrency"])
+        functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": concurrency})
+
+
+def _mark(settings: LocalSettings) -> Path:
+    return settings.state / "deployed.json"

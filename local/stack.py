@@ -1,0 +1,183 @@
+"""`make local`: Postgres, the emulator, the built and deployed template, and an API key, in that order."""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from local import build, deploy, emulator, postgres
+from local.deploy import Deployment
+from local.errors import LocalError, StepFailed
+from local.settings import ROOT, TENANT, LocalSettings, add_arguments, from_arguments
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A running stack."""
+
+    settings: LocalSettings
+    deployment: Deployment
+    database: postgres.Database
+    servers: tuple[subprocess.Popen[bytes], ...]
+
+    def check(self) -> None:
+        """Raises StepFailed if a server has ended."""
+        if any(server.poll() is not None for server in self.servers):
+            raise StepFailed(f"a server has ended unasked; see {self.settings.logs}")
+
+
+@contextlib.contextmanager
+def stack(settings: LocalSettings) -> Iterator[Stack]:
+    """Everything up for as long as the block lasts; its data stays. Raises LocalError, StepFailed."""
+    began = time.monotonic()
+    settings.state.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as servers:
+        servers.enter_context(alone(settings))
+        emulator.refuse_taken_port(settings)  # said before minutes are spent on a build
+        _step("build", lambda: build.build(settings))
+        database = _step("postgres", lambda: servers.enter_context(postgres.database(settings)))
+        if database.is_new:
+            emulator.forget(settings)  # what it knows was about other data
+        parameters = build.parameters(settings, database.application_url, database.owner_url)
+        if not deploy.is_current(settings, parameters):
+            _step("deploy", lambda: _deploy_and_save(settings, parameters))
+        aws = _step("emulator", lambda: servers.enter_context(emulator.emulator(settings)))
+        print(f"  ready in {time.monotonic() - began:5.1f} s", flush=True)
+        try:
+            yield Stack(settings, deploy.describe(settings), database, (database.server, aws))
+        finally:
+            print("stopping", flush=True)
+
+
+def _step(name: str, action: Callable[[], T]) -> T:
+    """Do it and say how long it took."""
+    began = time.monotonic()
+    result = action()
+    print(f"  {name:<10} {time.monotonic() - began:5.1f} s", flush=True)
+    return result
+
+
+def _deploy_and_save(settings: LocalSettings, parameters: dict[str, str]) -> None:
+    """The emulator writes its state when it is stopped: stop it at once, and a later hard kill costs no deployment."""
+    with emulator.emulator(settings):
+        deploy.deploy(settings, parameters)
+
+
+def api_key(settings: LocalSettings, database: postgres.Database) -> str:
+    """The tenant's key: the one of the last time if the database is the same, else a new one. Raises StepFailed."""
+    kept = settings.state / "api-key"
+    if kept.exists() and not database.is_new:
+        return kept.read_text()
+    key = create_api_key(database, TENANT)
+    kept.touch(mode=0o600)
+    kept.write_text(key)
+    return key
+
+
+def create_api_key(database: postgres.Database, tenant: str) -> str:
+    """A new key, and its tenant where it is new. Raises StepFailed."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "edda.admin", "create-key", "--tenant", tenant],
+        env={**os.environ, "EDDA_DATABASE_OWNER_URL": database.owner_url},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise StepFailed(f"no API key: {answer.stderr.strip()}")
+    return answer.stdout.split()[-1]
+
+
+@contextlib.contextmanager
+def alone(settings: LocalSettings) -> Iterator[None]:
+    """One run at a time in one state folder; the lock goes with the process, however that ends."""
+    with (settings.state / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise LocalError(
+                f"a local stack is running already (process {lock.read().strip()}): stop it first"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+USAGE = """
+  API       {url}
+            {url}/docs
+  API key   {key}   (tenant {tenant})
+  bucket    {bucket}   files under {tenant}/ are taken in as well
+  postgres  {database}
+
+  curl -H 'Authorization: Bearer {key}' -F file=@README.md {url}/v1/documents
+  curl -H 'Authorization: Bearer {key}' {url}/v1/documents
+  curl -H 'Authorization: Bearer {key}' -d '{{"query": "how do I deploy?"}}' {url}/v1/search
+
+  logs are in {logs}; Ctrl-C stops, the data stays
+"""
+
+
+def main() -> int:
+    """Entry point of `make local`."""
+    parser = argparse.ArgumentParser(prog="make local", description="Run the whole stack on this machine until Ctrl-C.")
+    add_arguments(parser)
+    settings = from_arguments(parser.parse_args())
+    return run(lambda: _serve(settings))
+
+
+def _serve(settings: LocalSettings) -> int:
+    """Up, and wait."""
+    with stack(settings) as running:
+        print(
+            USAGE.format(
+                url=running.deployment.api_url,
+                key=api_key(settings, running.database),
+                tenant=TENANT,
+                bucket=running.deployment.uploads_bucket,
+                database=running.database.owner_url,
+                logs=settings.logs,
+            ),
+            flush=True,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            while True:
+                time.sleep(1)
+                running.check()
+    return 0
+
+
+def run(command: Callable[[], int]) -> int:
+    """A command's exit code: what went wrong is said in a line, and Ctrl-C or SIGTERM ends it cleanly."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, end)
+    try:
+        return command()
+    except KeyboardInterrupt:
+        return 130
+    except StepFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except LocalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

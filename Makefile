@@ -38,6 +38,27 @@ lock:  ## recompile every requirements file from pyproject.toml
 	$(LOCK) --no-deps --group model-build -o requirements/model-build.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
 
+# --- the stack on this machine -----------------------------------------------------------------------------------
+# EDDA_PORT, EDDA_DATABASE_PORT and EDDA_STATE move it; .venv/bin/python -m local.stack --help says more.
+
+demo: setup  ## upload a folder, wait, search: make demo [DOCS=folder] [REPORT=file.json]
+	@.venv/bin/python -m local.demo $(if $(DOCS),--documents "$(DOCS)") $(if $(REPORT),--report "$(REPORT)")
+
+local: setup  ## run the stack until Ctrl-C; the data stays
+	@.venv/bin/python -m local.stack
+
+clean:  ## forget the local stack: data, build and logs
+	@if [ -e .venv/.ready ]; then .venv/bin/python -m local.clean; else rm -rf .edda .aws-sam; fi
+
+# --- AWS ---------------------------------------------------------------------------------------------------------
+
+RUNTIME ?= python3.13
+ARCHITECTURE ?= arm64
+
+build: .venv/.ready .venv-sam/.ready  ## build for AWS: make build [RUNTIME=python3.13] [ARCHITECTURE=arm64]
+	@SAM_CLI_TELEMETRY=0 RUNTIME=$(RUNTIME) ARCHITECTURE=$(ARCHITECTURE) .venv-sam/bin/sam build \
+		--parameter-overrides PythonRuntime=$(RUNTIME) Architecture=$(ARCHITECTURE)
+
 # --- checks ------------------------------------------------------------------------------------------------------
 
 lint: .venv/.ready  ## formatting, lint and types
@@ -49,4 +70,4 @@ lint: .venv/.ready  ## formatting, lint and types
 test: setup  ## every test there is, on a real Postgres and the local stack
 	@.venv/bin/python -m pytest
 
-.PHONY: help setup lock lint test
+.PHONY: help setup lock demo local clean build lint test

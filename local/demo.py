@@ -61,6 +61,8 @@ def demo(settings: LocalSettings, options: argparse.Namespace) -> int:
     report.show(console, outcome)
     if options.report:
         outcome.write(options.report)
+    if outcome.problems:
+        console.print(f"logs: {settings.logs}")
     return 1 if outcome.problems else 0
 
 

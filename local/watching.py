@@ -11,37 +11,41 @@ from local.uploading import SentFile
 
 FINAL = frozenset({"ready", "partial", "failed"})
 EVERY_S = 0.4
+GIVE_UP_AFTER = 25  # answers in a row that are none: the API is broken, not busy
 
 
 def watch(
     api: EddaClient, files: Sequence[SentFile], deadline_s: float, show: Callable[[Sequence[SentFile]], None]
 ) -> list[str]:
-    """Look until all have ended or time is up; files that have not keep their last status. What went wrong on the way."""
+    """Look until all have ended or time is up; others keep their last status. What went wrong on the way."""
     end = time.monotonic() + deadline_s
     problems: list[str] = []
-    while any(file.seconds is None for file in files) and time.monotonic() < end:
+    failures = 0
+    while any(file.seconds is None for file in files) and time.monotonic() < end and failures < GIVE_UP_AFTER:
         time.sleep(EVERY_S)
         try:
-            documents = list(api.documents())
-        except ApiError as error:
-            if error.status not in {429, 503}:  # both say: later
-                problems.append(f"listing documents: {error}")
-        except httpx.HTTPError as error:
-            problems.append(f"listing documents: {error!r}")
-        else:
-            _take_over(documents, files)
+            _take_over(list(api.documents()), files)
+            failures = 0
+        except (ApiError, httpx.HTTPError) as error:
+            failures += 1
+            if not _asks_for_patience(error):
+                problems.append(f"listing documents: {error or repr(error)}")
         show(files)
-    return problems
+    return list(dict.fromkeys(problems))
+
+
+def _asks_for_patience(error: Exception) -> bool:
+    return isinstance(error, ApiError) and error.status in {429, 503}
 
 
 def _take_over(documents: Sequence[dict[str, Any]], files: Sequence[SentFile]) -> None:
     """What the API says about each file."""
     by_id = {document["document_id"]: document for document in documents}
-    by_key = {document.get("object_key"): document for document in documents}
+    by_key = {document["object_key"]: document for document in documents}
     for file in files:
         if file.seconds is not None:
             continue
-        document = by_id.get(file.document_id) if file.document_id else by_key.get(file.object_key)
+        document = by_id.get(file.document_id) if file.document_id else by_key.get(file.object_key or "")
         if document is None:
             continue
         counts = document["chunks"]

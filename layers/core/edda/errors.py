@@ -10,7 +10,8 @@ EddaError
 │   └── ProviderUnavailable  ── ProviderThrottled
 ├── ProviderMisconfigured    wrong key, model or dimensions: stops everything, an operator must act
 └── RequestError             the caller's fault, seen over HTTP only
-    ├── InvalidRequest  InvalidFilter  Unauthorized  NotFound  Conflict
+    ├── InvalidRequest  ── InvalidFilter  MalformedBody
+    ├── Unauthorized  NotFound  MethodNotAllowed  Conflict
     └── PayloadTooLarge  UnsupportedMediaType  IdempotencyMismatch
 """
 
@@ -162,6 +163,11 @@ class InvalidFilter(InvalidRequest):
     default_message = "The filter is not valid."
 
 
+class MalformedBody(InvalidRequest):
+    code = "malformed_body"
+    default_message = "The body could not be read."
+
+
 class Unauthorized(RequestError):
     code = "unauthorized"
     default_message = "A valid API key is needed: Authorization: Bearer <key>."
@@ -170,6 +176,15 @@ class Unauthorized(RequestError):
 class NotFound(RequestError):
     code = "not_found"
     default_message = "There is nothing here."
+
+
+class MethodNotAllowed(RequestError):
+    code = "method_not_allowed"
+    default_message = "This resource has no such method."
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__()
+        self.allowed = allowed
 
 
 class Conflict(RequestError):

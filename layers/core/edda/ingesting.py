@@ -52,7 +52,8 @@ class Ingestion:
         Raises RetryableError when it must be tried again.
         """
         slug, _, rest = change.key.partition("/")
-        tenant = await self.keys.tenant_of_slug(slug)
+        # Postgres holds no NUL: such a key can neither be looked up nor stored.
+        tenant = None if "\0" in change.key else await self.keys.tenant_of_slug(slug)
         if tenant is None or not rest or rest.endswith("/"):
             # Nobody owns it, or it is a console's folder marker: there is no one to tell but the operator.
             logger.warning("object outside of any tenant's folder", extra={"object_key": change.key})
@@ -102,7 +103,7 @@ class Ingestion:
         try:
             await self.objects.head(change.key)
         except ObjectVanished:
-            await self.store.delete_by_key(tenant_id, change.key, change.sequencer)
+            await self.store.delete_by_key(tenant_id, change.key, PurePosixPath(change.key).name, change.sequencer)
 
     async def _metadata_changed(self, tenant_id: UUID, change: ObjectChange) -> None:
         """Take over the metadata file beside the object; what is wrong with it becomes a warning on the document."""

@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 from typing import Any
 
 from edda.errors import InvalidMetadata
@@ -12,6 +13,7 @@ MAX_FILE_BYTES = 256 * 1024
 MAX_ATTRIBUTES = 50  # this and the next two: Bedrock Knowledge Bases' quotas
 MAX_KEY_CHARACTERS = 200
 MAX_STRING_CHARACTERS = 2048
+MAX_METADATA_BYTES = 16 * 1024  # as JSON: 100 hits with their metadata have to fit into an answer of 6 MB
 
 TYPED_FIELDS: dict[str, tuple[str, Any]] = {
     "STRING": ("stringValue", str),
@@ -47,6 +49,8 @@ def check_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
             raise InvalidMetadata(
                 f"Metadata attribute {key!r} must have at most {MAX_STRING_CHARACTERS} characters, and no NUL."
             )
+    if len(json.dumps(metadata, ensure_ascii=False).encode()) > MAX_METADATA_BYTES:
+        raise InvalidMetadata(f"The metadata is larger than {MAX_METADATA_BYTES} bytes.")
     return metadata
 
 
@@ -68,7 +72,9 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | bool)
+    if isinstance(value, float):
+        return math.isfinite(value)  # `1e999` is infinite; JSON, and Postgres with it, knows no such number
+    return value is None or isinstance(value, str | int | bool)
 
 
 def _is_clean(text: str) -> bool:

@@ -20,7 +20,8 @@ class ObjectChange:
 
     @property
     def is_metadata(self) -> bool:
-        return self.key.endswith(METADATA_SUFFIX) and self.key != METADATA_SUFFIX
+        name = self.key.rpartition("/")[2]
+        return name.endswith(METADATA_SUFFIX) and name != METADATA_SUFFIX
 
     @property
     def document_key(self) -> str:

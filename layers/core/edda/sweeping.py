@@ -55,12 +55,18 @@ class Sweep:
 
     async def _ring_for_versions(self, tenant: Tenant, done: Counter[str]) -> None:
         messages = []
-        for version_id, attempt in await self.store.stuck_versions(tenant.tenant_id, self.grace_s):
+        for version_id, attempt in await self.store.stuck_versions(
+            tenant.tenant_id, self.grace_s, self.resend_s
+        ):
             if attempt < self.max_attempts:
                 messages.append(IngestVersion(tenant_id=tenant.tenant_id, version_id=version_id))
             else:
                 done["given_up"] += await self.store.give_up(tenant.tenant_id, version_id, AttemptsExhausted())
-        done["versions_rung"] += len(messages) - len(await _send(self.ingest_queue, messages))
+        failed = set(await _send(self.ingest_queue, messages))
+        sent = [message.version_id for index, message in enumerate(messages) if index not in failed]
+        if sent:
+            await self.store.mark_rung(tenant.tenant_id, sent)
+        done["versions_rung"] += len(sent)
 
     async def _ring_for_batches(self, tenant: Tenant, done: Counter[str]) -> None:
         batches = []

@@ -55,6 +55,11 @@ SET name = CASE WHEN %(set_name)s THEN %(name)s ELSE name END,
     title = CASE WHEN %(set_title)s THEN %(title)s ELSE title END,
     tags = CASE WHEN %(set_tags)s THEN %(tags)s ELSE tags END,
     metadata = CASE WHEN %(set_metadata)s THEN %(metadata)s ELSE metadata END,
+    metadata_problem = CASE WHEN %(set_metadata)s THEN NULL ELSE metadata_problem END,
     updated_at = now()
 WHERE document_id = %(document_id)s AND deleted_at IS NULL
 RETURNING document_id;
+
+-- name: find_object_key
+-- Of a deleted document too: a repeated delete must reach the object.
+SELECT object_key FROM documents WHERE document_id = %(document_id)s;

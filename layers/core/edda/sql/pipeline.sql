@@ -32,10 +32,9 @@ UPDATE documents SET deleted_at = NULL, updated_at = now() WHERE document_id = %
 UPDATE documents SET updated_at = now() WHERE document_id = %(document_id)s;
 
 -- name: newer_version_exists
--- Is another version of this document newer than the given one?
+-- Was this document put again after the given event?
 SELECT EXISTS (
-    SELECT FROM document_versions
-    WHERE document_id = %(document_id)s AND version_id <> %(version_id)s AND sequencer > %(sequencer)s
+    SELECT FROM document_versions WHERE document_id = %(document_id)s AND sequencer > %(sequencer)s
 ) AS newer;
 
 -- name: claim_version
@@ -43,16 +42,14 @@ SELECT EXISTS (
 UPDATE document_versions v
 SET status = CASE WHEN v.status = 'queued' THEN 'parsing' ELSE v.status END,
     attempt = v.attempt + 1,
-    lease_until = now() + make_interval(secs => %(lease_s)s)
+    lease_until = now() + make_interval(secs => %(lease_s)s),
+    rung_at = NULL
 FROM documents d
 WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
   AND v.status IN ('queued', 'parsing')
   AND (v.lease_until IS NULL OR v.lease_until < now())
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
           v.media_type, v.size_bytes, d.deleted_at IS NOT NULL AS deleted;
-
--- name: version_state
-SELECT status, lease_until > now() AS leased FROM document_versions WHERE version_id = %(version_id)s;
 
 -- name: fence_version
 -- Does this worker still hold the version? Taken as a row lock, so that nobody else gets it before we commit.
@@ -100,7 +97,9 @@ WHERE version_id = %(version_id)s AND done_at IS NULL AND sent_at IS NULL
 ORDER BY first_ordinal;
 
 -- name: batches_are_sent
-UPDATE embed_batches SET sent_at = now()
+-- A lease that has ended is forgotten: from here on it is the message that is waited for.
+UPDATE embed_batches
+SET sent_at = now(), lease_until = CASE WHEN lease_until < now() THEN NULL ELSE lease_until END
 WHERE version_id = %(version_id)s AND first_ordinal = ANY (%(first_ordinals)s);
 
 -- name: fail_version
@@ -125,11 +124,6 @@ WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
 RETURNING b.attempt, b.last_ordinal;
 
--- name: batch_state
-SELECT b.done_at IS NOT NULL OR v.finished_at IS NOT NULL AS done
-FROM embed_batches b JOIN document_versions v USING (version_id)
-WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s;
-
 -- name: texts_to_embed
 -- The texts of a batch that have no vector by this model yet.
 SELECT DISTINCT ON (c.content_hash) c.content_hash, c.text, c.tokens
@@ -141,10 +135,13 @@ WHERE c.version_id = %(version_id)s AND c.ordinal BETWEEN %(first_ordinal)s AND 
 ORDER BY c.content_hash;
 
 -- name: insert_embeddings
--- Sorted by the caller: unsorted batches of concurrent workers deadlock. May be repeated.
+-- Sorted by the caller: unsorted batches of concurrent workers deadlock. May be repeated. Needs hold_vectors: a text
+-- may have been deleted meanwhile, and its vector with it.
 INSERT INTO embeddings (tenant_id, model_id, content_hash, vector)
-SELECT %(tenant_id)s, %(model_id)s, content_hash, vector
+SELECT %(tenant_id)s, %(model_id)s, v.content_hash, v.vector
 FROM unnest(%(content_hashes)b::uuid[], %(vectors)b::halfvec[]) AS v (content_hash, vector)
+WHERE EXISTS (SELECT FROM chunks c WHERE c.tenant_id = %(tenant_id)s AND c.content_hash = v.content_hash)
+ORDER BY v.content_hash
 ON CONFLICT DO NOTHING;
 
 -- name: reject_chunks

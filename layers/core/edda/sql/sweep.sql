@@ -1,9 +1,14 @@
 -- name: stuck_versions
--- Not parsed, and nobody is at it: lost doorbells and dead workers.
+-- Not parsed, nobody is at it, and nobody has been rung for lately: lost doorbells and dead workers.
 SELECT version_id, attempt FROM document_versions
 WHERE status IN ('queued', 'parsing')
   AND COALESCE(lease_until, created_at + make_interval(secs => %(grace_s)s)) < now()
+  AND (rung_at IS NULL OR rung_at + make_interval(secs => %(resend_s)s) < now())
 ORDER BY created_at LIMIT %(limit)s;
+
+-- name: versions_are_rung
+UPDATE document_versions SET rung_at = now()
+WHERE version_id = ANY (%(version_ids)s) AND (lease_until IS NULL OR lease_until < now());
 
 -- name: stuck_batches
 -- Never sent, or sent long ago and not done.
@@ -20,6 +25,12 @@ SELECT v.version_id FROM document_versions v
 WHERE v.status = 'embedding' AND v.chunked_at + make_interval(secs => %(grace_s)s) < now()
   AND NOT EXISTS (SELECT FROM embed_batches b WHERE b.version_id = v.version_id AND b.done_at IS NULL)
 ORDER BY v.created_at LIMIT %(limit)s;
+
+-- name: lacks_vectors
+-- Is it still unfinished, though every batch is done? Asked under the document's lock.
+SELECT FROM document_versions v
+WHERE v.version_id = %(version_id)s AND v.status = 'embedding'
+  AND NOT EXISTS (SELECT FROM embed_batches b WHERE b.version_id = v.version_id AND b.done_at IS NULL);
 
 -- name: give_up_version
 -- Tried often enough, and no worker holds it.

@@ -67,6 +67,7 @@ class DocumentView:
     chunks: ChunkCounts
     created_at: datetime
     updated_at: datetime
+    uploaded_at: datetime | None  # when the newest version was first seen
     chunked_at: datetime | None
     finished_at: datetime | None
 
@@ -150,11 +151,16 @@ class DocumentStore:
         return await self.get(tenant_id, document_id)
 
     async def delete(self, tenant_id: UUID, document_id: UUID) -> str:
-        """Tombstone the document and drop what was made of it. Its object key. Raises NotFound."""
-        document = await self.get(tenant_id, document_id)
+        """Tombstone the document and drop what was made of it. Its object key. Raises NotFound.
+
+        May be repeated: a document that was deleted before is still found here, so that a retry can finish the job.
+        """
         async with self._database.transaction(tenant_id) as cursor:
+            document = await fetch_one(cursor, SQL["find_object_key"], {"document_id": document_id})
+            if document is None:
+                raise NotFound
             await forget_versions(cursor, tenant_id, document_id, sequencer="")
-        return document.object_key
+        return str(document["object_key"])
 
     async def _select(self, cursor: Cursor, rest: sql.Composable, values: dict[str, Any]) -> list[DocumentView]:
         await cursor.execute(sql.SQL(" ").join([sql.SQL(SQL["select_documents"]), rest]), values)
@@ -197,6 +203,7 @@ def _view(row: Row, counted: Row) -> DocumentView:
         chunks=ChunkCounts(row["planned_chunks"], counted.get("embedded", 0), counted.get("failed", 0)),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        uploaded_at=row["version_created_at"],
         chunked_at=row["chunked_at"],
         finished_at=row["finished_at"],
     )

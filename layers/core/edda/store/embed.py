@@ -55,8 +55,12 @@ class EmbedStore:
             return BatchLease(batch, claimed["attempt"], tuple(TextToEmbed(**row) for row in rows))
 
     async def save_vectors(self, tenant_id: UUID, vectors: Mapping[UUID, HalfVector]) -> None:
-        """Store vectors by content hash. Those that are there already stay as they are."""
+        """Store vectors by content hash. Those that are there already stay as they are.
+
+        The vector of a text that was deleted while the provider worked is not stored: nobody would ever delete it.
+        """
         async with self._database.transaction(tenant_id) as cursor:
+            await hold_vectors(cursor, tenant_id)
             hashes = sorted(vectors)
             values = {
                 "tenant_id": tenant_id,

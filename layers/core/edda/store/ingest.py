@@ -55,9 +55,12 @@ class IngestStore:
             values: dict[str, Any] = {"tenant_id": tenant_id, "object_key": change.key, "name": name}
             document = await fetch_one(cursor, SQL["upsert_document"], values)
             assert document is not None  # noqa: S101 - an upsert returns its row
+            if document["deleted"] and document["announced"]:
+                return None
+            was_deleted = document["deleted"] or document["deleted_sequencer"]
+            if was_deleted and change.sequencer <= document["deleted_sequencer"]:
+                return None
             if document["deleted"]:
-                if document["announced"] or change.sequencer <= document["deleted_sequencer"]:
-                    return None
                 await cursor.execute(SQL["revive_document"], document)
             values = {
                 "tenant_id": tenant_id,
@@ -145,12 +148,22 @@ class IngestStore:
         async with self._database.transaction(lease.tenant_id) as cursor:
             await cursor.execute(SQL["release_version"], {"version_id": lease.version_id, "attempt": lease.attempt})
 
-    async def delete_by_key(self, tenant_id: UUID, object_key: str, sequencer: str) -> None:
-        """The object is gone: so is everything that was made of it."""
+    async def delete_by_key(self, tenant_id: UUID, object_key: str, name: str, sequencer: str) -> None:
+        """The object is gone: so is everything that was made of it, unless it has been put again since.
+
+        A delete that comes before its put leaves a tombstone of a document nobody has seen, and the put finds it.
+        """
         async with self._database.transaction(tenant_id) as cursor:
-            document = await fetch_one(cursor, SQL["find_document"], {"object_key": object_key})
-            if document is not None:
-                await forget_versions(cursor, tenant_id, document["document_id"], sequencer)
+            await hold_vectors(cursor, tenant_id, to_delete=True)
+            values = {"tenant_id": tenant_id, "object_key": object_key, "name": name, "sequencer": sequencer}
+            document = await fetch_one(cursor, SQL["upsert_document" if sequencer else "find_document"], values)
+            if document is None:
+                return
+            await cursor.execute(SQL["lock_document"], document)
+            newer = await fetch_one(cursor, SQL["newer_version_exists"], values | document)
+            if sequencer and newer is not None and newer["newer"]:
+                return
+            await forget_versions(cursor, tenant_id, document["document_id"], sequencer)
 
     async def set_metadata(
         self, tenant_id: UUID, object_key: str, metadata: dict[str, Any], problem: str | None

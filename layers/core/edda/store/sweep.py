@@ -1,5 +1,6 @@
 """What the sweep finds and ends. Everything here may run twice at once."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +23,17 @@ class SweepStore:
         self._model_id = model_id
         self._limit = limit
 
-    async def stuck_versions(self, tenant_id: UUID, grace_s: float) -> list[tuple[UUID, int]]:
+    async def stuck_versions(self, tenant_id: UUID, grace_s: float, resend_s: float) -> list[tuple[UUID, int]]:
         """Versions nobody is parsing, and how often that was tried."""
+        values = {"grace_s": grace_s, "resend_s": resend_s, "limit": self._limit}
         async with self._database.transaction(tenant_id) as cursor:
-            rows = await fetch_all(cursor, SQL["stuck_versions"], {"grace_s": grace_s, "limit": self._limit})
+            rows = await fetch_all(cursor, SQL["stuck_versions"], values)
         return [(row["version_id"], row["attempt"]) for row in rows]
+
+    async def mark_rung(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> None:
+        """A message was sent for each of these versions."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await cursor.execute(SQL["versions_are_rung"], {"version_ids": list(version_ids)})
 
     async def stuck_batches(self, tenant_id: UUID, grace_s: float, resend_s: float) -> list[tuple[EmbedBatch, int]]:
         """Batches nobody is embedding, and how often that was tried."""
@@ -41,10 +48,13 @@ class SweepStore:
             await hold_vectors(cursor, tenant_id)
             values: dict[str, Any] = {"grace_s": grace_s, "limit": self._limit}
             rows = await fetch_all(cursor, SQL["unfinished_versions"], values)
+            finished = 0
             for row in rows:
-                if await finish_if_complete(cursor, row["version_id"], self._model_id) is None:
+                if await finish_if_complete(cursor, row["version_id"], self._model_id) is not None:
+                    finished += 1
+                elif await fetch_one(cursor, SQL["lacks_vectors"], row) is not None:
                     await plan_batches(cursor, tenant_id, row["version_id"], self._model_id)
-            return len(rows)
+            return finished
 
     async def give_up(self, tenant_id: UUID, version_id: UUID, error: EddaError) -> bool:
         """Fail a version that was tried often enough. False when it has ended or somebody holds it."""

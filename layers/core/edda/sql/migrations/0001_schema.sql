@@ -63,6 +63,7 @@ CREATE TABLE document_versions (
     planned_chunks integer,
     attempt        integer NOT NULL DEFAULT 0,         -- fences the writes of a worker whose lease was taken over
     lease_until    timestamptz,
+    rung_at        timestamptz,                        -- the sweep has sent a message; a worker that takes it clears this
     created_at     timestamptz NOT NULL DEFAULT now(),
     chunked_at     timestamptz,
     finished_at    timestamptz,
@@ -145,10 +146,11 @@ BEGIN
     END LOOP;
 END $$;
 
--- The application may look a key or a slug up, but not read the tables of keys and tenants.
+-- The application may look a key or a slug up, but not read the tables of keys and tenants. pg_temp is named last: left
+-- out, it would come first, and a temporary table called api_keys would decide who is who.
 CREATE FUNCTION authenticate(given_prefix text, given_sha256 bytea)
     RETURNS TABLE (tenant_id uuid, slug text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 AS $$
     SELECT t.tenant_id, t.slug
     FROM api_keys k JOIN tenants t USING (tenant_id)
@@ -157,14 +159,14 @@ $$;
 
 CREATE FUNCTION tenant_of_slug(given_slug text)
     RETURNS TABLE (tenant_id uuid, slug text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 AS $$
     SELECT t.tenant_id, t.slug FROM tenants t WHERE t.slug = given_slug
 $$;
 
 CREATE FUNCTION all_tenants()
     RETURNS TABLE (tenant_id uuid, slug text)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 AS $$
     SELECT t.tenant_id, t.slug FROM tenants t ORDER BY t.tenant_id
 $$;

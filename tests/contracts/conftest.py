@@ -1,0 +1,14 @@
+"""What the contract suites share."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.leaks import no_leaked_tasks  # noqa: F401 - a fixture
+from tests.fakes.model import minilm_folder
+
+
+@pytest.fixture(scope="session")
+def model_folder() -> Path:
+    """The in-process model."""
+    return minilm_folder()

@@ -1,0 +1,21 @@
+"""A queue in a list."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class FakeQueue:
+    """Passes the same contract suite as SQS. `refuses`: bodies it does not take, whatever is tried."""
+
+    messages: list[str] = field(default_factory=list)
+    refuses: Callable[[str], bool] = lambda body: False
+
+    async def send(self, bodies: Sequence[str]) -> list[int]:
+        self.messages += [body for body in bodies if not self.refuses(body)]
+        return [index for index, body in enumerate(bodies) if self.refuses(body)]
+
+    def take(self) -> list[str]:
+        """Receive and delete everything."""
+        taken, self.messages = self.messages, []
+        return taken

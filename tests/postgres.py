@@ -1,0 +1,57 @@
+"""Where the tests' Postgres is, and how a test looks at it as its owner. The fixtures are in conftest.py."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg
+
+MODEL_NAME = "fake/hash"
+MODEL_DIMENSIONS = 64
+
+# What makes a database safe makes it slow: this one may be lost.
+FAST_AND_FORGETFUL = """
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+autovacuum = off
+wal_level = minimal
+max_wal_senders = 0
+shared_buffers = 64MB
+max_connections = 100
+timezone = 'UTC'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrls:
+    """One database, seen by two roles."""
+
+    owner: str
+    app: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A running server, reached through the socket in `folder`."""
+
+    folder: Path
+
+    def url(self, database: str, role: str) -> str:
+        return f"postgresql://{role}@/{database}?host={quote(str(self.folder), safe='')}"
+
+    def urls(self, database: str) -> DatabaseUrls:
+        return DatabaseUrls(owner=self.url(database, "postgres"), app=self.url(database, "edda_app"))
+
+    def administer(self, statement: str) -> None:
+        """Run one statement outside of any test's database."""
+        with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+
+def as_owner(urls: DatabaseUrls, query: str, values: Any = None) -> list[tuple[Any, ...]]:
+    """Rows as the owner sees them."""
+    with psycopg.connect(urls.owner, autocommit=True) as connection:
+        cursor = connection.execute(query.encode(), values)
+        return cursor.fetchall() if cursor.description else []

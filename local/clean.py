@@ -2,13 +2,11 @@
 
 import argparse
 import shutil
-import signal
 import sys
 
 from local import postgres
-from local.processes import stop_leftover
 from local.settings import ROOT, LocalSettings, add_arguments, from_arguments
-from local.stack import alone, run
+from local.stack import alone, run, stop_leftovers
 
 
 def main() -> int:
@@ -23,8 +21,7 @@ def clean(settings: LocalSettings) -> int:
     """Stop what a killed run left, then remove its files. Raises LocalError if a stack is running."""
     if settings.state.exists():
         with alone(settings):
-            for name, stop_signal in (("emulator", signal.SIGTERM), ("postgres", signal.SIGINT)):
-                stop_leftover(settings.state / "run" / f"{name}.pid", stop_signal, within_s=15)
+            stop_leftovers(settings)
             shutil.rmtree(postgres.data_home(settings), ignore_errors=True)
             shutil.rmtree(settings.state, ignore_errors=True)
     shutil.rmtree(ROOT / ".aws-sam", ignore_errors=True)

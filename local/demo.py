@@ -58,11 +58,11 @@ def demo(settings: LocalSettings, options: argparse.Namespace) -> int:
     console.print(f"Edda demo: {len(files)} files of {os.path.relpath(folder)}")
     with stack(settings) as running:
         outcome = _ingest_and_search(running, console, files, folder, options)
-    report.show(console, outcome)
-    if options.report:
-        outcome.write(options.report)
-    if outcome.problems:
-        console.print(f"logs: {settings.logs}")
+        report.show(console, outcome)
+        if options.report:
+            outcome.write(options.report)
+        if outcome.problems:
+            console.print(f"logs: {settings.logs}")
     return 1 if outcome.problems else 0
 
 
@@ -78,7 +78,7 @@ def _ingest_and_search(
         with _progress(console, files) as show, sending(sender, files):
             problems = watch(api, files, options.deadline_s, show)
         seconds = time.monotonic() - began
-        problems += _problems(files)
+        problems += problems_of(files)
         searches: list[Search] = []
         for question in options.query or _questions(api, files, folder):
             try:
@@ -122,7 +122,7 @@ def _questions(api: EddaClient, files: Sequence[SentFile], folder: Path) -> Iter
         yield " ".join(chunks[len(chunks) // 2]["text"].split()[:DERIVED_WORDS])
 
 
-def _problems(files: Sequence[SentFile]) -> list[str]:
+def problems_of(files: Sequence[SentFile]) -> list[str]:
     """Ends that should not be. A document that failed for a reason of its own is none, unless all did."""
     problems = [f"{file.name}: upload failed: {file.upload_error}" for file in files if file.upload_error]
     problems += [f"{file.name}: stuck, last seen {file.status}" for file in files if file.seconds is None]

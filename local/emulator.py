@@ -12,10 +12,11 @@ from pathlib import Path
 
 from local.errors import LocalError, StepFailed
 from local.ports import refuse_taken
-from local.processes import Child, running, tail, wait_until
+from local.processes import Child, running, stop_leftover, tail, wait_until
 from local.settings import REGION, ROOT, LocalSettings
 
 START_WITHIN_S = 60
+STOP_SIGNAL = signal.SIGTERM
 STOP_WITHIN_S = 30  # it writes its state
 ACCOUNT = "000000000000"
 
@@ -49,8 +50,8 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
         command=[str(python), "-m", "ministack"],
         environment=_environment(settings, home, scratch),
         log=settings.logs / "emulator.log",
-        pid_file=settings.state / "run" / "emulator.pid",
-        stop_signal=signal.SIGTERM,
+        pid_file=_pid_file(settings),
+        stop_signal=STOP_SIGNAL,
         stop_within_s=STOP_WITHIN_S,
         folder=home,
     )
@@ -68,6 +69,28 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
 def refuse_taken_port(settings: LocalSettings) -> None:
     """Raises LocalError if something listens there."""
     refuse_taken(settings.port, "the API and the emulated AWS", "EDDA_PORT")
+
+
+def stop_leftover_server(settings: LocalSettings) -> None:
+    """End the one of a killed run."""
+    stop_leftover(_pid_file(settings), STOP_SIGNAL, STOP_WITHIN_S)
+
+
+@contextlib.contextmanager
+def all_or_nothing(settings: LocalSettings) -> Iterator[None]:
+    """If the block fails, what the emulator knows is again what it was: a stack whose update failed takes no other."""
+    state, kept = settings.state / "emulator" / "state", settings.state / "emulator" / "state-before"
+    shutil.rmtree(kept, ignore_errors=True)
+    if state.exists():
+        shutil.copytree(state, kept)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(state, ignore_errors=True)
+        if kept.exists():
+            kept.rename(state)
+        raise
+    shutil.rmtree(kept, ignore_errors=True)
 
 
 def forget(settings: LocalSettings) -> None:
@@ -92,6 +115,10 @@ def _environment(settings: LocalSettings, home: Path, scratch: Path) -> dict[str
         "SFTP_ENABLED": "0",
         "DOCKER_HOST": "unix:///nonexistent",  # it would look for containers to reap
     }
+
+
+def _pid_file(settings: LocalSettings) -> Path:
+    return settings.state / "run" / "emulator.pid"
 
 
 def _plain_environment() -> dict[str, str]:

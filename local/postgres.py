@@ -20,7 +20,7 @@ from psycopg import sql
 
 from local.errors import LocalError, StepFailed
 from local.ports import refuse_taken
-from local.processes import Child, running, tail, wait_until
+from local.processes import Child, running, stop_leftover, tail, wait_until
 from local.settings import LocalSettings
 
 DATABASE = "edda"
@@ -28,6 +28,7 @@ SUPERUSER = "postgres"
 OWNER = "edda_owner"  # owns the schema, as Aurora's master user does
 APPLICATION = "edda_app"  # owns nothing
 START_WITHIN_S = 30
+STOP_SIGNAL = signal.SIGINT  # "fast": ends sessions and writes a checkpoint
 STOP_WITHIN_S = 15
 
 
@@ -44,7 +45,7 @@ class Database:
 @contextlib.contextmanager
 def database(settings: LocalSettings) -> Iterator[Database]:
     """Run the server for as long as the block lasts; its data stays. Raises LocalError, StepFailed."""
-    refuse_taken(settings.database_port, "PostgreSQL", "EDDA_DATABASE_PORT")
+    refuse_taken_port(settings)
     user = _server_user()
     home = data_home(settings)
     binaries = _binaries(home, user)
@@ -64,8 +65,8 @@ def database(settings: LocalSettings) -> Iterator[Database]:
         command=command,
         environment={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
         log=settings.logs / "postgres.log",
-        pid_file=settings.state / "run" / "postgres.pid",
-        stop_signal=signal.SIGINT,  # "fast": ends sessions and writes a checkpoint
+        pid_file=_pid_file(settings),
+        stop_signal=STOP_SIGNAL,
         stop_within_s=STOP_WITHIN_S,
         folder=home,
         user=user,
@@ -79,6 +80,16 @@ def database(settings: LocalSettings) -> Iterator[Database]:
         yield Database(url(APPLICATION), url(OWNER), is_new, server)
 
 
+def refuse_taken_port(settings: LocalSettings) -> None:
+    """Raises LocalError if something listens there."""
+    refuse_taken(settings.database_port, "PostgreSQL", "EDDA_DATABASE_PORT")
+
+
+def stop_leftover_server(settings: LocalSettings) -> None:
+    """End the one of a killed run."""
+    stop_leftover(_pid_file(settings), STOP_SIGNAL, STOP_WITHIN_S)
+
+
 def data_home(settings: LocalSettings) -> Path:
     """Where the server's files are: beside the rest, unless its user cannot get there (a repository under /root)."""
     user = _server_user()
@@ -86,6 +97,10 @@ def data_home(settings: LocalSettings) -> Path:
         return settings.state / "postgres"
     mark = hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]
     return Path("/var/tmp") / f"edda-{mark}"
+
+
+def _pid_file(settings: LocalSettings) -> Path:
+    return settings.state / "run" / "postgres.pid"
 
 
 def _server_user() -> int | None:

@@ -42,7 +42,9 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
     settings.state.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as servers:
         servers.enter_context(alone(settings))
+        stop_leftovers(settings)
         emulator.refuse_taken_port(settings)  # said before minutes are spent on a build
+        postgres.refuse_taken_port(settings)
         _step("build", lambda: build.build(settings))
         database = _step("postgres", lambda: servers.enter_context(postgres.database(settings)))
         if database.is_new:
@@ -58,6 +60,12 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
             print("stopping", flush=True)
 
 
+def stop_leftovers(settings: LocalSettings) -> None:
+    """End servers of a run that was killed, if it left any. Only while no other run is alive."""
+    postgres.stop_leftover_server(settings)
+    emulator.stop_leftover_server(settings)
+
+
 def _step(name: str, action: Callable[[], T]) -> T:
     """Do it and say how long it took."""
     began = time.monotonic()
@@ -68,7 +76,7 @@ def _step(name: str, action: Callable[[], T]) -> T:
 
 def _deploy_and_save(settings: LocalSettings, parameters: dict[str, str]) -> None:
     """The emulator writes its state when it is stopped: stop it at once, and a later hard kill costs no deployment."""
-    with emulator.emulator(settings):
+    with emulator.all_or_nothing(settings), emulator.emulator(settings):
         deploy.deploy(settings, parameters)
 
 

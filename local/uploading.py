@@ -72,12 +72,18 @@ class Sender:
             else:
                 file.document_id = self.api.upload_presigned(file.path, Path(file.name).name)
         except ApiError as error:
-            if not error.is_about_the_file:
-                file.upload_error = str(error)
-            file.end("refused", error.code, error.message)
+            if error.is_about_the_file:
+                file.end("refused", error.code, error.message)
+            else:
+                self._fail(file, str(error))
         except (httpx.HTTPError, BotoCoreError, ClientError, OSError) as error:
-            file.upload_error = f"{type(error).__name__}: {error}"
-            file.end("unsent", None, file.upload_error)
+            self._fail(file, f"{type(error).__name__}: {error}")
+
+    @staticmethod
+    def _fail(file: SentFile, error: str) -> None:
+        """It is not the file's fault."""
+        file.upload_error = error
+        file.end("unsent", "upload_failed", error)
 
 
 def files_of(folder: Path) -> list[SentFile]:

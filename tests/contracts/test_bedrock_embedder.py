@@ -212,7 +212,7 @@ async def test_no_error_repeats_what_bedrock_said(titan: TitanServer, embedder: 
 @pytest.mark.parametrize(
     ("model_id", "dimensions"), [(TITAN, 300), (COHERE_3, 512), (COHERE_4, 384), ("amazon.titan-embed-image-v1", 1024)]
 )
-def test_a_model_or_size_that_is_not_offered_is_said_at_once(model_id: str, dimensions: int) -> None:
+async def test_a_model_or_size_that_is_not_offered_is_said_at_once(model_id: str, dimensions: int) -> None:
     with pytest.raises(ProviderMisconfigured):
         BedrockEmbedder(SESSION, model_id, dimensions)
 

@@ -4,9 +4,8 @@ import asyncio
 import importlib.util
 import math
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from edda.adapters.minilm_embedder import MiniLMEmbedder
@@ -41,12 +40,12 @@ async def embedder(no_leaked_tasks: None, model_folder: Path) -> AsyncIterator[M
     await ready.aclose()
 
 
-async def embed(embedder: MiniLMEmbedder, *texts: str) -> list[memoryview]:
+async def embed(embedder: MiniLMEmbedder, *texts: str) -> list[Sequence[float]]:
     vectors = await embedder.embed(texts, purpose="document", deadline=Deadline.after(60))
-    return [memoryview(vector).cast("f") for vector in vectors if isinstance(vector, bytes)]
+    return [memoryview(vector).cast("f").tolist() for vector in vectors if isinstance(vector, bytes)]
 
 
-def cosine(first: Any, second: Any) -> float:
+def cosine(first: Sequence[float], second: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(first, second, strict=True)) / (math.hypot(*first) * math.hypot(*second))
 
 
@@ -144,7 +143,9 @@ async def test_the_model_is_found_as_the_package_of_its_layer(
     await embedder.aclose()
 
 
-def test_a_build_gives_the_same_bytes_every_time(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_build_gives_the_same_bytes_every_time(
+    model_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     again = tmp_path_factory.mktemp("model") / "edda_minilm"
     build_model(again)
     names = {"LICENSE", "__init__.py", "model.onnx", "tokenizer.json"}

@@ -121,23 +121,23 @@ async def test_a_message_in_another_tenants_name_finds_nothing(world: World) -> 
 
 
 async def test_one_refused_text_leaves_the_document_partial_and_says_so_on_its_chunk(world: World) -> None:
-    world.embedder.rejects = {"line 7"}
+    world.embedder.refuses = {"line 7"}
     await world.bring_in("a.txt", "\n".join(LINES))
     assert world.statuses("a.txt") == ["partial"]
     assert world.visible("a.txt") == [line for line in LINES if line != "line 7"]
     rejected = world.rows("SELECT text, error_code, error_message FROM chunks WHERE error_code IS NOT NULL")
-    assert rejected == [("line 7", "embedding_rejected", "no: line 7")]
+    assert rejected == [("line 7", "embedding_rejected", EmbeddingRejected.default_message)]
 
 
 async def test_every_chunk_with_a_refused_text_says_so(world: World) -> None:
-    world.embedder.rejects = {"bad"}
+    world.embedder.refuses = {"bad"}
     await world.bring_in("a.txt", "\n".join(["bad", *LINES, "bad"]))
     assert world.statuses("a.txt") == ["partial"]
     assert world.rows("SELECT ordinal FROM chunks WHERE error_code IS NOT NULL ORDER BY 1") == [(0,), (101,)]
 
 
 async def test_when_every_text_is_refused_the_document_fails(world: World) -> None:
-    world.embedder.rejects = set(LINES)
+    world.embedder.refuses = set(LINES)
     await world.bring_in("a.txt", "\n".join(LINES))
     assert (world.statuses("a.txt"), world.error_codes("a.txt")) == (["failed"], ["embedding_rejected"])
     assert world.visible("a.txt") == []
@@ -145,15 +145,15 @@ async def test_when_every_text_is_refused_the_document_fails(world: World) -> No
 
 async def test_a_new_version_of_refused_texts_leaves_the_old_one_visible(world: World) -> None:
     await world.bring_in("a.txt", "good")
-    world.embedder.rejects = {"bad"}
+    world.embedder.refuses = {"bad"}
     await world.bring_in("a.txt", "bad")
     assert world.visible("a.txt") == ["good"]
 
 
 async def test_a_text_refused_once_is_asked_again_for_the_next_document(world: World) -> None:
-    world.embedder.rejects = {"line 7"}
+    world.embedder.refuses = {"line 7"}
     await world.bring_in("a.txt", "line 6\nline 7")
-    world.embedder.rejects = set()
+    world.embedder.refuses = set()
     await world.bring_in("b.txt", "line 7")
     assert world.visible("b.txt") == ["line 7"]
     assert world.visible("a.txt") == ["line 6", "line 7"]
@@ -162,7 +162,7 @@ async def test_a_text_refused_once_is_asked_again_for_the_next_document(world: W
 async def test_a_failed_provider_batch_brings_back_only_its_own_messages(world: World) -> None:
     for name in ("a.txt", "b.txt"):
         await world.notice(await world.put(name, "\n".join(f"{name} {number}" for number in range(16))))
-    world.embedder.errors = [ProviderThrottled()]
+    world.embedder.script = [ProviderThrottled()]
     failures = await world.embed()
     assert [error.code for error in failures.values()] == ["provider_throttled"]
     assert sorted([*world.statuses("a.txt"), *world.statuses("b.txt")]) == ["embedding", "ready"]
@@ -174,7 +174,7 @@ async def test_a_failed_provider_batch_brings_back_only_its_own_messages(world: 
 
 async def test_texts_that_were_stored_before_a_failure_are_not_paid_for_again(world: World) -> None:
     await world.notice(await world.put("a.txt", "\n".join(LINES[:64])))
-    world.embedder.errors = [ProviderUnavailable()]
+    world.embedder.script = [ProviderUnavailable()]
     assert len(await world.embed()) == 1
     world.embedder.requests.clear()
     assert await world.embed() == {}
@@ -183,7 +183,7 @@ async def test_texts_that_were_stored_before_a_failure_are_not_paid_for_again(wo
 
 async def test_a_misconfigured_provider_stops_everything_and_loses_nothing(world: World) -> None:
     await world.notice(await world.put("a.txt", "one"), await world.put("b.txt", "two"))
-    world.embedder.errors = [ProviderMisconfigured("wrong key")]
+    world.embedder.script = [ProviderMisconfigured("wrong key")]
     failures = await world.embed()
     assert {error.code for error in failures.values()} == {"provider_misconfigured"}
     assert len(failures) == 2
@@ -205,7 +205,7 @@ async def test_one_tenants_trouble_does_nothing_to_another(world: World) -> None
     await world.notice(await world.put("a.txt", "mine"))
     await other.notice(await other.put("a.txt", "theirs"))
     world.embed_queue.messages += other.embed_queue.take()
-    world.embedder.errors = [ProviderUnavailable()]
+    world.embedder.script = [ProviderUnavailable()]
     assert list(await world.embed()) == [0]
     assert world.statuses("a.txt") == ["embedding"]
     assert other.statuses("a.txt") == ["ready"]

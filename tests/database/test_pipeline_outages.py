@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.database.world import World, connect
 from tests.fakes.tcp_proxy import TcpProxy
-from tests.postgres import Cluster, DatabaseUrls, as_owner
+from tests.postgres import DatabaseUrls, as_owner
 
 SOCKET = ".s.PGSQL.5432"
 
@@ -29,7 +29,7 @@ async def far(proxy: TcpProxy, pipeline_database_urls: DatabaseUrls) -> AsyncIte
     """A connection that goes through the proxy."""
     name = conninfo_to_dict(pipeline_database_urls.app)["dbname"]
     url = f"postgresql://edda_app@127.0.0.1:{proxy.port}/{name}"
-    database = connect(url, connect_timeout_s=2)
+    database = connect(url, connect_timeout_s=2, probe_timeout_s=0.1)
     yield database
     await database.aclose()
 
@@ -177,7 +177,7 @@ async def test_a_writer_that_became_a_reader_is_left_for_the_new_writer(database
     await database.aclose()
 
 
-async def test_a_deadlock_is_unavailable_once_and_the_connection_is_kept(world: World, cluster: Cluster) -> None:
+async def test_a_deadlock_is_unavailable_once_and_the_connection_is_kept(world: World) -> None:
     """Of two that wait for each other Postgres stops one: it does the whole transaction again."""
     for name in ("a.txt", "b.txt"):
         await world.bring_in(name, "one")
@@ -187,7 +187,6 @@ async def test_a_deadlock_is_unavailable_once_and_the_connection_is_kept(world: 
 
     async def lock(database: Database, *names: str) -> None:
         async with database.transaction(world.tenant_id) as cursor:
-            await cursor.execute("SET LOCAL deadlock_timeout = '10ms'")
             for name in names:
                 await cursor.execute("SELECT FROM documents WHERE object_key = %s FOR UPDATE", [world.key(name)])
                 if name == names[0]:

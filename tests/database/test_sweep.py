@@ -200,7 +200,7 @@ async def test_a_version_that_turns_out_to_lack_a_vector_is_planned_again(world:
 
 async def test_a_finished_version_is_never_planned_again(world: World) -> None:
     """Another worker finishes it between the sweep's look and its lock."""
-    world.embedder.rejects = {"bad"}
+    world.embedder.refuses = {"bad"}
     await world.bring_in("a.txt", "good\nbad")
     ((version_id,),) = world.rows("SELECT version_id FROM document_versions")
     batches = world.rows("SELECT * FROM embed_batches")

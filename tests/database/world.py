@@ -5,9 +5,6 @@ and as often as it likes. When it is over, `check` holds what must be true after
 """
 
 import asyncio
-import hashlib
-import random
-import struct
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +19,7 @@ from edda.errors import EddaError, EmbeddingRejected
 from edda.identity import content_hash
 from edda.ingesting import Ingestion
 from edda.messages import EmbedBatch, IngestVersion
-from edda.models import Chunk, EmbeddingLimits, EmbeddingModel, ParseOutcome, Tenant
+from edda.models import Chunk, EmbeddingModel, ParseOutcome, Tenant
 from edda.s3_events import object_changes
 from edda.store.database import Database
 from edda.store.embed import EmbedStore
@@ -30,9 +27,9 @@ from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore, create_tenant
 from edda.store.sweep import SweepStore
 from edda.sweeping import Sweep
-from edda.vectors import validate
 
 from tests.postgres import DatabaseUrls
+from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.objects import FakeObjectStore
 from tests.fakes.queue import FakeQueue
 
@@ -69,40 +66,18 @@ class LineParser:
         return ParseOutcome(chunks, "text/plain", len(text), title=None, language="en")
 
 
-@dataclass(slots=True)
-class HashEmbedder:
-    """A vector that follows from the text. Keeps what it was asked; raises what is in `errors`, one a request."""
+@dataclass
+class BusyEmbedder(FakeEmbedder):
+    """The fake, with something happening elsewhere while it works."""
 
-    name: str
-    dimensions: int
-    limits: EmbeddingLimits = EmbeddingLimits(16, 100_000, 10_000, 4)
-    requests: list[list[str]] = field(default_factory=list)
-    rejects: set[str] = field(default_factory=set)
-    errors: list[Exception] = field(default_factory=list)
     meanwhile: Meanwhile | None = None
 
     async def embed(
         self, texts: Sequence[str], *, purpose: Literal["document", "query"], deadline: Deadline
     ) -> Sequence[bytes | EmbeddingRejected]:
-        self.requests.append(list(texts))
         if self.meanwhile is not None:
             await self.meanwhile()
-        if self.errors:
-            raise self.errors.pop(0)
-        return [EmbeddingRejected(f"no: {text}") if text in self.rejects else self.vector(text) for text in texts]
-
-    def vector(self, text: str) -> bytes:
-        numbers = random.Random(hashlib.sha256(text.encode()).digest())
-        raw = struct.pack(f"<{self.dimensions}f", *(numbers.gauss(0, 1) for _ in range(self.dimensions)))
-        return validate(raw, self.dimensions)
-
-    async def aclose(self) -> None:
-        pass
-
-    @property
-    def texts(self) -> list[str]:
-        """Every text that was ever paid for."""
-        return [text for request in self.requests for text in request]
+        return await super().embed(texts, purpose=purpose, deadline=deadline)
 
 
 @dataclass(slots=True)
@@ -113,7 +88,7 @@ class World:
     database: Database
     objects: FakeObjectStore
     parser: LineParser
-    embedder: HashEmbedder
+    embedder: BusyEmbedder
     ingest_queue: FakeQueue
     embed_queue: FakeQueue
     ingestion: Ingestion
@@ -133,7 +108,7 @@ class World:
         tenant = await create_tenant(urls.owner, slug)
         database = database or connect(urls.app)
         objects, parser = objects or FakeObjectStore(), LineParser()
-        embedder = HashEmbedder(model.name, model.dimensions)
+        embedder = BusyEmbedder(model.name, model.dimensions)
         ingest_queue, embed_queue = FakeQueue(), FakeQueue()
         ingest_store, keys = IngestStore(database, model.model_id), KeyStore(database)
         return cls(

@@ -61,7 +61,7 @@ Name = Annotated[
     Field(
         min_length=1,
         max_length=MAX_NAME_CHARACTERS,
-        description="The file's name: any characters; control characters are dropped. Its ending helps to tell the type.",
+        description="The file's name; its ending helps to tell the type. Control characters are dropped.",
         examples=["handbook.pdf"],
     ),
 ]
@@ -87,6 +87,8 @@ Metadata = Annotated[
     ),
 ]
 MediaType = Annotated[str, Field(pattern=MEDIA_TYPE, examples=["application/pdf"])]
+
+ABSENT: Any = None  # never seen: only what was given counts
 
 FILTER_SCHEMA: JsonObject = {
     "type": ["object", "null"],
@@ -127,10 +129,10 @@ class NewUpload(NewDocument):
 class DocumentChange(Request):
     """A merge patch: what is absent stays, `title: null` takes the title away. `tags` and `metadata` are replaced."""
 
-    name: Name = Field(default=None, json_schema_extra=_without_default)
-    title: Title | None = Field(default=None, json_schema_extra=_without_default)
-    tags: Tags = Field(default=None, json_schema_extra=_without_default)
-    metadata: Metadata = Field(default=None, json_schema_extra=_without_default)
+    name: Name = Field(default=ABSENT, json_schema_extra=_without_default)
+    title: Title | None = Field(default=ABSENT, json_schema_extra=_without_default)
+    tags: Tags = Field(default=ABSENT, json_schema_extra=_without_default)
+    metadata: Metadata = Field(default=ABSENT, json_schema_extra=_without_default)
 
     def changes(self) -> JsonObject:
         """Only what was given. An empty title is none."""

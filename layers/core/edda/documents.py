@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
 from edda.errors import Conflict, DocumentTooLarge, InvalidRequest, NotFound
@@ -18,6 +18,8 @@ from edda.s3_events import METADATA_SUFFIX
 from edda.store.conditions import compile_filter, with_status
 from edda.store.database import Row
 from edda.store.documents import Announcement, DocumentStore, DocumentView
+
+Item = TypeVar("Item")
 
 FORM_EXPIRES_S = 3600
 # S3 looks at the clock when a transfer begins: what begins in the last minute may take its time.
@@ -45,7 +47,7 @@ class Promise:
 
 
 @dataclass(frozen=True, slots=True)
-class Page[Item]:
+class Page(Generic[Item]):
     """One page, and the cursor of the next if there is one."""
 
     items: list[Item]
@@ -109,7 +111,7 @@ class Documents:
         """Raises NotFound."""
         return await self.store.get(tenant.tenant_id, document_id)
 
-    async def list(
+    async def page(
         self,
         tenant: Tenant,
         filter_: Filter | None = None,
@@ -120,7 +122,7 @@ class Documents:
         """Newest first. Raises InvalidRequest for a cursor that no page gave."""
         after = None if cursor is None else _document_position(cursor)
         condition = with_status(compile_filter(filter_), status)
-        views = await self.store.list(tenant.tenant_id, condition, after, limit + 1)
+        views = await self.store.page(tenant.tenant_id, condition, after, limit + 1)
         last = views[limit - 1] if len(views) > limit else None
         next_cursor = None if last is None else _cursor(last.created_at.isoformat(), str(last.document_id))
         return Page(views[:limit], next_cursor)

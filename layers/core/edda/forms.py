@@ -75,7 +75,8 @@ def _file_name(part: "MultipartSegment") -> str | None:
     extended = EXTENDED_FILENAME.search(part.header("Content-Disposition", ""))
     if extended is not None:
         return unquote(extended[2], encoding=extended[1], errors="strict")
-    return part.filename
+    name: str | None = part.filename
+    return name
 
 
 def _text(content: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import aioboto3
 import aiohttp
-from aiobotocore.config import AioConfig
+from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -142,7 +142,7 @@ class BedrockEmbedder:
         self._model_id = model_id
         self._endpoint_url = endpoint_url
         self._total_timeout_s = connect_timeout_s + read_timeout_s
-        self._config = AioConfig(
+        self._config = Config(
             connect_timeout=connect_timeout_s,
             read_timeout=read_timeout_s,
             max_pool_connections=self.limits.max_concurrent_requests,

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from aiohttp import ClientPayloadError
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from edda.adapters.aws import AwsClients
@@ -14,7 +15,8 @@ from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
 from edda.models import PresignedPost, StoredObject
 
 PIECE_BYTES = 1024 * 1024
-GONE = {"404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed"}  # 405: the version is a delete marker
+# 405: the version is a delete marker. A key that is too long, as a metadata file's may be, can have no object.
+GONE = {"404", "NoSuchKey", "NoSuchVersion", "405", "MethodNotAllowed", "KeyTooLongError"}
 
 
 class S3ObjectStore:
@@ -39,9 +41,9 @@ class S3ObjectStore:
         digest, size = sha256(), 0
         async with self._client() as client:
             found = await client.get_object(**self._object(key, version_id))
-            async with found["Body"] as body:
+            async with found["Body"]:  # what it enters is aiohttp's response, which cannot do what the body can
                 with path.open("wb") as file:
-                    async for piece in body.iter_chunks(PIECE_BYTES):
+                    async for piece in found["Body"].iter_chunks(PIECE_BYTES):
                         size += len(piece)
                         if size > max_bytes:
                             raise DocumentTooLarge
@@ -53,13 +55,15 @@ class S3ObjectStore:
         try:
             async with self._client() as client:
                 found = await client.get_object(**self._object(key))
-                async with found["Body"] as body:
-                    data: bytes = await body.read(max_bytes + 1)
+                data = bytearray()
+                async with found["Body"]:  # `read(n)` would give what has arrived so far
+                    async for piece in found["Body"].iter_chunks(PIECE_BYTES):
+                        data += piece
+                        if len(data) > max_bytes:
+                            raise DocumentTooLarge
         except ObjectVanished:
             return None
-        if len(data) > max_bytes:
-            raise DocumentTooLarge
-        return data
+        return bytes(data)
 
     async def put(self, key: str, body: bytes, content_type: str) -> None:
         async with self._client() as client:
@@ -90,5 +94,5 @@ class S3ObjectStore:
             if error.response["Error"]["Code"] in GONE:
                 raise ObjectVanished from error
             raise StorageUnavailable(f"S3 answered {error.response['Error']['Code']}.") from error
-        except (BotoCoreError, HTTPClientError) as error:
+        except (BotoCoreError, HTTPClientError, ClientPayloadError) as error:  # the last: a body that was cut off
             raise StorageUnavailable from error

@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.adapt import Dumper
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
 from psycopg.types import TypeInfo
@@ -39,9 +40,12 @@ class Database:
     `conninfo` is asked for at every (re)connect, so that a rotated password is picked up.
     """
 
-    def __init__(self, conninfo: Callable[[], Awaitable[str]], *, connect_timeout_s: int = 10) -> None:
+    def __init__(
+        self, conninfo: Callable[[], Awaitable[str]], *, connect_timeout_s: int = 10, probe_timeout_s: float = 3
+    ) -> None:
         self._conninfo = conninfo
         self._connect_timeout_s = connect_timeout_s
+        self._probe_timeout_s = probe_timeout_s
         self._connection: AsyncConnection[DictRow] | None = None
         self._turn = asyncio.Lock()
 
@@ -58,8 +62,9 @@ class Database:
                     tenant = "" if tenant_id is None else str(tenant_id)
                     await cursor.execute("SELECT set_config('app.tenant_id', %s, true)", [tenant])
                     yield cursor
-            except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-                await self._forget_broken_connection()
+            except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
+                # After a failover the old writer answers, but only reads: the new one has to be looked for.
+                await self._forget_broken_connection(even_if_open=isinstance(error, ReadOnlySqlTransaction))
                 # The driver's text names hosts and users: it goes to the log, not to the caller.
                 logger.warning("database unavailable", extra={"error": type(error).__name__, "detail": str(error)})
                 raise DatabaseUnavailable from error
@@ -80,12 +85,17 @@ class Database:
         await register_halfvec(connection)
         return connection
 
-    @staticmethod
-    async def _answers(connection: AsyncConnection[DictRow]) -> bool:
-        """A frozen environment wakes up with a dead socket: find out before the work, not in the middle of it."""
+    async def _answers(self, connection: AsyncConnection[DictRow]) -> bool:
+        """A frozen environment wakes up with a dead socket: find out before the work, not in the middle of it.
+
+        Some dead sockets never say so. The inner limit stops the question; psycopg then asks the server to cancel it,
+        which may be as dead, and the outer limit stops that.
+        """
+        limit = self._probe_timeout_s
         try:
-            await connection.execute("")
-        except psycopg.Error:
+            async with asyncio.timeout(limit + 0.5), asyncio.timeout(limit):
+                await connection.execute("")
+        except (psycopg.Error, TimeoutError):
             return False
         return True
 

@@ -57,6 +57,8 @@ async def migrate(
     async with await AsyncConnection.connect(conninfo, autocommit=True, row_factory=dict_row) as connection:
         await connection.execute(LOCK)
         try:
+            if not dry_run:
+                await connection.execute(JOURNAL)
             pending = await _pending(connection, migrations if migrations is not None else released_migrations())
             if not dry_run:
                 await _ensure_app_role(connection, app_password)
@@ -68,9 +70,11 @@ async def migrate(
 
 
 async def _pending(connection: AsyncConnection[dict[str, str]], migrations: list[Migration]) -> list[Migration]:
-    await connection.execute(JOURNAL)
-    cursor = await connection.execute("SELECT name, sha256 FROM schema_migrations")
-    applied = {row["name"]: row["sha256"] for row in await cursor.fetchall()}
+    applied: dict[str, str] = {}
+    cursor = await connection.execute("SELECT 1 WHERE to_regclass('schema_migrations') IS NOT NULL")
+    if await cursor.fetchone() is not None:
+        cursor = await connection.execute("SELECT name, sha256 FROM schema_migrations")
+        applied = {row["name"]: row["sha256"] for row in await cursor.fetchall()}
     known = {migration.name: migration.sha256 for migration in migrations}
     for name, digest in applied.items():
         if name not in known:
@@ -101,6 +105,7 @@ async def _ensure_app_role(connection: AsyncConnection[dict[str, str]], password
 async def register_model(conninfo: str, name: str, dimensions: int) -> EmbeddingModel:
     """The number of an embedding model, made with its HNSW index if it is new. Runs as the schema's owner."""
     async with await AsyncConnection.connect(conninfo, autocommit=True, row_factory=dict_row) as connection:
+        await connection.execute(LOCK)  # CREATE INDEX IF NOT EXISTS is no match for itself; ends with the connection
         await connection.execute(
             "INSERT INTO embedding_models (name, dimensions) VALUES (%s, %s) ON CONFLICT DO NOTHING", [name, dimensions]
         )

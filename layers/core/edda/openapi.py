@@ -1,0 +1,86 @@
+"""The OpenAPI document: one for the whole API, though two functions answer it."""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
+from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
+
+from edda.api_models import SearchBody
+from edda.gateway import responses
+
+API_VERSION = "1"
+
+# The search function declares its operation by this, and so does the api function, for the document alone.
+SEARCH_OPERATION: dict[str, Any] = {
+    "rule": "/v1/search",
+    "summary": "Find the passages nearest to a question",
+    "description": "Always as many hits as were asked for, if that many passages match.",
+    "operation_id": "search",
+    "tags": ["search"],
+    "responses": responses(200, "Hits, best first", SearchBody),
+}
+
+FILE_FORM: dict[str, Any] = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary", "description": "Up to 4.5 MB. Its name names the document."},
+        "name": {"type": "string", "description": "Another name for it."},
+        "title": {"type": "string"},
+        "tags": {"type": "string", "description": "Separated by commas, or a JSON list, or the field several times."},
+        "metadata": {"type": "string", "description": "A JSON object.", "examples": ['{"year": 2026}']},
+    },
+}
+FILE_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {"schema": FILE_FORM},
+        "*/*": {"schema": {"type": "string", "format": "binary", "description": "The bare file; then give `name`."}},
+    },
+}
+
+
+def configure(resolver: APIGatewayHttpResolver) -> None:
+    """Title, version and security of the document."""
+    resolver.configure_openapi(
+        title="Edda",
+        version=API_VERSION,
+        description="Documents in, searchable knowledge out. Errors are RFC 9457 problem details with a stable code.",
+        security_schemes={"key": HTTPBearer(description="Authorization: Bearer <key>. x-api-key works as well.")},
+        security=[{"key": []}],
+    )
+
+
+def document(resolver: APIGatewayHttpResolver) -> str:
+    """The document as JSON."""
+    schema = json.loads(resolver.get_openapi_json_schema())
+    for definition in ("HTTPValidationError", "ValidationError"):  # Powertools' own: here they are problems
+        schema["components"]["schemas"].pop(definition, None)
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            _correct(operation)
+    return json.dumps(schema, ensure_ascii=False)
+
+
+def page(schema: str) -> str:
+    """The document to read and to try, in one HTML page that loads nothing from elsewhere."""
+    from aws_lambda_powertools.event_handler.openapi.swagger_ui import generate_swagger_html
+
+    assets = files("aws_lambda_powertools.event_handler.openapi.swagger_ui")
+    return generate_swagger_html(
+        spec=schema.replace("</", "<\\/"),  # or a description could end the script
+        swagger_js=assets.joinpath("swagger-ui-bundle.min.js").read_text(encoding="utf-8"),
+        swagger_css=assets.joinpath("swagger-ui.min.css").read_text(encoding="utf-8"),
+        swagger_base_url="",
+        oauth2_config=None,
+        persist_authorization=True,
+    )
+
+
+def _correct(operation: dict[str, Any]) -> None:
+    if operation["operationId"] == "upload_document":
+        operation["requestBody"] = FILE_BODY
+    if operation["operationId"] == "health":
+        operation["security"] = []

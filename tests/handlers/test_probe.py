@@ -1,0 +1,23 @@
+from tests.handlers.stage import Stage, event, call
+def test_p(stage: Stage):
+    a = stage.client.upload(name="../ä\n.txt", title="T", tags=["a,b","c"], metadata='{"x":1}')
+    print(a.status, a.headers, a.json)
+    i = a.json["document_id"]
+    stage.digest()
+    print(stage.client.send("GET", f"/v1/documents/{i}").json)
+    print(stage.client.send("GET", f"/v1/documents/{i}/chunks").json)
+    print(stage.client.send("GET", "/v1/documents", query={"filter":'{"and":[{"field":"x","op":"eq","value":1},{"field":"x","op":"in","value":[1,2,3]}]}'}).json)
+    print(stage.client.search("Some text.").json)
+    print(stage.client.send("PUT", f"/v1/documents/{i}").json)
+    print(stage.client.send("GET", f"/nope").json)
+    print(stage.stranger.send("GET", f"/nope"))
+    print(stage.client.send("PATCH", f"/v1/documents/{i}", json={"name":"b"}).json)
+    print(stage.client.send("PATCH", f"/v1/documents/{i}", json={"name":None, "tags":7,"zz":1}).json)
+    print(stage.client.send("POST", f"/v1/uploads", json={"name":"x.pdf"}).json)
+    print(stage.client.send("DELETE", f"/v1/documents/{i}"))
+    print(stage.client.send("GET", f"/v1/health"))
+    print(stage.client.send("GET", f"/v1/documents", query={"limit":0,"status":"x"}).json)
+    x = stage.stranger.send("GET", f"/openapi.json")
+    print(x.status, len(x.body)); open("/tmp/openapi.json","wb").write(x.body)
+    x = stage.stranger.send("GET", f"/docs")
+    print(x.status, x.headers, len(x.body)); open("/tmp/docs.html","wb").write(x.body)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from local import build, deploy, emulator, postgres
+from local import build, deploy, emulator, function_logs, postgres
 from local.deploy import Deployment
 from local.errors import LocalError, StepFailed
 from local.settings import ROOT, TENANT, LocalSettings, add_arguments, from_arguments
@@ -53,6 +53,7 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
         if not deploy.is_current(settings, parameters):
             _step("deploy", lambda: _deploy_and_save(settings, parameters))
         aws = _step("emulator", lambda: servers.enter_context(emulator.emulator(settings)))
+        servers.enter_context(function_logs.collected(settings))
         print(f"  ready in {time.monotonic() - began:5.1f} s", flush=True)
         try:
             yield Stack(settings, deploy.describe(settings), database, (database.server, aws))
@@ -76,7 +77,7 @@ def _step(name: str, action: Callable[[], T]) -> T:
 
 def _deploy_and_save(settings: LocalSettings, parameters: dict[str, str]) -> None:
     """The emulator writes its state when it is stopped: stop it at once, and a later hard kill costs no deployment."""
-    with emulator.all_or_nothing(settings), emulator.emulator(settings):
+    with emulator.all_or_nothing(settings), emulator.emulator(settings), function_logs.collected(settings):
         deploy.deploy(settings, parameters)
 
 

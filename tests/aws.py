@@ -1,11 +1,10 @@
-"""S3 and SQS on loopback, for tests of the adapters and of whole functions. Fixtures: a conftest.py imports them."""
+"""S3 and SQS on loopback, for tests of the adapters and of whole functions. Fixtures for every test: the root's conftest.py loads this."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import pytest
 
 REGION = "eu-central-1"
@@ -38,6 +37,8 @@ def aws(aws_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def client(service: str) -> Any:
     """A plain client, for what a test does and Edda does not."""
+    import boto3
+
     return boto3.client(service)
 
 

@@ -18,6 +18,8 @@ from edda.store.migrations import migrate, register_model
 
 from tests.postgres import FAST_AND_FORGETFUL, MODEL_DIMENSIONS, MODEL_NAME, Cluster, DatabaseUrls
 
+pytest_plugins = ["tests.aws"]
+
 TEMPLATE = "edda_template"
 
 

@@ -57,7 +57,6 @@ IdempotencyKey = Annotated[
 ]
 CONFLICT: dict[int, Any] = {409: {"description": "The document of this idempotency key was deleted", **PROBLEM}}
 UNSUPPORTED: dict[int, Any] = {415: {"description": "Neither a form nor a file with a name", **PROBLEM}}
-LOCATION: dict[str, Any] = {"headers": {"Location": {"schema": {"type": "string"}}}}
 
 
 def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
@@ -206,7 +205,7 @@ def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
             await (await verbs()).delete(gateway.tenant, an_id(document_id))
 
         gateway.run(work())
-        return Response(status_code=204)
+        return Response(status_code=204, body="")
 
     @app.post(**openapi.SEARCH_OPERATION)
     def search(question: Annotated[SearchRequest, Body()]) -> Response[Any]:

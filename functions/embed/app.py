@@ -4,6 +4,7 @@ from typing import Any
 
 from edda import services
 from edda.concurrency import Deadline
+from edda.errors import EddaError
 from edda.messages import EmbedBatch
 from edda.observability import function_logger
 from edda.runtime import LambdaContext, deadline, run
@@ -32,7 +33,11 @@ async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> Par
             failed.append(record["messageId"])
     if not batches:
         return partial_response(failed)
-    embedding = await services.embedding()
+    try:
+        embedding = await services.embedding()
+    except EddaError as error:
+        logger.exception("nothing can be embedded now", code=error.code)
+        return partial_response([*failed, *message_ids])
     for position, error in (await embedding.embed_batches(batches, until)).items():
         logger.error("batch failed", message_id=message_ids[position], code=error.code, reason=error.message)
         failed.append(message_ids[position])

@@ -12,5 +12,3 @@ from tests.fakes.model import minilm_folder
 def model_folder() -> Path:
     """The in-process model."""
     return minilm_folder()
-
-from tests.aws import aws, aws_endpoint, bucket  # noqa: E402, F401 - fixtures

@@ -30,7 +30,7 @@ NASTY_KEYS = [
     "acme/%2e%2e%2f.txt",
     "acme/line\nbreak.txt",
     "acme/\U0001f600ü.txt",
-    "acme/it's (\"quoted\") & more?.txt",
+    'acme/it\'s ("quoted") & more?.txt',
     "acme/" + "x" * 1000,
 ]
 

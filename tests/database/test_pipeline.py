@@ -8,8 +8,8 @@ from edda.errors import Corrupt, QueueUnavailable, RetryableError, StorageUnavai
 from edda.messages import IngestVersion
 from edda.s3_events import padded_sequencer
 
-from tests.postgres import DatabaseUrls
 from tests.database.world import MAX_CHUNKS, MAX_DOCUMENT_BYTES, World
+from tests.postgres import DatabaseUrls
 
 LINES = [f"line {number}" for number in range(100)]
 
@@ -80,9 +80,7 @@ async def test_replaying_every_event_and_message_changes_nothing(world: World) -
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-async def test_the_newest_version_wins_in_whatever_order_the_events_come(
-    world: World, order: tuple[int, ...]
-) -> None:
+async def test_the_newest_version_wins_in_whatever_order_the_events_come(world: World, order: tuple[int, ...]) -> None:
     records = [await world.put("a.txt", f"version {number}\nshared") for number in range(3)]
     for position in order:
         await world.notice(records[position])
@@ -275,7 +273,9 @@ async def test_equal_texts_are_embedded_once(world: World) -> None:
     assert len(set(world.chunk_ids("a.txt"))) == 400
 
 
-async def test_two_tenants_share_neither_vectors_nor_chunk_ids(world: World, pipeline_database_urls: DatabaseUrls) -> None:
+async def test_two_tenants_share_neither_vectors_nor_chunk_ids(
+    world: World, pipeline_database_urls: DatabaseUrls
+) -> None:
     other = await World.build(pipeline_database_urls, world.model, "globex")
     await world.bring_in("a.txt", "one")
     await other.bring_in("a.txt", "one")
@@ -302,7 +302,7 @@ async def test_two_tenants_share_neither_vectors_nor_chunk_ids(world: World, pip
         "line\nbreak.txt",
         "\U0001f600.txt",
         "a//b.txt",
-        "it's \"quoted\".txt",
+        'it\'s "quoted".txt',
         "ü.txt",
         "x" * 1000,
         ".metadata.json",
@@ -313,15 +313,15 @@ async def test_a_key_of_any_shape_is_data_and_nothing_else(world: World, name: s
     assert world.visible(name) == ["one"]
 
 
-async def test_a_key_that_postgres_cannot_hold_is_left_alone(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_key_that_postgres_cannot_hold_is_left_alone(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await world.notice(await world.put("nul\0.txt", "one"))
     assert world.rows("SELECT count(*) FROM documents") == [(0,)]
     assert "outside of any tenant's folder" in caplog.text
 
 
-@pytest.mark.parametrize("key", ["stranger/a.txt", "a.txt", "/a.txt", "../acme/a.txt", "acme/", "acme/folder/", "ACME/a"])
+@pytest.mark.parametrize(
+    "key", ["stranger/a.txt", "a.txt", "/a.txt", "../acme/a.txt", "acme/", "acme/folder/", "ACME/a"]
+)
 async def test_what_belongs_to_no_tenant_is_logged_and_left_alone(
     world: World, caplog: pytest.LogCaptureFixture, key: str
 ) -> None:

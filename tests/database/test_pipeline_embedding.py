@@ -312,9 +312,7 @@ async def test_a_vector_is_not_deleted_between_the_plan_to_use_it_and_the_plans_
         await holder.execute("LOCK TABLE embed_batches IN EXCLUSIVE MODE")
         planning = asyncio.create_task(world.notice(record))
         await until_waiting(world, 1)
-        deleting = asyncio.create_task(
-            other.delete_by_key(world.tenant_id, world.key("a.txt"), "a.txt", "f" * 40)
-        )
+        deleting = asyncio.create_task(other.delete_by_key(world.tenant_id, world.key("a.txt"), "a.txt", "f" * 40))
         await until_waiting(world, 2)
         await holder.commit()
     await asyncio.gather(planning, deleting)

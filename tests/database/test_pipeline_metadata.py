@@ -100,7 +100,7 @@ async def test_removing_a_document_leaves_its_metadata_file_for_the_next_one(wor
 
 async def test_a_document_without_a_metadata_file_keeps_what_the_api_gave_it(world: World) -> None:
     await world.bring_in("a.txt", "one")
-    world.rows("UPDATE documents SET metadata = '{\"by\": \"api\"}'")
+    world.rows('UPDATE documents SET metadata = \'{"by": "api"}\'')
     await world.bring_in("a.txt", "two")
     assert world.metadata("a.txt") == ({"by": "api"}, None)
 

@@ -120,9 +120,7 @@ async def test_a_database_that_accepts_and_never_answers_is_unavailable(far: Dat
             await backend(far)
 
 
-async def test_while_postgres_is_stopped_every_message_comes_back(
-    world: World, far: Database, proxy: TcpProxy
-) -> None:
+async def test_while_postgres_is_stopped_every_message_comes_back(world: World, far: Database, proxy: TcpProxy) -> None:
     far_world = await _through(world, far)
     await world.notice(await world.put("a.txt", "one"), await world.put("b.txt", "two"))
     far_world.embed_queue.messages = world.embed_queue.take()
@@ -231,6 +229,4 @@ async def test_an_error_of_ours_rolls_the_transaction_back(world: World) -> None
 
 async def _through(world: World, database: Database) -> World:
     """The same tenant and bucket, over another connection."""
-    return await World.build(
-        world.urls, world.model, world.tenant.slug, database=database, objects=world.objects
-    )
+    return await World.build(world.urls, world.model, world.tenant.slug, database=database, objects=world.objects)

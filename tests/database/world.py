@@ -6,7 +6,7 @@ and as often as it likes. When it is over, `check` holds what must be true after
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -28,10 +28,10 @@ from edda.store.keys import KeyStore, create_tenant
 from edda.store.sweep import SweepStore
 from edda.sweeping import Sweep
 
-from tests.postgres import DatabaseUrls
 from tests.fakes.embedder import FakeEmbedder
 from tests.fakes.objects import FakeObjectStore
 from tests.fakes.queue import FakeQueue
+from tests.postgres import DatabaseUrls
 
 Record = dict[str, Any]
 Meanwhile = Callable[[], Awaitable[None]]
@@ -123,9 +123,7 @@ class World:
             embed_queue=embed_queue,
             ingestion=Ingestion(ingest_store, keys, objects, parser, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS),
             embedding=Embedding(EmbedStore(database, model.model_id), embedder, RetryPolicy(attempts=1)),
-            sweep=Sweep(
-                SweepStore(database, model.model_id), ingest_store, keys, ingest_queue, embed_queue, grace_s=0
-            ),
+            sweep=Sweep(SweepStore(database, model.model_id), ingest_store, keys, ingest_queue, embed_queue, grace_s=0),
         )
 
     @property

@@ -10,6 +10,14 @@ from edda.runtime import run
 from tests.conftest import TEMPLATE
 from tests.handlers.stage import Stage, build_stage
 from tests.postgres import Cluster, DatabaseUrls
+from tests.handlers.environment import (  # noqa: F401 - fixtures
+    cold_start,
+    lambda_database,
+    owner_of_acme,
+    parser,
+    provider,
+    surroundings,
+)
 
 _numbers = count(1)
 

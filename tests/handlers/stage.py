@@ -21,9 +21,9 @@ from edda.settings import Settings
 from edda.store.documents import DocumentStore
 from edda.store.keys import KeyStore, create_key
 from edda.store.search import SearchStore
+
 from functions.api import app as api_app
 from functions.search import app as search_app
-
 from tests.database.world import World
 from tests.postgres import DatabaseUrls
 
@@ -166,9 +166,7 @@ class Stage:
 def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage:
     """Tenants of their own for one test."""
     world = run(World.build(urls, model, f"acme-{number}"))
-    other_world = run(
-        World.build(urls, model, f"globex-{number}", database=world.database, objects=world.objects)
-    )
+    other_world = run(World.build(urls, model, f"globex-{number}", database=world.database, objects=world.objects))
     settings, keys = Settings(max_document_bytes=MAX_DOCUMENT_BYTES), KeyStore(world.database)
     api_services = ApiServices(
         settings=settings,

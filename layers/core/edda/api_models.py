@@ -91,7 +91,7 @@ MediaType = Annotated[str, Field(pattern=MEDIA_TYPE, examples=["application/pdf"
 ABSENT: Any = None  # never seen: only what was given counts
 
 FILTER_SCHEMA: JsonObject = {
-    "type": ["object", "null"],
+    "anyOf": [{"type": "object"}, {"type": "null"}],
     "description": "A comparison `{field, op, value}`, or `{and: [...]}`, `{or: [...]}`, `{not: {...}}` of filters. A "
     "field is document_id, name, title, tags, media_type, language, created_at, or a metadata key (`metadata.<key>` "
     f"always is one). Operators: {', '.join(Operator)} (or =, !=, <, <=, >, >=). A field that is missing or of "

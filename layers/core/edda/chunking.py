@@ -14,6 +14,7 @@ from bisect import bisect_left
 from itertools import accumulate
 
 from edda.errors import TooManyChunks
+from edda.formats.plain import heading_title
 from edda.identity import content_hash
 from edda.models import Block, BlockKind, Chunk, ParsedDocument
 from edda.segments import FORBIDDEN, SENTENCE, Segments, first_at_or_after, grapheme_boundary
@@ -26,7 +27,6 @@ _PHRASE_WORDS = 6
 # Words, and the single characters of scripts that put no spaces between words.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-_MAX_HEADING_CHARACTERS = 200
 
 
 def chunk(
@@ -156,17 +156,9 @@ class _HeadingPaths:
             if block.kind is BlockKind.HEADING:
                 while open_headings and open_headings[-1][0] >= block.level:
                     open_headings.pop()
-                open_headings.append((block.level, _title(document.text, block)))
+                open_headings.append((block.level, heading_title(document.text, block)))
                 path = tuple(title for _, title in open_headings if title)
             self._paths.append(path)
 
     def at(self, block_index: int) -> tuple[str, ...]:
         return self._paths[block_index]
-
-
-_HEADING_MARKUP = re.compile(r"^#{1,6}\s+|\s+#+\s*$|^[=\-~^\"'`*+#:.]{2,}$|\*\*|`", re.MULTILINE)
-
-
-def _title(text: str, block: Block) -> str:
-    """A heading in one line, without the marks of Markdown and reStructuredText."""
-    return " ".join(_HEADING_MARKUP.sub(" ", text[block.start : block.end]).split())[:_MAX_HEADING_CHARACTERS]

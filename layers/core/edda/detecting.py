@@ -98,7 +98,7 @@ def detect(data: bytes, name: str, content_type: str | None) -> str:
     """
     extension = _extension(name)
     claimed = _BINARY_EXTENSIONS.get(extension)
-    if b"%PDF-" in data[:1024]:
+    if data.lstrip(b"\xef\xbb\xbf \t\r\n\x00").startswith(b"%PDF-"):
         return PDF
     if data.startswith(b"{\\rtf"):
         return RTF
@@ -108,6 +108,8 @@ def detect(data: bytes, name: str, content_type: str | None) -> str:
         return _detect_ole(data)
     if data.startswith(_UNSUPPORTED_MAGIC) or data[4:8] == b"ftyp" or data[257:262] == b"ustar":
         raise UnsupportedType
+    if b"%PDF-" in data[:1024] and (claimed == PDF or is_binary(data)):
+        return PDF  # with rubbish before it, which readers of PDF put up with
     if not data.strip(b"\x00\t\n\r\x0c ") or len(data) <= 4:
         return TEXT  # nothing in it: whatever it claims to be, the answer is NoText
     return _detect_text(data, extension, claimed, _bare_type(content_type))

@@ -12,6 +12,8 @@ from edda.gateway import responses
 
 API_VERSION = "1"
 
+POWERTOOLS_ERRORS = ("HTTPValidationError", "ValidationError", "ResponseValidationError")  # here they are problems
+
 # The search function declares its operation by this, and so does the api function, for the document alone.
 SEARCH_OPERATION: dict[str, Any] = {
     "rule": "/v1/search",
@@ -56,7 +58,7 @@ def configure(resolver: APIGatewayHttpResolver) -> None:
 def document(resolver: APIGatewayHttpResolver) -> str:
     """The document as JSON."""
     schema = json.loads(resolver.get_openapi_json_schema())
-    for definition in ("HTTPValidationError", "ValidationError"):  # Powertools' own: here they are problems
+    for definition in POWERTOOLS_ERRORS:
         schema["components"]["schemas"].pop(definition, None)
     for operations in schema["paths"].values():
         for operation in operations.values():
@@ -80,7 +82,11 @@ def page(schema: str) -> str:
 
 
 def _correct(operation: dict[str, Any]) -> None:
+    """What cannot be said in the declaration of a route."""
+    operation["responses"].get("204", {}).pop("content", None)
     if operation["operationId"] == "upload_document":
         operation["requestBody"] = FILE_BODY
     if operation["operationId"] == "health":
         operation["security"] = []
+        for status in ("400", "401", "413", "422"):
+            del operation["responses"][status]

@@ -6,9 +6,10 @@ needed, so that a function loads only what it uses.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from psycopg.conninfo import make_conninfo
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from edda.adapters.aws import AwsClients
 from edda.errors import ProviderMisconfigured
@@ -50,6 +51,27 @@ class SearchServices:
     database: Database
 
 
+class Closable(Protocol):
+    """Holds connections."""
+
+    async def aclose(self) -> None: ...
+
+
+_opened: list[Closable] = []
+C = TypeVar("C", bound=Closable)
+
+
+def _opens(thing: C) -> C:
+    _opened.append(thing)
+    return thing
+
+
+async def aclose() -> None:
+    """Close every connection that was opened here. Lambda never asks; tests do, and whoever else ends in good order."""
+    while _opened:
+        await _opened.pop().aclose()
+
+
 def once(build: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
     """Build at the first call and hand out the same ever after; a build that failed is tried again."""
     built: list[T] = []
@@ -68,7 +90,7 @@ async def api_services() -> ApiServices:
     from edda.adapters.s3 import S3ObjectStore
     from edda.store.documents import DocumentStore
 
-    settings, clients = Settings.from_environment(), AwsClients()
+    settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return ApiServices(
@@ -85,14 +107,14 @@ async def search_services() -> SearchServices:
     """For functions/search."""
     from edda.store.search import SearchStore
 
-    settings, clients = Settings.from_environment(), AwsClients()
+    settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return SearchServices(
         settings=settings,
         search=SearchStore(database, model),
         keys=KeyStore(database),
-        embedder=await build_embedder(settings, clients),
+        embedder=_opens(await build_embedder(settings, clients)),
         database=database,
     )
 
@@ -105,7 +127,7 @@ async def ingestion() -> "Ingestion":
     from edda.ingesting import Ingestion
     from edda.store.ingest import IngestStore
 
-    settings, clients = Settings.from_environment(), AwsClients()
+    settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return Ingestion(
@@ -125,10 +147,10 @@ async def embedding() -> "Embedding":
     from edda.embedding import Embedding
     from edda.store.embed import EmbedStore
 
-    settings, clients = Settings.from_environment(), AwsClients()
+    settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
-    return Embedding(store=EmbedStore(database, model.model_id), embedder=await build_embedder(settings, clients))
+    return Embedding(store=EmbedStore(database, model.model_id), embedder=_opens(await build_embedder(settings, clients)))
 
 
 @once
@@ -138,7 +160,7 @@ async def sweeping() -> "Sweep":
     from edda.store.sweep import SweepStore
     from edda.sweeping import Sweep
 
-    settings, clients = Settings.from_environment(), AwsClients()
+    settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return Sweep(
@@ -180,7 +202,7 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
 async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
     """How migrate connects: as the owner of the schema."""
     if settings.database_owner_url:
-        return settings.database_owner_url
+        return _checked_address("EDDA_DATABASE_OWNER_URL", settings.database_owner_url)
     return await _conninfo_from_secret(settings, secrets, settings.database_owner_secret_arn)
 
 
@@ -189,10 +211,19 @@ def _database(settings: Settings, clients: AwsClients) -> Database:
 
     async def conninfo() -> str:
         if settings.database_url:
-            return settings.database_url
+            return _checked_address("EDDA_DATABASE_URL", settings.database_url)
         return await _conninfo_from_secret(settings, SecretsManager(clients), settings.database_secret_arn)
 
-    return Database(conninfo)
+    return _opens(Database(conninfo))
+
+
+def _checked_address(name: str, address: str) -> str:
+    """The address. What is wrong with it is not told: psycopg would quote the part that may be the password."""
+    try:
+        conninfo_to_dict(address)
+    except ProgrammingError:
+        raise ValueError(f"{name} is no address of a Postgres database.") from None
+    return address
 
 
 async def _conninfo_from_secret(settings: Settings, secrets: Secrets, arn: str) -> str:

@@ -18,7 +18,7 @@ OWN_MEMORY_BYTES = 256 * MEGABYTE
 class Settings(BaseModel):
     """`EDDA_<NAME>` gives `<name>`. A function gets only what it needs, so what others need may be empty."""
 
-    model_config = ConfigDict(frozen=True, str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, str_strip_whitespace=True, hide_input_in_errors=True)
 
     # Postgres: a URL, or host and secret (which rotates).
     database_url: str = ""

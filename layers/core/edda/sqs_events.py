@@ -17,7 +17,8 @@ class PartialBatchResponse(TypedDict):
 def is_sqs_event(event: dict[str, Any]) -> bool:
     """Does this come from a queue, rather than from S3 or by hand?"""
     records = event.get("Records")
-    return bool(records) and isinstance(records, list) and records[0].get("eventSource") == "aws:sqs"
+    first = records[0] if records and isinstance(records, list) else None
+    return isinstance(first, dict) and first.get("eventSource") == "aws:sqs"
 
 
 def partial_response(failed_message_ids: Iterable[str]) -> PartialBatchResponse:

@@ -169,7 +169,7 @@ class _Reader(HTMLParser):
             self._flush_list()
             self._draft.code(text)
         elif self._lists:
-            self._items.append("  " * (self._lists - 1) + "- " + text.replace("\n", " "))
+            self._items.append(text.replace("\n", " "))
         else:
             self._draft.paragraph(text)
 

@@ -13,8 +13,6 @@ from edda.formats.plain import plain_blocks
 
 _SHOWN_HEADERS = ("From", "To", "Cc", "Date")
 _MAX_DEPTH = 20
-# A plain alternative much shorter than the HTML one says only that the reader should see the HTML.
-_STUB_SHARE = 0.25
 _MBOX_SEPARATOR = re.compile(rb"^From \S+.*\d{4}.*\r?\n", re.MULTILINE)
 
 
@@ -36,23 +34,35 @@ def read_mbox(data: bytes, draft: Draft) -> None:
 
 
 def _begins_message(data: bytes, at: int) -> bool:
-    return at == 0 or data[:at].endswith((b"\n\n", b"\r\n\r\n")) if at < 4 else data[at - 4 : at].endswith(
-        (b"\n\n", b"\n\r\n")
-    )
+    """Whether a line "From ..." is a separator: it is the first, or a blank line stands before it."""
+    return at == 0 or data[max(0, at - 3) : at].endswith((b"\n\n", b"\n\r\n"))
 
 
 def _add_message(message: Message, draft: Draft, depth: int) -> None:
+    """The subject, the text, and then who wrote it to whom and when. A message within another has its subject last
+    too: its text continues that of the outer one."""
     subject = header(message, "Subject")
-    if subject:
-        draft.heading(subject, min(depth + 1, 6))
-        draft.title = draft.title or subject
-    lines = [f"{name}: {value}" for name in _SHOWN_HEADERS if (value := header(message, name))]
-    draft.paragraph("\n".join(lines))
+    names = _SHOWN_HEADERS
+    if depth == 0:
+        draft.title = draft.title or subject or None
+        draft.heading(subject, 1)
+    else:
+        names = ("Subject", *_SHOWN_HEADERS)
     _add_part(message, draft, depth)
+    lines = [f"{name}: {value}" for name in names if (value := header(message, name))]
+    if depth == 0:
+        lines += [f"Attachment: {name}" for name in _attachments(message)]
+    draft.paragraph("\n".join(lines))
+
+
+def _attachments(message: Message) -> list[str]:
+    """Names of the files that came with a message."""
+    names = (part.get_filename() for part in message.walk() if part.get_content_disposition() == "attachment")
+    return [_decoded(name) for name in names if name]
 
 
 def _add_part(part: Message, draft: Draft, depth: int) -> None:
-    """Add what is readable in a part, however it is nested."""
+    """Add what is readable in a part, however it is nested. All alternatives are added: they seldom say the same."""
     kind = part.get_content_type()
     if depth > _MAX_DEPTH:
         return
@@ -61,10 +71,9 @@ def _add_part(part: Message, draft: Draft, depth: int) -> None:
             raise Encrypted
         return
     if part.is_multipart():
-        parts = [child for child in part.get_payload() if isinstance(child, Message)]
-        if kind == "multipart/alternative":
-            parts = _best_alternative(parts)
-        for child in parts:
+        for child in part.get_payload():
+            if not isinstance(child, Message):
+                continue
             if kind.startswith("message/"):
                 _add_message(child, draft, depth + 1)
             else:
@@ -74,9 +83,6 @@ def _add_part(part: Message, draft: Draft, depth: int) -> None:
 
 
 def _add_leaf(part: Message, kind: str, draft: Draft) -> None:
-    name = _decoded(part.get_filename() or "")
-    if name and part.get_content_disposition() == "attachment":
-        draft.paragraph(f"Attachment: {name}")
     if kind in ("text/html", "application/xhtml+xml"):
         _add_html(_bytes_of(part), _charset_of(part), draft)
     elif kind.startswith("text/") and kind not in ("text/rtf", "text/css", "text/javascript"):
@@ -95,22 +101,6 @@ def _add_html(data: bytes, charset: str | None, draft: Draft) -> None:
     title = draft.title
     read_html(decode_html(data, charset), draft)
     draft.title = title or draft.title
-
-
-def _best_alternative(parts: list[Message]) -> list[Message]:
-    """The plain text, unless it is only a stub beside what the others say; then the richest that can be read."""
-    readable = [(len(_text_of(part).split()), index) for index, part in enumerate(parts)]
-    plain = [entry for entry in readable if parts[entry[1]].get_content_type() == "text/plain"]
-    most = max(readable, default=(0, 0))
-    if plain and max(plain)[0] > most[0] * _STUB_SHARE:
-        most = max(plain)
-    return [parts[most[1]]] if parts else []
-
-
-def _text_of(part: Message) -> str:
-    draft = Draft()
-    _add_part(part, draft, depth=_MAX_DEPTH - 4)
-    return draft.text
 
 
 def _bytes_of(part: Message) -> bytes:

@@ -1,12 +1,15 @@
 """Zip containers (Office Open XML, OpenDocument, EPUB): their members under limits, and their XML without traps."""
 
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from posixpath import dirname, normpath
+from typing import IO
 
 from edda.errors import Corrupt, DecompressionLimit, Encrypted
 from edda.formats.xml import Element, parse_xml
@@ -45,15 +48,21 @@ class Package:
 
     def read(self, name: str) -> bytes:
         """A member's bytes. Raises KeyError, Corrupt, Encrypted."""
-        info = self._members[_canonical(name)]
+        with self.stream(name) as member:
+            return member.read()
+
+    @contextmanager
+    def stream(self, name: str) -> Iterator[IO[bytes]]:
+        """A member as an open file, for members that may be large. Raises KeyError, Corrupt, Encrypted."""
         try:
-            return self._archive.read(info)
-        except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+            with self._archive.open(self._members[_canonical(name)]) as member:
+                yield member
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
             raise Corrupt from error
-        except RuntimeError as error:
+        except RecursionError:
+            raise
+        except RuntimeError as error:  # a password is needed
             raise Encrypted from error
-        except Exception as error:  # zlib.error and lzma.LZMAError have no common root
-            raise Corrupt from error
 
     def xml(self, name: str) -> Element | None:
         """A member's root element, None if there is no such member. Raises Corrupt."""
@@ -71,7 +80,7 @@ class Package:
             target = link.get("Target", "")
             external = link.get("TargetMode") == "External"
             found[link.get("Id", "")] = Relationship(
-                link.get("Type", "").rpartition("/")[2], target if external else _resolve(folder, target), external
+                link.get("Type", "").rpartition("/")[2], target if external else resolve(folder, target), external
             )
         return found
 
@@ -152,7 +161,7 @@ def _canonical(name: str) -> str:
     return name.replace("\\", "/").lstrip("/").lower()
 
 
-def _resolve(folder: str, target: str) -> str:
+def resolve(folder: str, target: str) -> str:
     path = target if target.startswith("/") else f"{folder}/{target}"
     return normpath(path).lstrip("/")
 

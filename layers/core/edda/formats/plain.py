@@ -17,6 +17,7 @@ _TABLE_RULE = re.compile(r"[ \t]*\|?[ \t]*:?-{2,}:?[ \t]*(?:\|[ \t]*:?-{2,}:?[ \
 _RST_ADORNMENT = re.compile(r"([!-/:-@\[-`{-~])\1{1,}[ \t]*$")
 _RST_ITEM = re.compile(r"\s{0,12}(?:[-*+•]|\d{1,9}[.)]|#\.)[ \t]+\S")
 _RST_TABLE = re.compile(r"[ \t]*(?:\+[-=+]+\+|={2,}(?:[ \t]+={2,})+)[ \t]*$")
+_MAX_HEADING_CHARACTERS = 200
 
 Line = tuple[int, int, str]  # start, end without the newline, text
 
@@ -30,9 +31,9 @@ def plain_blocks(text: str) -> Iterator[Block]:
     yield from _block(text, BlockKind.PARAGRAPH, start, len(text))
 
 
-def whole_block(text: str, kind: BlockKind) -> Iterator[Block]:
-    """One block for all of it: source code, data, a table."""
-    yield from _block(text, kind, 0, len(text))
+def table_blocks(text: str) -> Iterator[Block]:
+    """One table."""
+    yield from _block(text, BlockKind.TABLE, 0, len(text))
 
 
 def code_blocks(text: str) -> Iterator[Block]:
@@ -191,3 +192,11 @@ def _block(text: str, kind: BlockKind, start: int, end: int, level: int = 0) -> 
         lead = len(piece) - len(piece.lstrip())
         first_line = piece.rfind("\n", 0, lead) + 1
         yield Block(kind, start + first_line, start + size, level)
+
+
+_HEADING_MARKUP = re.compile(r"^#{1,6}\s+|\s+#+\s*$|^[=\-~^\"'`*+#:.]{2,}$|\*\*|`", re.MULTILINE)
+
+
+def heading_title(text: str, block: Block) -> str:
+    """A heading in one line, without the marks of Markdown and reStructuredText."""
+    return " ".join(_HEADING_MARKUP.sub(" ", text[block.start : block.end]).split())[:_MAX_HEADING_CHARACTERS]

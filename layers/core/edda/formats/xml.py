@@ -1,7 +1,9 @@
 """XML without traps: no external entities, no network, no local files, no entity that expands without end."""
 
+from collections.abc import Callable
 from html.entities import name2codepoint
-from typing import Any
+from io import BytesIO
+from typing import IO, Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -15,22 +17,16 @@ MAX_DEPTH = 2_000
 _CHUNK = 1 << 20
 
 
-class _Stop(Exception):
-    """Raised out of a handler."""
-
-
 def parse_xml(data: bytes) -> Element:
-    """The root element of a part of a document. A part that declares entities is refused: no office suite writes
-    them. Raises Corrupt, DecompressionLimit."""
+    """The root element of a part of a document. Raises Corrupt, DecompressionLimit."""
     builder = ElementTree.TreeBuilder()
-    parser: Any = expat.ParserCreate(namespace_separator="}")
     depth = 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
         nonlocal depth
         depth += 1
         if depth > MAX_DEPTH:
-            raise _Stop
+            raise Corrupt("The file nests elements too deeply.")
         builder.start(_named(tag), {_named(key): value for key, value in attributes.items()})
 
     def end(tag: str) -> None:
@@ -38,19 +34,34 @@ def parse_xml(data: bytes) -> Element:
         depth -= 1
         builder.end(_named(tag))
 
-    def entity(*_: object) -> None:
-        raise DecompressionLimit("The file declares XML entities, as decompression bombs do.")
+    stream_xml(BytesIO(data), start, end, builder.data)
+    return builder.close()
 
+
+def stream_xml(
+    source: IO[bytes],
+    start: Callable[[str, dict[str, str]], object],
+    end: Callable[[str], object],
+    text: Callable[[str], object],
+) -> None:
+    """Call back for each tag (namespace}name) and each run of text of a part of a document.
+
+    A part that declares entities is refused: no office suite writes them. Raises Corrupt, DecompressionLimit.
+    """
+    parser: Any = expat.ParserCreate(namespace_separator="}")
     parser.buffer_text = True
-    parser.StartElementHandler, parser.EndElementHandler = start, end
-    parser.CharacterDataHandler = builder.data
-    parser.EntityDeclHandler = entity
+    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
+    parser.EntityDeclHandler = _refuse_entity
     try:
-        for at in range(0, max(1, len(data)), _CHUNK):
-            parser.Parse(data[at : at + _CHUNK], at + _CHUNK >= len(data))
-        return builder.close()
-    except (expat.ExpatError, AssertionError, ValueError, _Stop) as error:
+        while piece := source.read(_CHUNK):
+            parser.Parse(piece, False)
+        parser.Parse(b"", True)
+    except (expat.ExpatError, AssertionError, ValueError) as error:
         raise Corrupt from error
+
+
+def _refuse_entity(*_: object) -> None:
+    raise DecompressionLimit("The file declares XML entities, as decompression bombs do.")
 
 
 def _named(name: str) -> str:

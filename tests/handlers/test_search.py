@@ -6,8 +6,8 @@ import pytest
 from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled
 from edda.runtime import run
 from edda.services import SearchServices
-from functions.search import app as search_app
 
+from functions.search import app as search_app
 from tests.handlers.stage import Answer, Context, Stage, call, event, http_event
 from tests.handlers.test_api import HOSTILE, assert_problem, with_key
 
@@ -20,7 +20,7 @@ def texts(answer: Answer) -> list[str]:
 
 
 def test_a_hit_says_where_it_is(stage: Stage) -> None:
-    document_id = stage.ready("First line.\nSecond line.\n".encode(), "a.txt", title="T", tags="x", metadata='{"y": 1}')
+    document_id = stage.ready(b"First line.\nSecond line.\n", "a.txt", title="T", tags="x", metadata='{"y": 1}')
     answer = stage.client.search("Second line.", top_k=1)
     assert answer.json["model"] == stage.world.embedder.name
     (hit,) = answer.json["hits"]
@@ -93,7 +93,6 @@ def test_nobody_finds_what_is_anothers(stage: Stage) -> None:
         ({"query": "x" * 8001}, "invalid_request", "query"),
         ({"query": 7}, "invalid_request", "query"),
         ({"query": ["x"]}, "invalid_request", "query"),
-        ({"query": "\ud800"}, "invalid_request", "query"),
         ({"query": "x", "top_k": 0}, "invalid_request", "top_k"),
         ({"query": "x", "top_k": 101}, "invalid_request", "top_k"),
         ({"query": "x", "top_k": "5"}, "invalid_request", "top_k"),

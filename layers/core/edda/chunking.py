@@ -16,7 +16,7 @@ from itertools import accumulate
 from edda.errors import TooManyChunks
 from edda.formats.plain import heading_title
 from edda.identity import content_hash
-from edda.models import Block, BlockKind, Chunk, ParsedDocument
+from edda.models import BlockKind, Chunk, ParsedDocument
 from edda.segments import FORBIDDEN, SENTENCE, Segments, first_at_or_after, grapheme_boundary
 from edda.tokens import count_tokens
 
@@ -24,8 +24,11 @@ from edda.tokens import count_tokens
 _SMALLEST_SHARE = 0.4
 # An overlap of whole sentences must hold a phrase; below this many words it starts within a sentence.
 _PHRASE_WORDS = 6
+_MAX_OVERLAP_CHARACTERS = 800
 # Words, and the single characters of scripts that put no spaces between words.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+)
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
 
 
@@ -50,12 +53,11 @@ def chunk(
         raise TooManyChunks
     headings = _HeadingPaths(document)
     chunks: list[Chunk] = []
-    previous_start = 0
     for ordinal, (first, last) in enumerate(spans):
         start, end = segments.start[first], segments.end[last - 1]
-        if ordinal:
+        if ordinal and overlap_tokens:
             room = max_tokens - count_tokens(document.text[start:end])
-            start = _overlap_start(segments, first, previous_start, min(room, overlap_tokens))
+            start = _overlap_start(segments, first, chunks[-1].char_start, overlap_tokens, room)
         block_index = segments.block[first]
         text = document.text[start:end]
         chunks.append(
@@ -71,7 +73,6 @@ def chunk(
                 content_hash=content_hash(text),
             )
         )
-        previous_start = segments.start[first]
     return chunks
 
 
@@ -113,13 +114,14 @@ def _best(priorities: list[int], low: int, high: int, middle: int) -> int | None
         return low + len(candidates) - 1 - candidates[::-1].index(best)
 
 
-def _overlap_start(segments: Segments, first: int, earliest: int, tokens: int) -> int:
-    """Where a chunk that begins with segment `first` starts when it repeats up to `tokens` tokens before it.
+def _overlap_start(segments: Segments, first: int, earliest: int, tokens: int, room: int) -> int:
+    """Where a chunk that begins with segment `first` starts when it repeats about `tokens` tokens before it.
 
     The start of a sentence or line if that repeats enough words to hold a phrase, the start of a word otherwise.
+    Long words may take more than `tokens`, up to `room`. Nothing before `earliest` is repeated.
     """
     text, boundary = segments.text, segments.start[first]
-    words = _last_words(text, max(earliest, boundary - 24 * tokens), boundary, tokens)
+    words = _last_words(text, max(earliest, boundary - _MAX_OVERLAP_CHARACTERS), boundary, tokens, room)
     if not words:
         return boundary
     for index in range(first_at_or_after(segments.start, words[-1]), first):
@@ -132,13 +134,15 @@ def _overlap_start(segments: Segments, first: int, earliest: int, tokens: int) -
     return grapheme_boundary(text, words[-1])
 
 
-def _last_words(text: str, earliest: int, boundary: int, tokens: int) -> list[int]:
-    """Starts of the last words before `boundary`, the last first, that have `tokens` tokens together."""
+def _last_words(text: str, earliest: int, boundary: int, tokens: int, room: int) -> list[int]:
+    """Starts of the last words before `boundary`, the last first: of `tokens` tokens together, or as many words as
+    a phrase has in up to `room`."""
     starts: list[int] = []
+    used = 0
     for match in reversed(list(_WORD.finditer(text, earliest, boundary))):
-        tokens -= count_tokens(match[0])
+        used += count_tokens(match[0])
         cut_short = match.start() == earliest and earliest > 0 and not text[earliest - 1].isspace()
-        if tokens < 0 or cut_short:
+        if cut_short or used > room or (used > tokens and len(starts) >= _PHRASE_WORDS):
             break
         starts.append(match.start())
     return starts

@@ -13,72 +13,36 @@ from edda import ole
 from edda.decoding import decode, is_binary
 from edda.errors import Corrupt, Encrypted, UnsupportedType
 from edda.formats.opc import main_part_kind
-
-PDF, RTF, EPUB, ZIP = "application/pdf", "application/rtf", "application/epub+zip", "application/zip"
-DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
-PPTX = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-ODT = "application/vnd.oasis.opendocument.text"
-ODS = "application/vnd.oasis.opendocument.spreadsheet"
-ODP = "application/vnd.oasis.opendocument.presentation"
-DOC, XLS, PPT, MSG = (
-    "application/msword", "application/vnd.ms-excel", "application/vnd.ms-powerpoint", "application/vnd.ms-outlook",
-)  # fmt: skip
-TEXT, MARKDOWN, RST, CSV, TSV = "text/plain", "text/markdown", "text/x-rst", "text/csv", "text/tab-separated-values"
-HTML, XML, JSON, NDJSON, YAML = "text/html", "application/xml", "application/json", "application/x-ndjson", "text/yaml"
-CODE, EMAIL, MBOX = "text/x-source", "message/rfc822", "application/mbox"
-
-_PACKAGES = {"word": DOCX, "ppt": PPTX, "xl": XLSX}
-_MIMETYPE_ENTRIES = {
-    EPUB: EPUB,
-    ODT: ODT,
-    ODT + "-template": ODT,
-    ODT + "-master": ODT,
-    ODS: ODS,
-    ODS + "-template": ODS,
-    ODP: ODP,
-    ODP + "-template": ODP,
-}
-_BINARY_EXTENSIONS = {
-    **dict.fromkeys(("docx", "docm", "dotx", "dotm"), DOCX),
-    **dict.fromkeys(("pptx", "pptm", "ppsx", "ppsm", "potx", "potm"), PPTX),
-    **dict.fromkeys(("xlsx", "xlsm", "xltx", "xltm"), XLSX),
-    **{"pdf": PDF, "epub": EPUB, "odt": ODT, "ott": ODT, "ods": ODS, "odp": ODP, "rtf": RTF},
-    **{"doc": DOC, "dot": DOC, "xls": XLS, "xlt": XLS, "ppt": PPT, "pps": PPT, "msg": MSG},
-}
-_CODE_EXTENSIONS = frozenset(
-    "py pyi js mjs cjs jsx ts tsx java kt kts scala c h cc cpp cxx hpp hh cs go rs rb php pl pm lua r jl swift m mm dart "
-    "sh bash zsh fish ps1 bat cmd sql css scss less vue svelte hs ml clj ex exs erl groovy gradle tf hcl proto graphql "
-    "asm s f f90 vb pas nim zig cmake mk dockerfile makefile ini cfg conf toml properties env diff patch tex bib".split()
+from edda.media_types import (
+    BINARY_EXTENSIONS,
+    CODE,
+    CODE_EXTENSIONS,
+    CSV,
+    DOC,
+    EMAIL,
+    EPUB,
+    HTML,
+    JSON,
+    MARKDOWN,
+    MBOX,
+    MIMETYPE_ENTRIES,
+    MSG,
+    NDJSON,
+    PACKAGES,
+    PDF,
+    PPT,
+    RST,
+    RTF,
+    TEXT,
+    TEXT_CONTENT_TYPES,
+    TEXT_EXTENSIONS,
+    TSV,
+    UNSUPPORTED_MAGIC,
+    XLS,
+    XML,
+    YAML,
 )
-_TEXT_EXTENSIONS = {
-    **dict.fromkeys(("txt", "text", "log", "asc", "srt", "vtt", "adoc", "org", "textile", "robots"), TEXT),
-    **dict.fromkeys(("md", "markdown", "mdown", "mkd", "mdx", "qmd", "rmd"), MARKDOWN),
-    **dict.fromkeys(("rst", "rest"), RST),
-    **{"csv": CSV, "tsv": TSV, "tab": TSV, "json": JSON, "ipynb": JSON, "geojson": JSON, "jsonld": JSON},
-    **dict.fromkeys(("ndjson", "jsonl"), NDJSON),
-    **dict.fromkeys(("yaml", "yml"), YAML),
-    **dict.fromkeys(("html", "htm", "xhtml", "shtml", "xht"), HTML),
-    **dict.fromkeys(("xml", "xsl", "xslt", "xsd", "rss", "atom", "svg", "kml", "gpx", "dbk", "dita", "fb2"), XML),
-    **{"eml": EMAIL, "mbox": MBOX, "mbx": MBOX},
-    **dict.fromkeys(_CODE_EXTENSIONS, CODE),
-}
-_TEXT_CONTENT_TYPES = {
-    **{kind: kind for kind in (TEXT, MARKDOWN, RST, CSV, TSV, HTML, XML, JSON, NDJSON, YAML, EMAIL, MBOX)},
-    **dict.fromkeys(("application/xhtml+xml",), HTML),
-    **dict.fromkeys(("text/xml", "application/rss+xml", "application/atom+xml", "image/svg+xml"), XML),
-    **dict.fromkeys(("application/jsonl", "application/jsonlines", "application/x-jsonlines"), NDJSON),
-    **dict.fromkeys(("application/yaml", "application/x-yaml", "text/x-yaml"), YAML),
-    **dict.fromkeys(("text/x-markdown",), MARKDOWN),
-    **dict.fromkeys(("text/prs.fallenstein.rst",), RST),
-}
-# Bytes that begin files without text for us: archives, pictures, sound, programs, certificates, fonts, databases.
-_UNSUPPORTED_MAGIC = (
-    b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\x28\xb5\x2f\xfd", b"ITSF", b"MSCF", b"!<arch>",
-    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"RIFF", b"OggS", b"fLaC", b"ID3", b"\xff\xfb",
-    b"\x7fELF", b"MZ\x90", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\x00asm", b"SQLite format 3\x00", b"wOFF", b"OTTO",
-    b"\x00\x01\x00\x00\x00", b"!BDN", b"AC10", b"%!PS", b"8BPS", b"PAR1", b"Obj\x01", b"\x89HDF", b"\x30\x80\x06",
-)  # fmt: skip
+
 _HTML_START = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _XML_START = re.compile(r"\s*<\?xml\s", re.IGNORECASE)
 _XHTML_ROOT = re.compile(r"<(?!\?|!)(?:\w+:)?html\b", re.IGNORECASE)
@@ -92,12 +56,12 @@ _MHTML = re.compile(r"^content-type:\s*multipart/related", re.IGNORECASE | re.MU
 
 
 def detect(data: bytes, name: str, content_type: str | None) -> str:
-    """The media type to read `data` as, one of this module's constants.
+    """The media type to read `data` as, one of `media_types`.
 
     Raises UnsupportedType, Encrypted, and Corrupt for a file that is not what its extension needs it to be.
     """
     extension = _extension(name)
-    claimed = _BINARY_EXTENSIONS.get(extension)
+    claimed = BINARY_EXTENSIONS.get(extension)
     if data.lstrip(b"\xef\xbb\xbf \t\r\n\x00").startswith(b"%PDF-"):
         return PDF
     if data.startswith(b"{\\rtf"):
@@ -106,7 +70,7 @@ def detect(data: bytes, name: str, content_type: str | None) -> str:
         return _detect_zip(data, claimed)
     if data.startswith(ole.MAGIC):
         return _detect_ole(data)
-    if data.startswith(_UNSUPPORTED_MAGIC) or data[4:8] == b"ftyp" or data[257:262] == b"ustar":
+    if data.startswith(UNSUPPORTED_MAGIC) or data[4:8] == b"ftyp" or data[257:262] == b"ustar":
         raise UnsupportedType
     if b"%PDF-" in data[:1024] and (claimed == PDF or is_binary(data)):
         return PDF  # with rubbish before it, which readers of PDF put up with
@@ -125,12 +89,12 @@ def _detect_text(data: bytes, extension: str, claimed: str | None, content_type:
         raise Corrupt  # plain text under the name of a binary format
     if kind is not None:
         return kind
-    return _TEXT_EXTENSIONS.get(extension) or _TEXT_CONTENT_TYPES.get(content_type) or TEXT
+    return TEXT_EXTENSIONS.get(extension) or TEXT_CONTENT_TYPES.get(content_type) or TEXT
 
 
 def _sniff(data: bytes, extension: str) -> str | None:
     """What kind of text this certainly is, whatever it is called; None if the bytes leave it open."""
-    named = _TEXT_EXTENSIONS.get(extension)
+    named = TEXT_EXTENSIONS.get(extension)
     if named in (MARKDOWN, RST, CODE, CSV, TSV, JSON, NDJSON, YAML):
         return named
     head = decode(data[:8192]).lstrip("\ufeff \t\r\n")
@@ -161,8 +125,8 @@ def _detect_zip(data: bytes, claimed: str | None) -> str:
             names = archive.namelist()
             if "mimetype" in names and archive.getinfo("mimetype").file_size < 200:
                 entry = archive.read("mimetype").decode("ascii", "replace").strip()
-                if entry in _MIMETYPE_ENTRIES:
-                    return _MIMETYPE_ENTRIES[entry]
+                if entry in MIMETYPE_ENTRIES:
+                    return MIMETYPE_ENTRIES[entry]
             kind = main_part_kind(archive)
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
         if claimed or b"[Content_Types].xml" in data[:4096] or data[30:38] == b"mimetype":
@@ -170,8 +134,8 @@ def _detect_zip(data: bytes, claimed: str | None) -> str:
         raise UnsupportedType from error
     except RuntimeError as error:  # a password is needed
         raise (Encrypted if claimed else UnsupportedType) from error
-    if kind in _PACKAGES:
-        return _PACKAGES[kind]
+    if kind in PACKAGES:
+        return PACKAGES[kind]
     if "META-INF/container.xml" in names:
         return EPUB
     raise UnsupportedType
@@ -195,7 +159,7 @@ def _detect_ole(data: bytes) -> str:
 def _extension(name: str) -> str:
     path = PurePosixPath(name.strip().lower())
     suffix = path.suffix[1:]
-    return suffix or (path.name if path.name in _CODE_EXTENSIONS else "")
+    return suffix or (path.name if path.name in CODE_EXTENSIONS else "")
 
 
 def _bare_type(content_type: str | None) -> str:

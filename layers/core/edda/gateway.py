@@ -170,14 +170,19 @@ def file_body(request: APIGatewayProxyEventV2, max_bytes: int) -> bytes:
 
 
 def parse_json(text: str) -> Any:
-    """JSON without what JSON does not know or Postgres does not store: NaN, infinities, a key twice.
+    """JSON without what is none, though Python takes it: NaN, infinities, a key twice, half of a surrogate pair.
 
     Raises MalformedBody, also for nesting that is too deep to read.
     """
     try:
-        return json.loads(
+        found = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_duplicates
         )
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except UnicodeEncodeError:
+        raise MalformedBody("The JSON has a lone surrogate, which is no character.") from None
     except RecursionError:
         raise MalformedBody("The JSON is nested too deeply.") from None
     except ValueError as error:

@@ -6,16 +6,15 @@ run it under `adapters.parser_process`.
 
 from collections.abc import Callable, Iterator
 
+from edda import media_types as kinds
 from edda.decoding import clean, decode, decode_html
-from edda.detecting import (
-    CODE, CSV, DOC, DOCX, EMAIL, EPUB, HTML, JSON, MARKDOWN, MBOX, MSG, NDJSON, ODP, ODS, ODT, PDF, PPT, PPTX, RST, RTF,
-    TEXT, TSV, XLS, XLSX, XML, YAML, declared_charset, detect,
-)  # fmt: skip
+from edda.detecting import declared_charset, detect
 from edda.errors import Corrupt, NoText
 from edda.formats.draft import Draft
 from edda.formats.plain import code_blocks, heading_title, markdown_blocks, plain_blocks, rst_blocks, table_blocks
 from edda.languages import language_of
 from edda.models import Block, BlockKind, ParsedDocument
+
 
 def parse(data: bytes, name: str, content_type: str | None) -> ParsedDocument:
     """The text of a file and its structure. `name` and `content_type` count only where the bytes leave doubt.
@@ -44,7 +43,7 @@ def _parse_source(data: bytes, media_type: str, charset: str | None) -> ParsedDo
     text = clean(decode(data, charset))
     blocks = tuple(_SOURCES[media_type](text))
     title = _first_heading(text, blocks)
-    return ParsedDocument(text, blocks, media_type, title, language_of(text, media_type))
+    return ParsedDocument(text, blocks, media_type, title, None if media_type == kinds.CODE else language_of(text))
 
 
 def _parse_formatted(data: bytes, media_type: str, charset: str | None) -> ParsedDocument:
@@ -52,48 +51,50 @@ def _parse_formatted(data: bytes, media_type: str, charset: str | None) -> Parse
     _read(data, media_type, charset, draft)
     text = draft.text
     title = " ".join(clean(draft.title).split()) if draft.title else _first_heading(text, draft.blocks)
-    return ParsedDocument(text, draft.blocks, media_type, title or None, language_of(text, media_type))
+    return ParsedDocument(
+        text, draft.blocks, media_type, title or None, None if media_type == kinds.CODE else language_of(text)
+    )
 
 
 def _read(data: bytes, media_type: str, charset: str | None, draft: Draft) -> None:
     """Fill the draft. Readers are imported when they are needed: a child process starts faster."""
-    if media_type == PDF:
+    if media_type == kinds.PDF:
         from edda.formats.pdf import read_pdf
 
         read_pdf(data, draft)
-    elif media_type == HTML:
+    elif media_type == kinds.HTML:
         from edda.formats.html import read_html
 
         read_html(decode_html(data, charset), draft)
-    elif media_type == XML:
+    elif media_type == kinds.XML:
         from edda.formats.xml import read_xml
 
         read_xml(data, charset, draft)
-    elif media_type in (EMAIL, MBOX):
+    elif media_type in (kinds.EMAIL, kinds.MBOX):
         from edda.formats.mail import read_mail, read_mbox
 
-        (read_mail if media_type == EMAIL else read_mbox)(data, draft)
-    elif media_type == DOCX:
+        (read_mail if media_type == kinds.EMAIL else read_mbox)(data, draft)
+    elif media_type == kinds.DOCX:
         from edda.formats.word import read_docx
 
         read_docx(data, draft)
-    elif media_type == PPTX:
+    elif media_type == kinds.PPTX:
         from edda.formats.slides import read_pptx
 
         read_pptx(data, draft)
-    elif media_type == XLSX:
+    elif media_type == kinds.XLSX:
         from edda.formats.sheets import read_xlsx
 
         read_xlsx(data, draft)
-    elif media_type in (ODT, ODS, ODP):
+    elif media_type in (kinds.ODT, kinds.ODS, kinds.ODP):
         from edda.formats.opendocument import read_opendocument
 
         read_opendocument(data, draft)
-    elif media_type == EPUB:
+    elif media_type == kinds.EPUB:
         from edda.formats.epub import read_epub
 
         read_epub(data, draft)
-    elif media_type in (RTF, DOC, XLS, PPT, MSG):
+    elif media_type in (kinds.RTF, kinds.DOC, kinds.XLS, kinds.PPT, kinds.MSG):
         from edda.formats.legacy import read_legacy
 
         read_legacy(data, media_type, draft)
@@ -107,9 +108,9 @@ def _first_heading(text: str, blocks: tuple[Block, ...]) -> str | None:
 
 
 _SOURCES: dict[str, Callable[[str], Iterator[Block]]] = {
-    TEXT: plain_blocks,
-    MARKDOWN: markdown_blocks,
-    RST: rst_blocks,
-    **dict.fromkeys((CSV, TSV), table_blocks),
-    **dict.fromkeys((JSON, NDJSON, YAML, CODE), code_blocks),
+    kinds.TEXT: plain_blocks,
+    kinds.MARKDOWN: markdown_blocks,
+    kinds.RST: rst_blocks,
+    **dict.fromkeys((kinds.CSV, kinds.TSV), table_blocks),
+    **dict.fromkeys((kinds.JSON, kinds.NDJSON, kinds.YAML, kinds.CODE), code_blocks),
 }

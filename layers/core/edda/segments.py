@@ -26,13 +26,15 @@ _LOOK_AROUND = MAX_GRAPHEME_CHARACTERS
 
 # The end of a sentence: closing punctuation and white space before something that is not lower case, or the full
 # stops of scripts that write no spaces. Each alternative starts at a place that cannot be inside another match of
-# itself, and repeats are possessive, so that a line of a million dots takes linear time.
+# itself, and repeats are possessive, so that a line of a million dots takes linear time. Initials and a few
+# abbreviations end no sentence.
 _SENTENCE_END = re.compile(
-    r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+\s++(?![a-zà-ÿα-ωа-я])"
+    r"(?<![.!?…])(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|No))(?<!\b(?:Mrs|Fig|e\.g|i\.e))[.!?…]++[\"'”’»)\]]*+\s++(?![a-zà-ÿα-ωа-я])"
     r"|[。！？｡︒।॥።؟۔။៕་།]++[」』”’）】\"')\]]*+\s*+"
 )
 _LINE_END = re.compile(r"\n\s*+")
 _WORD = re.compile(r"\S++\s*+")
+_Division = tuple[int, re.Pattern[str]]  # the rank of what such a separator divides, and the separator
 _GRAPHEME = regex.compile(r"\X")
 
 
@@ -97,22 +99,20 @@ class Segments:
         if block.kind is BlockKind.HEADING:
             yield from _trimmed(text, BLOCK, start, end)
         elif block.kind is BlockKind.PARAGRAPH:
-            yield from self._divided(SENTENCE, WRAP, _SENTENCE_END, _LINE_END, start, end)
+            yield from self._divided(start, end, (SENTENCE, _SENTENCE_END), (WRAP, _LINE_END))
         elif block.kind is BlockKind.LIST:
-            yield from self._divided(LINE, SENTENCE, _LINE_END, _SENTENCE_END, start, end)
+            yield from self._divided(start, end, (LINE, _LINE_END), (SENTENCE, _SENTENCE_END))
         else:
             for line_start, line_end in _split(text, start, end, _LINE_END):
                 yield from _trimmed(text, LINE, line_start, line_end)
 
-    def _divided(
-        self, rank: int, inner_rank: int, outer: re.Pattern[str], inner: re.Pattern[str], start: int, end: int
-    ) -> Iterator[tuple[int, int, int]]:
-        """Divided by `outer`, and each part by `inner`: the first piece of a part has `rank`, others `inner_rank`."""
-        for part_start, part_end in _split(self.text, start, end, outer):
-            part_rank = rank
-            for piece_start, piece_end in _split(self.text, part_start, part_end, inner):
-                yield from _trimmed(self.text, part_rank, piece_start, piece_end)
-                part_rank = inner_rank
+    def _divided(self, start: int, end: int, outer: _Division, inner: _Division) -> Iterator[tuple[int, int, int]]:
+        """Divided by `outer`, and each part by `inner`. The first piece of a part has the rank of the outer one."""
+        for part_start, part_end in _split(self.text, start, end, outer[1]):
+            rank = outer[0]
+            for piece_start, piece_end in _split(self.text, part_start, part_end, inner[1]):
+                yield from _trimmed(self.text, rank, piece_start, piece_end)
+                rank = inner[0]
 
     def _oversize(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Pieces of a sentence or line that is too long: groups of words, divided where a word's hash says so."""

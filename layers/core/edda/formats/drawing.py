@@ -54,7 +54,9 @@ def _read_chart(package: Package, part: str, draft: Draft) -> None:
     if root is None:
         return
     draft.paragraph(text_of(root))
-    series = [(_cached(one, "tx"), _cached(one, "cat", "xVal"), _cached(one, "val", "yVal")) for one in _named(root, "ser")]
+    series = [
+        (_cached(one, "tx"), _cached(one, "cat", "xVal"), _cached(one, "val", "yVal")) for one in _named(root, "ser")
+    ]
     if not series:
         return
     categories = max((categories for _, categories, _ in series), key=len)

@@ -6,7 +6,7 @@ from edda.decoding import decode_html
 from edda.errors import Corrupt, Encrypted
 from edda.formats.draft import Draft
 from edda.formats.html import read_html
-from edda.formats.opc import Package, resolve, open_package
+from edda.formats.opc import Package, open_package, resolve
 from edda.formats.xml import Element, attribute, local
 
 _FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")

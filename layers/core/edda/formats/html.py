@@ -5,14 +5,17 @@ from html.parser import HTMLParser
 
 from edda.formats.draft import Draft
 
-_BLOCKS = frozenset(
-    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure "
-    "footer form frameset header hgroup hr html isindex legend main menu nav ol optgroup option p section select "
-    "summary ul tbody thead tfoot noscript noframes iframe object search title".split()
-)
+_BLOCKS_WORDS = """
+    address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure
+    footer form frameset header hgroup hr html isindex legend main menu nav ol optgroup option p section select summary
+    ul tbody thead tfoot noscript noframes iframe object search title
+"""
+_BLOCKS = frozenset(_BLOCKS_WORDS.split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 # What is inside is not for reading. rt and rp hold the pronunciation of the word before them.
-_SKIPPED = frozenset("script style template rt rp ix:header annotation annotation-xml datalist".split())
+_SKIPPED = frozenset(
+    ("script", "style", "template", "rt", "rp", "ix:header", "annotation", "annotation-xml", "datalist")
+)
 _RUBY = frozenset(("rt", "rp"))
 _CELLS = frozenset(("td", "th"))
 # Cells larger than this are the columns of a page's layout, not of a table.

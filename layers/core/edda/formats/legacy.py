@@ -4,6 +4,7 @@ import re
 
 from edda.errors import Corrupt, Encrypted, UnsupportedType
 from edda.formats.draft import Draft
+from edda.languages import TEXT_ONLY
 
 _PASSWORD = re.compile(r"password|encrypt", re.IGNORECASE)
 _OUTDATED = re.compile(r"magic number|unsupported.*version|version.*unsupported|BIFF[2-5]", re.IGNORECASE)
@@ -14,9 +15,7 @@ def read_legacy(data: bytes, media_type: str, draft: Draft) -> None:
     import kreuzberg
 
     config = kreuzberg.ExtractionConfig(
-        use_cache=False,
-        enable_quality_processing=False,
-        disable_ocr=True,
+        **TEXT_ONLY,
         concurrency=kreuzberg.ConcurrencyConfig(max_threads=1),
     )
     try:

@@ -42,7 +42,7 @@ def _add_message(message: Message, draft: Draft, depth: int) -> None:
     """The subject, the text, and then who wrote it to whom and when. A message within another has its subject last
     too: its text continues that of the outer one."""
     subject = header(message, "Subject")
-    names = _SHOWN_HEADERS
+    names: tuple[str, ...] = _SHOWN_HEADERS
     if depth == 0:
         draft.title = draft.title or subject or None
         draft.heading(subject, 1)

@@ -164,5 +164,3 @@ def _canonical(name: str) -> str:
 def resolve(folder: str, target: str) -> str:
     path = target if target.startswith("/") else f"{folder}/{target}"
     return normpath(path).lstrip("/")
-
-

@@ -7,14 +7,16 @@ from edda.formats.xml import Element, attribute, local
 
 _CONTENT = "content.xml"
 # Records of changes and of what the program needs, and the pronunciation above a word.
-_UNREAD = frozenset(
-    "tracked-changes sequence-decls forms ruby-text scripts font-face-decls automatic-styles styles settings "
-    "note-citation creator date date-string initials sender-initials".split()
-)
-_SHAPES = frozenset(
-    "frame rect line polyline polygon regular-polygon path circle ellipse g custom-shape connector caption measure a "
-    "text-box".split()
-)
+_UNREAD_WORDS = """
+    tracked-changes sequence-decls forms ruby-text scripts font-face-decls automatic-styles styles settings note-
+    citation creator date date-string initials sender-initials
+"""
+_UNREAD = frozenset(_UNREAD_WORDS.split())
+_SHAPES_WORDS = """
+    frame rect line polyline polygon regular-polygon path circle ellipse g custom-shape connector caption measure text-
+    box
+"""
+_SHAPES = frozenset(_SHAPES_WORDS.split())
 _MAX_REPEATED_CELLS = 20
 
 
@@ -27,10 +29,10 @@ def read_opendocument(data: bytes, draft: Draft) -> None:
             raise Corrupt
         draft.title = _title(package)
         _Reader(draft).read(root)
-        for styles in [package.xml("styles.xml")]:
-            for node in styles.iter() if styles is not None else ():
-                if local(node) in ("header", "footer", "header-left", "footer-left"):
-                    _Reader(draft).read(node)
+        styles = package.xml("styles.xml")
+        for node in styles.iter() if styles is not None else ():
+            if local(node) in ("header", "footer", "header-left", "footer-left"):
+                _Reader(draft).read(node)
 
 
 def _refuse_encrypted(package: Package) -> None:
@@ -121,7 +123,7 @@ class _Reader:
 
     def _read_table(self, table: Element) -> None:
         is_sheet = attribute(table, "name") is not None and self._items is None and self._is_spreadsheet(table)
-        rows = [[cell for cell in self._cells(row)] for row in table.iter() if local(row) == "table-row"]
+        rows = [self._cells(row) for row in table.iter() if local(row) == "table-row"]
         if is_sheet:
             self._next_page()
             if any(cell.strip() for row in rows for cell in row):
@@ -161,9 +163,7 @@ class _Reader:
                 parts.append("\t")
             elif name == "line-break":
                 parts.append("\n")
-            elif name in _SHAPES and name != "a":
-                self._anchored.append(child)
-            elif name in ("note", "annotation"):
+            elif name in _SHAPES or name in ("note", "annotation"):
                 self._anchored.append(child)
             elif name not in _UNREAD:
                 self._collect(child, parts)

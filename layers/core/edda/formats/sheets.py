@@ -77,7 +77,7 @@ class _SheetReader:
     def __init__(self, strings: list[str], date_formats: list[str], since_1904: bool) -> None:
         self.rows: list[list[str]] = []
         self._strings, self._date_formats = strings, date_formats
-        self._epoch = datetime(1904, 1, 1) if since_1904 else datetime(1899, 12, 30)  # noqa: DTZ001
+        self._epoch = datetime(1904, 1, 1) if since_1904 else datetime(1899, 12, 30)
         self._row: list[str] = []
         self._column = -1
         self._kind = self._style = ""
@@ -216,6 +216,6 @@ def _date_shape(identifier: str, custom: dict[str | None, str]) -> str:
             return ""
         return {18: "hm", 19: "hms", 20: "hm", 21: "hms", 45: "ms", 46: "[hms", 47: "ms"}.get(int(identifier), "ymd")
     bare = _FORMAT_NOISE.sub("", code.partition(";")[0]).lower()
-    if "general" in bare or not set(bare) & set("ydhs") and "m" not in bare:
+    if "general" in bare or not set(bare) & set("ymdhs"):
         return ""
     return "".join(sorted(set(bare) & set("ymdhs["), key="[ymdhs".index))

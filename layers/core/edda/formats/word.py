@@ -13,7 +13,10 @@ from edda.formats.opc import Package, core_title, main_part, open_package
 from edda.formats.xml import Element, attribute, local
 
 # Deleted and moved text, field codes, formatting, and the pronunciation above a word.
-_UNREAD = frozenset("del moveFrom delText instrText delInstrText rPr pPr tblPr trPr tcPr sectPr rt rubyPr".split())
+_UNREAD_WORDS = """
+    del moveFrom delText instrText delInstrText rPr pPr tblPr trPr tcPr sectPr rt rubyPr
+"""
+_UNREAD = frozenset(_UNREAD_WORDS.split())
 _INLINE_TEXT = {"tab": "\t", "ptab": "\t", "br": "\n", "cr": "\n", "noBreakHyphen": "-"}
 _HEADING_STYLE = re.compile(r"heading (\d)$", re.IGNORECASE)
 _NOTE_KINDS = ("footnotes", "endnotes", "comments", "header", "footer")
@@ -69,7 +72,7 @@ class _Reader:
                 continue
             if root is None:
                 continue
-            notes = [root] if kind in ("header", "footer") else [note for note in root if attribute(note, "type") is None]
+            notes = [root] if kind in ("header", "footer") else _written(root)
             key = "".join(root.itertext())
             if key not in seen:
                 seen.add(key)
@@ -196,6 +199,11 @@ class _Reader:
                 self._draft.paragraph(decode(data))
         except DocumentError:
             return  # the rest of the document can be read
+
+
+def _written(notes: Element) -> list[Element]:
+    """The notes without the lines that separate them from the text."""
+    return [note for note in notes if attribute(note, "type") is None]
 
 
 def _chosen(alternatives: Element) -> Element:

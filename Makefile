@@ -48,7 +48,8 @@ local: setup  ## run the stack until Ctrl-C; the data stays
 	@.venv/bin/python -m local.stack
 
 clean:  ## forget the local stack: data, build and logs
-	@if [ -e .venv/.ready ]; then .venv/bin/python -m local.clean; else rm -rf .edda .aws-sam; fi
+	@if [ -e .venv/.ready ]; then .venv/bin/python -m local.clean; fi
+	@rm -rf .edda .aws-sam
 
 # --- AWS ---------------------------------------------------------------------------------------------------------
 

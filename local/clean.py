@@ -5,7 +5,7 @@ import shutil
 import sys
 
 from local import postgres
-from local.settings import ROOT, LocalSettings, add_arguments, from_arguments
+from local.settings import LocalSettings, add_arguments, from_arguments
 from local.stack import alone, run, stop_leftovers
 
 
@@ -24,7 +24,6 @@ def clean(settings: LocalSettings) -> int:
             stop_leftovers(settings)
             shutil.rmtree(postgres.data_home(settings), ignore_errors=True)
             shutil.rmtree(settings.state, ignore_errors=True)
-    shutil.rmtree(ROOT / ".aws-sam", ignore_errors=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""S3 and SQS on loopback, for tests of the adapters and of whole functions. Fixtures for every test: the root's conftest.py loads this."""
+"""S3 and SQS on loopback, for tests of adapters and of whole functions. The root's conftest.py loads the fixtures."""
 
 import json
 from collections.abc import Iterator

@@ -63,7 +63,6 @@ def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
     """The function, on these services."""
     gateway = Gateway(provide, public=PUBLIC, takes_files=frozenset({"/v1/documents"}))
     app = gateway.resolver
-    openapi.configure(app)
 
     async def verbs() -> Documents:
         built = await provide()

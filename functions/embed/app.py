@@ -38,7 +38,7 @@ async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> Par
     except EddaError as error:
         logger.exception("nothing can be embedded now", code=error.code)
         return partial_response([*failed, *message_ids])
-    for position, error in (await embedding.embed_batches(batches, until)).items():
-        logger.error("batch failed", message_id=message_ids[position], code=error.code, reason=error.message)
+    for position, reason in (await embedding.embed_batches(batches, until)).items():
+        logger.error("batch failed", message_id=message_ids[position], code=reason.code, reason=reason.message)
         failed.append(message_ids[position])
     return partial_response(failed)

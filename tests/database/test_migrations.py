@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from edda.models import EmbeddingModel
 from edda.store.keys import KeyStore, create_key, create_tenant
-from edda.store.migrations import Migration, MigrationError, migrate, register_model, released_migrations
+from edda.store.migrations import LOCK, Migration, MigrationError, migrate, register_model, released_migrations
 from psycopg.conninfo import make_conninfo
 
 from tests.database.world import World, check
@@ -113,6 +113,23 @@ async def test_registering_a_model_twice_is_the_same_model(empty_database_url: s
     assert (await register_model(empty_database_url, "fake/hash", 128)).model_id != first.model_id
 
 
+async def test_a_model_that_somebody_else_is_registering_is_waited_for(empty_database_url: str) -> None:
+    await migrate(empty_database_url)
+    model = await register_model(empty_database_url, "fake/hash", 64)
+    index = f"embeddings_hnsw_{model.model_id}"
+    async with await psycopg.AsyncConnection.connect(empty_database_url) as other:
+        await other.execute(LOCK)
+        await other.execute(f"DROP INDEX {index}".encode())
+        await other.execute(
+            f"CREATE INDEX {index} ON embeddings USING hnsw ((vector::halfvec(64)) halfvec_cosine_ops)".encode()
+        )
+        registering = asyncio.create_task(register_model(empty_database_url, "fake/hash", 64))
+        while not query(empty_database_url, "SELECT FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        await other.commit()
+    assert await registering == model
+
+
 async def test_a_model_with_more_dimensions_than_an_index_takes_is_refused(empty_database_url: str) -> None:
     await migrate(empty_database_url)
     with pytest.raises(psycopg.errors.CheckViolation):
@@ -137,7 +154,7 @@ def ordinary_owner_url(cluster: Cluster) -> Iterator[str]:
 async def test_everything_works_for_an_owner_who_is_no_superuser(
     cluster: Cluster, template: EmbeddingModel, ordinary_owner_url: str
 ) -> None:
-    """Forced row-level security applies to this owner: keys, foreign keys and cascades must not depend on bypassing it."""
+    """Forced row-level security applies to this owner: keys, foreign keys and cascades must not need to bypass it."""
     await migrate(ordinary_owner_url)
     model = await register_model(ordinary_owner_url, "fake/hash", 64)
     name = psycopg.conninfo.conninfo_to_dict(ordinary_owner_url)["dbname"]

@@ -171,6 +171,16 @@ async def test_a_delete_that_a_newer_put_has_overtaken_does_nothing(world: World
     assert world.visible("a.txt") == ["new"]
 
 
+async def test_while_the_object_is_there_again_a_delete_takes_no_answer_away(world: World) -> None:
+    await world.bring_in("a.txt", "old")
+    delete, put = await world.delete("a.txt"), await world.put("a.txt", "new")
+    await world.notice(delete)
+    assert world.visible("a.txt") == ["old"]
+    await world.notice(put)
+    await world.embed()
+    assert world.visible("a.txt") == ["new"]
+
+
 async def test_a_put_between_looking_and_deleting_is_not_deleted(world: World) -> None:
     """The delete was found true; before it is written, the object is put again and that event is quicker."""
     await world.bring_in("a.txt", "old")

@@ -42,6 +42,11 @@ async def backend(database: Database) -> int:
     return int(row["pid"])
 
 
+async def write(database: Database) -> None:
+    async with database.transaction(None) as cursor:
+        await cursor.execute("DELETE FROM documents")
+
+
 def kill_backends(urls: DatabaseUrls) -> None:
     as_owner(
         urls,
@@ -60,10 +65,13 @@ async def test_a_connection_killed_between_invocations_is_replaced_without_a_sou
 
 
 async def test_a_connection_killed_inside_a_transaction_is_unavailable_once(world: World) -> None:
-    with pytest.raises(DatabaseUnavailable):
+    async def killed() -> None:
         async with world.database.transaction(world.tenant_id) as cursor:
             kill_backends(world.urls)
             await cursor.execute("SELECT 1")
+
+    with pytest.raises(DatabaseUnavailable):
+        await killed()
     assert await backend(world.database)
 
 
@@ -165,13 +173,11 @@ async def test_a_writer_that_became_a_reader_is_left_for_the_new_writer(database
     database = connect(database_urls.app)
     first = await backend(database)
     with pytest.raises(DatabaseUnavailable):
-        async with database.transaction(None) as cursor:
-            await cursor.execute("DELETE FROM documents")
+        await write(database)
     with psycopg.connect(database_urls.owner, autocommit=True, options="-c default_transaction_read_only=off") as owner:
         owner.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = off".encode())
     assert await backend(database) != first
-    async with database.transaction(None) as cursor:
-        await cursor.execute("DELETE FROM documents")
+    await write(database)
     await database.aclose()
 
 
@@ -219,11 +225,14 @@ async def test_the_way_to_the_database_is_asked_for_at_every_connect(world: Worl
 
 async def test_an_error_of_ours_rolls_the_transaction_back(world: World) -> None:
     await world.bring_in("a.txt", "one")
-    with pytest.raises(ZeroDivisionError):
+
+    async def broken() -> None:
         async with world.database.transaction(world.tenant_id) as cursor:
-            await cursor.execute("DELETE FROM documents WHERE false")
             await cursor.execute("UPDATE documents SET name = 'changed'")
             raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await broken()
     assert world.rows("SELECT name FROM documents") == [("a.txt",)]
 
 

@@ -9,7 +9,7 @@ from edda.messages import EmbedBatch, IngestVersion
 from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore
 from edda.store.sweep import SweepStore
-from edda.sweeping import Sweep
+from edda.sweeping import AttemptsExhausted, Sweep
 
 from tests.database.world import World, connect
 
@@ -120,16 +120,16 @@ async def test_giving_up_on_a_new_version_leaves_the_old_one_visible(world: Worl
     assert world.visible("a.txt") == ["old"]
 
 
-async def test_nobody_gives_up_on_a_version_that_is_being_parsed(world: World) -> None:
+async def test_nobody_gives_up_on_a_version_that_somebody_has_taken_since(world: World) -> None:
     record = await world.put("a.txt", "one")
 
-    async def sweep_meanwhile() -> None:
-        world.rows("UPDATE document_versions SET attempt = 5")
-        assert await world.run_sweep() == {}
+    async def give_up_meanwhile() -> None:
+        ((version_id,),) = world.rows("SELECT version_id FROM document_versions")
+        assert await world.sweep.store.give_up(world.tenant_id, version_id, AttemptsExhausted()) is False
 
-    world.parser.meanwhile = sweep_meanwhile
+    world.parser.meanwhile = give_up_meanwhile
     await world.notice(record)
-    assert world.statuses("a.txt") == ["parsing"]  # the lease was taken over, as far as it can see
+    assert world.statuses("a.txt") == ["embedding"]
 
 
 async def test_batches_that_were_never_sent_are_sent_once(world: World) -> None:

@@ -55,7 +55,9 @@ class LineParser:
             raise self.error
         if self.hangs:
             await asyncio.Event().wait()
-        text, chunks, start = path.read_text(), [], 0
+        text = path.read_text()  # noqa: ASYNC240 - a few bytes
+        chunks: list[Chunk] = []
+        start = 0
         for line in text.splitlines(keepends=True):
             if words := line.strip():
                 end = start + len(words)

@@ -8,8 +8,6 @@ from edda.models import EmbeddingModel
 from edda.runtime import run
 
 from tests.conftest import TEMPLATE
-from tests.handlers.stage import Stage, build_stage
-from tests.postgres import Cluster, DatabaseUrls
 from tests.handlers.environment import (  # noqa: F401 - fixtures
     cold_start,
     lambda_database,
@@ -18,6 +16,8 @@ from tests.handlers.environment import (  # noqa: F401 - fixtures
     provider,
     surroundings,
 )
+from tests.handlers.stage import Stage, build_stage
+from tests.postgres import Cluster, DatabaseUrls
 
 _numbers = count(1)
 

@@ -8,16 +8,19 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from edda.documents import Description, Documents
 from edda.errors import DatabaseUnavailable
 from edda.runtime import run
 from edda.services import ApiServices
+from edda.store.documents import DocumentStore
 from edda.store.keys import create_key, revoke_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from functions.api import app as api_app
-from tests.handlers.stage import MAX_DOCUMENT_BYTES, Answer, Client, Stage, call, event, http_event
+from tests.database.world import connect
+from tests.handlers.stage import MAX_DOCUMENT_BYTES, Answer, Client, Context, Stage, call, event, http_event
 from tests.postgres import as_owner
 
 HOSTILE = "author' = 'alice' OR '1'='1' --"
@@ -316,6 +319,10 @@ def test_a_retry_after_a_delete_is_a_conflict(stage: Stage) -> None:
     document_id = stage.ready(idempotency_key="k1")
     stage.client.send("DELETE", f"/v1/documents/{document_id}")
     assert_problem(stage.client.upload(idempotency_key="k1"), 409, "conflict")
+    promise: dict[str, Any] = {"path": "/v1/uploads", "json": {"name": "a"}, "headers": {"idempotency-key": "k2"}}
+    document_id = stage.client.send("POST", **promise).json["document_id"]
+    stage.client.send("DELETE", f"/v1/documents/{document_id}")
+    assert_problem(stage.client.send("POST", **promise), 409, "conflict")
 
 
 @pytest.mark.parametrize("key", [" ", "k" * 256, "ü"])
@@ -327,12 +334,8 @@ def test_an_idempotency_key_is_a_short_word(stage: Stage, key: str) -> None:
 
 def test_of_concurrent_requests_with_one_key_one_makes_the_document(stage: Stage) -> None:
     """Each in an execution environment of its own: another connection."""
-    from tests.database.world import connect
 
     async def scenario() -> set[UUID]:
-        from edda.documents import Description, Documents
-        from edda.store.documents import DocumentStore
-
         databases = [connect(stage.world.urls.app) for _ in range(8)]
         verbs = [
             Documents(DocumentStore(database, stage.world.model.model_id), stage.world.objects, MAX_DOCUMENT_BYTES)
@@ -853,11 +856,23 @@ def test_an_answer_comes_before_lambda_is_killed(stage: Stage) -> None:
         await asyncio.sleep(60)
         raise AssertionError
 
-    from tests.handlers.stage import Context
-
     request = http_event("GET", "/v1/health")
     answer = call(api_app.build(provide), request, Context(seconds=3.1))
     assert_problem(answer, 503, "temporarily_unavailable")
+
+
+def test_a_connection_whose_query_was_cut_off_goes_on_working(stage: Stage) -> None:
+    database = stage.world.database
+
+    async def provide() -> ApiServices:
+        async with database.transaction(stage.world.tenant_id) as cursor:
+            await cursor.execute("SELECT pg_sleep(60)")
+        raise AssertionError
+
+    answer = call(api_app.build(provide), http_event("GET", "/v1/health"), Context(seconds=3.2))
+    assert_problem(answer, 503, "temporarily_unavailable")
+    for _ in range(3):
+        assert stage.client.send("GET", "/v1/documents").status == 200
 
 
 def test_health_needs_no_key(stage: Stage) -> None:

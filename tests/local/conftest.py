@@ -30,6 +30,9 @@ def running_stack() -> Iterator[stack.Stack]:
     settings = LocalSettings(
         state=ROOT / ".edda" / "tests", port=free_port(), database_port=free_port(), zipped_layers=False
     )
+    settings.state.mkdir(parents=True, exist_ok=True)
+    (settings.state / "deployed.json").unlink(missing_ok=True)
+    (settings.state / "api-key").unlink(missing_ok=True)
     emulator.forget(settings)
     shutil.rmtree(postgres.data_home(settings), ignore_errors=True)
     with stack.stack(settings) as running:

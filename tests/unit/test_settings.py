@@ -58,4 +58,4 @@ def test_what_is_wrong_is_told_without_the_values(wrong: dict[str, str]) -> None
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
-        Settings().uploads_bucket = "other"  # type: ignore[misc]
+        Settings().uploads_bucket = "other"

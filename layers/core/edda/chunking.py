@@ -21,9 +21,11 @@ from edda.segments import FORBIDDEN, SENTENCE, Segments, first_at_or_after, grap
 from edda.tokens import count_tokens
 
 # No half of a division is smaller than this share of the most that a chunk may hold, if that can be had.
-_SMALLEST_SHARE = 0.4
+_SMALLEST_SHARE = 0.3
 # An overlap of whole sentences must hold a phrase; below this many words it starts within a sentence.
 _PHRASE_WORDS = 6
+# ... and how much more than asked for may be repeated for a phrase of long words.
+_MOST_OVERLAP = 3
 _MAX_OVERLAP_CHARACTERS = 800
 # Words, and the single characters of scripts that put no spaces between words.
 _UNSPACED = (
@@ -57,6 +59,7 @@ def chunk(
         start, end = segments.start[first], segments.end[last - 1]
         if ordinal and overlap_tokens:
             room = max_tokens - count_tokens(document.text[start:end])
+            room = min(room, _MOST_OVERLAP * overlap_tokens)
             start = _overlap_start(segments, first, chunks[-1].char_start, overlap_tokens, room)
         block_index = segments.block[first]
         text = document.text[start:end]
@@ -138,13 +141,15 @@ def _last_words(text: str, earliest: int, boundary: int, tokens: int, room: int)
     """Starts of the last words before `boundary`, the last first: of `tokens` tokens together, or as many words as
     a phrase has in up to `room`."""
     starts: list[int] = []
-    used = 0
+    used = whole_words = 0
     for match in reversed(list(_WORD.finditer(text, earliest, boundary))):
         used += count_tokens(match[0])
-        cut_short = match.start() == earliest and earliest > 0 and not text[earliest - 1].isspace()
-        if cut_short or used > room or (used > tokens and len(starts) >= _PHRASE_WORDS):
+        after_space = match.start() == 0 or text[match.start() - 1].isspace()
+        cut_short = match.start() == earliest and not after_space
+        if cut_short or used > room or (used > tokens and whole_words >= _PHRASE_WORDS):
             break
         starts.append(match.start())
+        whole_words += after_space
     return starts
 
 

@@ -5,7 +5,6 @@ from importlib.resources import files
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
-from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 
 from edda.api_models import SearchBody
 from edda.gateway import responses
@@ -44,8 +43,11 @@ FILE_BODY: dict[str, Any] = {
 }
 
 
-def configure(resolver: APIGatewayHttpResolver) -> None:
-    """Title, version and security of the document."""
+def document(resolver: APIGatewayHttpResolver) -> str:
+    """The document as JSON."""
+    # Half a second of models, for a page that is rarely read.
+    from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
+
     resolver.configure_openapi(
         title="Edda",
         version=API_VERSION,
@@ -53,10 +55,6 @@ def configure(resolver: APIGatewayHttpResolver) -> None:
         security_schemes={"key": HTTPBearer(description="Authorization: Bearer <key>. x-api-key works as well.")},
         security=[{"key": []}],
     )
-
-
-def document(resolver: APIGatewayHttpResolver) -> str:
-    """The document as JSON."""
     schema = json.loads(resolver.get_openapi_json_schema())
     for definition in POWERTOOLS_ERRORS:
         schema["components"]["schemas"].pop(definition, None)

@@ -58,5 +58,5 @@ def object_changes(event: dict[str, Any]) -> Iterator[ObjectChange]:
                 sequencer=padded_sequencer(entry.get("sequencer") or ""),
                 removed=removed,
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"an S3 record lacks {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"an S3 record lacks or misshapes something: {error}") from error

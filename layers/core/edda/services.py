@@ -150,7 +150,9 @@ async def embedding() -> "Embedding":
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
-    return Embedding(store=EmbedStore(database, model.model_id), embedder=_opens(await build_embedder(settings, clients)))
+    return Embedding(
+        store=EmbedStore(database, model.model_id), embedder=_opens(await build_embedder(settings, clients))
+    )
 
 
 @once

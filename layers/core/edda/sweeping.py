@@ -55,9 +55,7 @@ class Sweep:
 
     async def _ring_for_versions(self, tenant: Tenant, done: Counter[str]) -> None:
         messages = []
-        for version_id, attempt in await self.store.stuck_versions(
-            tenant.tenant_id, self.grace_s, self.resend_s
-        ):
+        for version_id, attempt in await self.store.stuck_versions(tenant.tenant_id, self.grace_s, self.resend_s):
             if attempt < self.max_attempts:
                 messages.append(IngestVersion(tenant_id=tenant.tenant_id, version_id=version_id))
             else:

@@ -118,8 +118,9 @@ async def test_a_model_that_somebody_else_is_registering_is_waited_for(empty_dat
     model = await register_model(empty_database_url, "fake/hash", 64)
     index = f"embeddings_hnsw_{model.model_id}"
     async with await psycopg.AsyncConnection.connect(empty_database_url) as other:
-        await other.execute(LOCK)
         await other.execute(f"DROP INDEX {index}".encode())
+        await other.commit()
+        await other.execute(LOCK)
         await other.execute(
             f"CREATE INDEX {index} ON embeddings USING hnsw ((vector::halfvec(64)) halfvec_cosine_ops)".encode()
         )

@@ -271,7 +271,7 @@ def test_a_build_is_for_what_is_deployed_unless_said_otherwise(source: Template)
     assert f"PythonRuntime={runtime} Architecture={architecture}" in (ROOT / "samconfig.toml").read_text()
 
 
-@pytest.mark.parametrize("build", [".aws-sam/build", ".edda/build"])
+@pytest.mark.parametrize("build", [".aws-sam/build", ".edda/build", ".edda/tests/build"])
 @pytest.mark.parametrize("function", sorted(FUNCTIONS))
 def test_a_function_and_its_layers_fit_into_lambda(function: str, build: str, resources: Template) -> None:
     folder = ROOT / build

@@ -124,7 +124,9 @@ def _overlap_start(segments: Segments, first: int, earliest: int, tokens: int, r
     Long words may take more than `tokens`, up to `room`. Nothing before `earliest` is repeated.
     """
     text, boundary = segments.text, segments.start[first]
-    words = _last_words(text, max(earliest, boundary - _MAX_OVERLAP_CHARACTERS), boundary, tokens, room)
+    words: list[int] = []
+    for look_back in (8 * tokens, _MAX_OVERLAP_CHARACTERS):  # the second only for long words: it costs more
+        words = words or _last_words(text, max(earliest, boundary - look_back), boundary, tokens, room)
     if not words:
         return boundary
     for index in range(first_at_or_after(segments.start, words[-1]), first):
@@ -139,15 +141,16 @@ def _overlap_start(segments: Segments, first: int, earliest: int, tokens: int, r
 
 def _last_words(text: str, earliest: int, boundary: int, tokens: int, room: int) -> list[int]:
     """Starts of the last words before `boundary`, the last first: of `tokens` tokens together, or as many words as
-    a phrase has in up to `room`."""
+    a phrase has in up to `room`. None if there may be more before `earliest`."""
     starts: list[int] = []
     used = whole_words = 0
     for match in reversed(list(_WORD.finditer(text, earliest, boundary))):
         used += count_tokens(match[0])
         after_space = match.start() == 0 or text[match.start() - 1].isspace()
-        cut_short = match.start() == earliest and not after_space
-        if cut_short or used > room or (used > tokens and whole_words >= _PHRASE_WORDS):
-            break
+        if used > room or (used > tokens and whole_words >= _PHRASE_WORDS):
+            return starts
+        if match.start() == earliest and not after_space:
+            return starts if boundary - earliest >= _MAX_OVERLAP_CHARACTERS else []
         starts.append(match.start())
         whole_words += after_space
     return starts

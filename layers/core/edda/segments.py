@@ -22,7 +22,8 @@ HEADING = 12  # minus the heading's level: 11 for a chapter, 6 for the smallest
 
 # A grapheme cluster longer than this is an attack, not a character, and may be cut.
 MAX_GRAPHEME_CHARACTERS = 1_000
-_LOOK_AROUND = MAX_GRAPHEME_CHARACTERS
+# More characters than this for each token are never one sentence: they are not even counted in one go.
+_MOST_CHARACTERS_PER_TOKEN = 16
 
 # The end of a sentence: closing punctuation and white space before something that is not lower case, or the full
 # stops of scripts that write no spaces. Each alternative starts at a place that cannot be inside another match of
@@ -30,12 +31,16 @@ _LOOK_AROUND = MAX_GRAPHEME_CHARACTERS
 # abbreviations end no sentence.
 _SENTENCE_END = re.compile(
     r"(?<![.!?…])(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|No))(?<!\b(?:Mrs|Fig|e\.g|i\.e))[.!?…]++[\"'”’»)\]]*+\s++(?![a-zà-ÿα-ωа-я])"
-    r"|[。！？｡︒।॥።؟۔။៕་།]++[」』”’）】\"')\]]*+\s*+"
+    r"|[。！？｡︒।॥።؟۔។៕་།]++[」』”’）】\"')\]]*+\s*+"
 )
 _LINE_END = re.compile(r"\n\s*+")
 _WORD = re.compile(r"\S++\s*+")
-_Division = tuple[int, re.Pattern[str]]  # the rank of what such a separator divides, and the separator
+# A few words up to one that starts with a common letter: places that are found again wherever one starts to look.
+_WORDS = re.compile(r"(?:\S++\s*+){3,11}?(?=[aehinorstаеинострلان])|(?:\S++\s*+){1,11}")
 _GRAPHEME = regex.compile(r"\X")
+
+Span = tuple[int, int]
+_Division = tuple[int, re.Pattern[str]]  # the rank of what such a separator divides, and the separator
 
 
 class Segments:
@@ -76,14 +81,14 @@ class Segments:
 
     def _append(self, rank: int, start: int, end: int, block: int) -> None:
         """One segment, in pieces if it is larger than a chunk may be."""
-        text = self.text[start:end]
-        tokens = count_tokens(text)
-        if tokens <= self._target_tokens and end - start <= 16 * self._target_tokens:
-            self._append_one(rank, start, end, tokens, block)
-            return
+        if end - start <= _MOST_CHARACTERS_PER_TOKEN * self._target_tokens:
+            tokens = count_tokens(self.text[start:end])
+            if tokens <= self._target_tokens:
+                self._append_one(rank, start, end, tokens, block)
+                return
         for piece_start, piece_end in self._oversize(start, end):
-            pieces = count_tokens(self.text[piece_start:piece_end])
-            self._append_one(rank, piece_start, piece_end, pieces, block)
+            tokens = count_tokens(self.text[piece_start:piece_end])
+            self._append_one(rank, piece_start, piece_end, tokens, block)
             rank = WORD
 
     def _append_one(self, rank: int, start: int, end: int, tokens: int, block: int) -> None:
@@ -97,96 +102,87 @@ class Segments:
         """(rank, start, end) of each line of code, table or list, and of each sentence of prose. No blank ones."""
         text, start, end = self.text, block.start, block.end
         if block.kind is BlockKind.HEADING:
-            yield from _trimmed(text, BLOCK, start, end)
+            for piece in _parts(text, start, end, None):
+                yield BLOCK, *piece
         elif block.kind is BlockKind.PARAGRAPH:
             yield from self._divided(start, end, (SENTENCE, _SENTENCE_END), (WRAP, _LINE_END))
         elif block.kind is BlockKind.LIST:
             yield from self._divided(start, end, (LINE, _LINE_END), (SENTENCE, _SENTENCE_END))
         else:
-            for line_start, line_end in _split(text, start, end, _LINE_END):
-                yield from _trimmed(text, LINE, line_start, line_end)
+            for piece_start, piece_end in _parts(text, start, end, _LINE_END):
+                yield LINE, piece_start, piece_end
 
     def _divided(self, start: int, end: int, outer: _Division, inner: _Division) -> Iterator[tuple[int, int, int]]:
         """Divided by `outer`, and each part by `inner`. The first piece of a part has the rank of the outer one."""
-        for part_start, part_end in _split(self.text, start, end, outer[1]):
+        for part_start, part_end in _parts(self.text, start, end, outer[1]):
             rank = outer[0]
-            for piece_start, piece_end in _split(self.text, part_start, part_end, inner[1]):
-                yield from _trimmed(self.text, rank, piece_start, piece_end)
+            for piece_start, piece_end in _parts(self.text, part_start, part_end, inner[1]):
+                yield rank, piece_start, piece_end
                 rank = inner[0]
 
-    def _oversize(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """Pieces of a sentence or line that is too long: groups of words, divided where a word's hash says so."""
-        most = max(1, self._target_tokens // 6)
-        piece_start, piece_end, tokens = start, start, 0
-        for match in _WORD.finditer(self.text, start, end):
-            word = match[0]
-            size = count_tokens(word) if len(word) < 16 * self._target_tokens else self._target_tokens + 1
-            if tokens and (tokens + size > most or (tokens * 3 > most and crc32(word.encode()) % 4 == 0)):
-                yield from _stripped(self.text, piece_start, piece_end)
-                piece_start, tokens = match.start(), 0
-            if size > self._target_tokens:
-                yield from self._unspaced(match.start(), min(match.end(), end))
-                piece_start = match.end()
-            else:
-                tokens += size
-            piece_end = match.end()
-        yield from _stripped(self.text, piece_start, min(piece_end, end))
+    def _oversize(self, start: int, end: int) -> Iterator[Span]:
+        """Pieces of a sentence or line that is too long: a few words each, single words, or parts of a word."""
+        most = max(1, self._target_tokens // 2)
+        for words in _WORDS.finditer(self.text, start, end):
+            if self._is_small(words.start(), words.end(), most):
+                yield from _parts(self.text, words.start(), words.end(), None)
+                continue
+            for word in _WORD.finditer(self.text, words.start(), words.end()):
+                if self._is_small(word.start(), word.end(), most):
+                    yield from _parts(self.text, word.start(), word.end(), None)
+                else:
+                    yield from self._unspaced(word.start(), word.end())
 
-    def _unspaced(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+    def _is_small(self, start: int, end: int, tokens: int) -> bool:
+        return end - start <= _MOST_CHARACTERS_PER_TOKEN * tokens and count_tokens(self.text[start:end]) <= tokens
+
+    def _unspaced(self, start: int, end: int) -> Iterator[Span]:
         """Pieces of text without spaces, none of which divides a grapheme cluster."""
-        step = self._target_tokens // 6 or 1
+        step = max(1, self._target_tokens // 6)
         while start < end:
-            cut = min(start + step, end) if end - start > step else end
-            cut = grapheme_boundary(self.text, cut) if cut < end else end
-            yield from _stripped(self.text, start, cut)
+            cut = start + step
+            cut = end if cut >= end else start + _boundary(self.text[start : cut + MAX_GRAPHEME_CHARACTERS], step)
+            yield from _parts(self.text, start, cut, None)
             start = cut
 
 
 def grapheme_boundary(text: str, position: int) -> int:
-    """The first place at or after `position` that is between two grapheme clusters (or a cluster of unreasonable
-    length). Looks at the neighbourhood only."""
+    """The first place at or after `position` between two grapheme clusters, seen from a few characters before it."""
     if position >= len(text) or (text[position].isascii() and text[position - 1].isascii()):
         return position  # cleaned text has no \r\n
-    window_start = _safe_start(text, position)
-    for match in _GRAPHEME.finditer(text, window_start, min(len(text), position + _LOOK_AROUND)):
+    start = max(0, position - 32)
+    return start + _boundary(text[start : position + MAX_GRAPHEME_CHARACTERS], position - start)
+
+
+def _boundary(text: str, position: int) -> int:
+    """The first boundary of a grapheme cluster at or after `position`; one is at the start of `text`."""
+    if text[:position].isascii() and text[position : position + 1].isascii():
+        return position
+    for match in _GRAPHEME.finditer(text):
         if match.end() >= position:
-            return position if match.start() >= position else match.end()
-    return position
-
-
-def _safe_start(text: str, position: int) -> int:
-    """A place before `position` where a cluster certainly starts: after ASCII, or else some way back."""
-    earliest = max(0, position - _LOOK_AROUND)
-    for start in range(position - 1, earliest, -1):
-        if text[start].isascii() and text[start] != "\r":
-            return start
-    return earliest
+            return match.end()
+    return len(text)
 
 
 def _rank_of(block: Block) -> int:
     return HEADING - block.level if block.kind is BlockKind.HEADING else BLOCK
 
 
-def _split(text: str, start: int, end: int, separator: re.Pattern[str]) -> Iterator[tuple[int, int]]:
-    for match in separator.finditer(text, start, end):
-        yield start, match.end()
-        start = match.end()
-    if start < end:
-        yield start, end
+def _parts(text: str, start: int, end: int, separator: re.Pattern[str] | None) -> Iterator[Span]:
+    """The parts of a span that a separator divides, without white space around them; no blank ones.
 
-
-def _trimmed(text: str, rank: int, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    for trimmed_start, trimmed_end in _stripped(text, start, end):
-        yield rank, trimmed_start, trimmed_end
-
-
-def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The span without white space around it, unless nothing is left."""
-    span = text[start:end]
-    left = len(span) - len(span.lstrip())
-    size = len(span.strip())
-    if size:
-        yield start + left, start + left + size
+    A separator belongs to the part before it, so its punctuation does too.
+    """
+    ends = [match.end() for match in separator.finditer(text, start, end)] if separator else []
+    for part_end in (*ends, end):
+        left, right = start, part_end
+        while right > left and text[right - 1].isspace():
+            right -= 1
+        while left < right and text[left].isspace():
+            left += 1
+        if left < right:
+            yield left, right
+        start = part_end
 
 
 def first_at_or_after(column: "array[int]", position: int) -> int:

@@ -1,6 +1,7 @@
 """HTML to plain text with its structure: a stream of tags, no tree, so that no depth of nesting can hurt."""
 
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 
 from edda.formats.draft import Draft
@@ -21,14 +22,36 @@ _CELLS = frozenset(("td", "th"))
 # Cells larger than this are the columns of a page's layout, not of a table.
 _LAYOUT_CELL_CHARACTERS = 1_500
 _SPACES = re.compile(r"[ \t\n\r\f]+")
+_UNREAD_MARKUP = re.compile(r"<!--|<(script|style)\b(?=[^<>]{0,10000}>)(?![^<>]{0,10000}/>)", re.IGNORECASE)
+_UNREAD_ENDS = {
+    "": re.compile(r"--!?>"),
+    "script": re.compile(r"</script\b[^>]{0,1000}>", re.IGNORECASE),
+    "style": re.compile(r"</style\b[^>]{0,1000}>", re.IGNORECASE),
+}
 
 
 def read_html(markup: str, draft: Draft) -> None:
     """Add the document's headings, paragraphs, lists, tables and preformatted text to the draft, and its title."""
     reader = _Reader(draft)
-    reader.feed(markup)
+    for piece in _without_comments_and_scripts(markup):
+        reader.feed(piece)
     reader.close()
     reader.finish()
+
+
+def _without_comments_and_scripts(markup: str) -> Iterator[str]:
+    """The markup between comments, scripts and styles. One that is not closed reaches to the end, as in browsers.
+
+    html.parser looks for the end of an unclosed comment again at every one that follows, which takes quadratic time.
+    """
+    start = 0
+    while opening := _UNREAD_MARKUP.search(markup, start):
+        yield markup[start : opening.start()]
+        closing = _UNREAD_ENDS[(opening[1] or "").lower()].search(markup, opening.start() + (0 if opening[1] else 2))
+        if closing is None:
+            return
+        start = closing.end()
+    yield markup[start:]
 
 
 class _Table:
@@ -162,7 +185,7 @@ class _Reader(HTMLParser):
             if self._inline and self._inline[-1] != "\n":
                 self._inline.append("\n")
             return
-        text = self._take()
+        text = self._take() if self._inline else ""
         if not text.strip():
             return
         if self._heading:

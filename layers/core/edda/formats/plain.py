@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 
 from edda.models import Block, BlockKind
 
-_BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
+_BLANK_LINES = re.compile(r"\n[ \t]*+\n\s*+")
 _LINE = re.compile(r"[^\n]*\n?")
+_CLOSING = (")", "]", "}", "")
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+|$)")
@@ -39,9 +40,11 @@ def table_blocks(text: str) -> Iterator[Block]:
 def code_blocks(text: str) -> Iterator[Block]:
     """Code divided at blank lines before an unindented line, where functions and classes begin."""
     start = 0
-    for gap in re.finditer(r"\n[ \t]*\n+(?=[^\s})\]])", text):
-        yield from _block(text, BlockKind.CODE, start, gap.start())
-        start = gap.end()
+    for gap in _BLANK_LINES.finditer(text):
+        unindented = gap[0].endswith("\n") and text[gap.end() : gap.end() + 1] not in _CLOSING
+        if unindented:
+            yield from _block(text, BlockKind.CODE, start, gap.start())
+            start = gap.end()
     yield from _block(text, BlockKind.CODE, start, len(text))
 
 

@@ -10,7 +10,7 @@ from edda.messages import IngestVersion
 from edda.observability import function_logger
 from edda.runtime import LambdaContext, deadline, run
 from edda.s3_events import object_changes
-from edda.sqs_events import PartialBatchResponse, is_sqs_event, partial_response
+from edda.sqs_events import PartialBatchResponse, back_off, is_sqs_event, partial_response
 
 logger = function_logger()
 
@@ -32,6 +32,8 @@ async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> Par
         except Exception:
             logger.exception("message failed", message_id=record["messageId"])
             failed.append(record["messageId"])
+    if failed:
+        await (await services.ingest_queue()).delay(back_off(records, failed))
     return partial_response(failed)
 
 

@@ -8,7 +8,7 @@ from edda.errors import EddaError
 from edda.messages import EmbedBatch
 from edda.observability import function_logger
 from edda.runtime import LambdaContext, deadline, run
-from edda.sqs_events import PartialBatchResponse, partial_response
+from edda.sqs_events import PartialBatchResponse, back_off, partial_response
 from pydantic import ValidationError
 
 logger = function_logger()
@@ -21,6 +21,14 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialBatc
 
 async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> PartialBatchResponse:
     """A message that fails goes back to its queue, alone; those that succeeded are deleted."""
+    failed = await embed(records, until)
+    if failed:
+        await (await services.embed_queue()).delay(back_off(records, failed))
+    return partial_response(failed)
+
+
+async def embed(records: list[dict[str, Any]], until: Deadline) -> list[str]:
+    """The ids of the messages that failed."""
     failed: list[str] = []
     batches: list[EmbedBatch] = []
     message_ids: list[str] = []
@@ -32,13 +40,13 @@ async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> Par
             logger.exception("message is not an embed batch", message_id=record["messageId"])
             failed.append(record["messageId"])
     if not batches:
-        return partial_response(failed)
+        return failed
     try:
         embedding = await services.embedding()
     except EddaError as error:
         logger.exception("nothing can be embedded now", code=error.code)
-        return partial_response([*failed, *message_ids])
+        return [*failed, *message_ids]
     for position, reason in (await embedding.embed_batches(batches, until)).items():
         logger.error("batch failed", message_id=message_ids[position], code=reason.code, reason=reason.message)
         failed.append(message_ids[position])
-    return partial_response(failed)
+    return failed

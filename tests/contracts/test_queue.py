@@ -46,6 +46,11 @@ async def test_equal_messages_all_arrive(queue: tuple[Queue, Received]) -> None:
     assert received() == ["same"] * 12
 
 
+async def test_a_delay_that_cannot_be_set_is_no_error(queue: tuple[Queue, Received]) -> None:
+    sender, _ = queue
+    await sender.delay({"no-such-receipt-handle": 5})
+
+
 # SQS alone --------------------------------------------------------------------------------------------------------
 
 
@@ -137,3 +142,19 @@ async def test_a_queue_that_does_not_exist_has_taken_nothing(aws: str) -> None:
     client("sqs").delete_queue(QueueUrl=url)
     async with AwsClients(QUICK) as clients:
         assert await SqsQueue(clients, url).send(["a"]) == [0]
+
+
+async def test_a_delayed_message_comes_again_when_the_delay_is_over_and_not_when_its_visibility_timeout_is(
+    aws: str,
+) -> None:
+    url = make_queue()
+    sqs = client("sqs")
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "3600"})
+    async with AwsClients() as clients:
+        sender = SqsQueue(clients, url)
+        assert await sender.send([str(number) for number in range(12)]) == []
+        handles = [m["ReceiptHandle"] for _ in range(2)
+                   for m in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])]  # fmt: skip
+        assert take(url) == []
+        await sender.delay(dict.fromkeys(handles, 0))
+    assert len(take(url)) == len(handles) == 12

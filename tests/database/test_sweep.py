@@ -8,7 +8,7 @@ from edda.errors import QueueUnavailable, RetryableError
 from edda.messages import EmbedBatch, IngestVersion
 from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore
-from edda.store.sweep import SweepStore
+from edda.store.sweep import Patience, SweepStore
 from edda.sweeping import AttemptsExhausted, Sweep
 
 from tests.database.world import World, connect
@@ -100,22 +100,33 @@ async def test_a_version_somebody_is_parsing_is_left_alone(world: World) -> None
     assert world.statuses("a.txt") == ["embedding"]
 
 
-async def test_a_version_tried_too_often_fails_with_its_reason(world: World) -> None:
+async def test_a_version_whose_workers_died_too_often_fails_with_its_reason(world: World) -> None:
     await leave_unparsed(world)
-    for _ in range(4):
+    for _ in range(5):
         await world.run_sweep()
-        world.parser.error = RetryableError()
-        with pytest.raises(RetryableError):
-            await world.answer_ingest_queue()
+        message = IngestVersion.model_validate_json(world.ingest_queue.take()[0])
+        assert await world.ingestion.store.claim_version(world.tenant_id, message.version_id, 60) is not None
+        age(world, 61)
     assert await world.run_sweep() == {"given_up": 1}
     assert (world.statuses("a.txt"), world.error_codes("a.txt")) == (["failed"], ["attempts_exhausted"])
     assert await world.run_sweep() == {}
 
 
+async def test_an_outage_uses_up_no_attempts_until_it_has_lasted_for_a_day(world: World) -> None:
+    await leave_unparsed(world)
+    world.parser.error = RetryableError()
+    for _ in range(10):
+        assert await world.run_sweep() == {"versions_rung": 1}
+        with pytest.raises(RetryableError):
+            await world.answer_ingest_queue()
+    age(world, 86_401)
+    assert await world.run_sweep() == {"given_up": 1}
+
+
 async def test_giving_up_on_a_new_version_leaves_the_old_one_visible(world: World) -> None:
     await world.bring_in("a.txt", "old")
     await leave_unparsed(world, "a.txt", "new")
-    world.rows("UPDATE document_versions SET attempt = 5 WHERE finished_at IS NULL")
+    world.rows("UPDATE document_versions SET attempt = 9 WHERE finished_at IS NULL")
     assert await world.run_sweep() == {"given_up": 1}
     assert world.visible("a.txt") == ["old"]
 
@@ -278,7 +289,7 @@ async def test_two_sweeps_at_once_do_everything_and_harm_nothing(world: World) -
         KeyStore(database),
         world.ingest_queue,
         world.embed_queue,
-        grace_s=0,
+        patience=Patience(grace_s=0),
     )
     await asyncio.gather(world.run_sweep(), second.sweep(Deadline.after(30)))
     await database.aclose()

@@ -25,7 +25,7 @@ from edda.store.database import Database
 from edda.store.embed import EmbedStore
 from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore, create_tenant
-from edda.store.sweep import SweepStore
+from edda.store.sweep import Patience, SweepStore
 from edda.sweeping import Sweep
 
 from tests.fakes.embedder import FakeEmbedder
@@ -125,7 +125,9 @@ class World:
             embed_queue=embed_queue,
             ingestion=Ingestion(ingest_store, keys, objects, parser, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS),
             embedding=Embedding(EmbedStore(database, model.model_id), embedder, RetryPolicy(attempts=1)),
-            sweep=Sweep(SweepStore(database, model.model_id), ingest_store, keys, ingest_queue, embed_queue, grace_s=0),
+            sweep=Sweep(
+                SweepStore(database, model.model_id), ingest_store, keys, ingest_queue, embed_queue, Patience(grace_s=0)
+            ),
         )
 
     @property

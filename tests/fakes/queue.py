@@ -1,6 +1,6 @@
 """A queue in a list."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -10,10 +10,14 @@ class FakeQueue:
 
     messages: list[str] = field(default_factory=list)
     refuses: Callable[[str], bool] = lambda body: False
+    delays_s: dict[str, int] = field(default_factory=dict)
 
     async def send(self, bodies: Sequence[str]) -> list[int]:
         self.messages += [body for body in bodies if not self.refuses(body)]
         return [index for index, body in enumerate(bodies) if self.refuses(body)]
+
+    async def delay(self, delays_s: Mapping[str, int]) -> None:
+        self.delays_s |= delays_s
 
     def take(self) -> list[str]:
         """Receive and delete everything."""

@@ -37,6 +37,10 @@ class Queue(Protocol):
     async def send(self, bodies: Sequence[str]) -> list[int]:
         """Send every message. The indices of those that are not known to be sent, after retries."""
 
+    async def delay(self, delays_s: Mapping[str, int]) -> None:
+        """Let messages being handled (by receipt handle) come again so soon, and not only when their visibility
+        timeout ends. Best effort: where it fails, that timeout stands."""
+
 
 class Parser(Protocol):
     """Turns a file into chunks, under limits of time and memory."""

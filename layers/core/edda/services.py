@@ -156,6 +156,18 @@ async def embedding() -> "Embedding":
 
 
 @once
+async def ingest_queue() -> Queue:
+    """Where the chunk function's messages come from."""
+    return _queue(_opens(AwsClients()), Settings.from_environment().ingest_queue_url)
+
+
+@once
+async def embed_queue() -> Queue:
+    """Where the embed function's messages come from."""
+    return _queue(_opens(AwsClients()), Settings.from_environment().embed_queue_url)
+
+
+@once
 async def sweeping() -> "Sweep":
     """For functions/sweep."""
     from edda.store.ingest import IngestStore

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edda.concurrency import Deadline
 from edda.errors import EddaError
@@ -11,7 +11,7 @@ from edda.models import Tenant
 from edda.ports import Queue
 from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore
-from edda.store.sweep import SweepStore
+from edda.store.sweep import Patience, SweepStore
 
 
 class AttemptsExhausted(EddaError):
@@ -23,20 +23,14 @@ class AttemptsExhausted(EddaError):
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """The verb of the sweep function.
-
-    `grace_s`: work without a lease is left alone for that long after it was written.
-    `resend_s`: a message not acted upon for that long after it was sent is sent again.
-    """
+    """The verb of the sweep function."""
 
     store: SweepStore
     ingest_store: IngestStore
     keys: KeyStore
     ingest_queue: Queue
     embed_queue: Queue
-    grace_s: float = 120
-    resend_s: float = 1800
-    max_attempts: int = 5
+    patience: Patience = field(default_factory=Patience)
 
     async def sweep(self, deadline: Deadline) -> dict[str, int]:
         """One round over all tenants. What was done, by kind. Running twice at once does no harm."""
@@ -48,15 +42,15 @@ class Sweep:
         return dict(done)
 
     async def _sweep_tenant(self, tenant: Tenant, done: Counter[str]) -> None:
-        done["versions_finished"] += await self.store.finish_versions(tenant.tenant_id, self.grace_s)
+        done["versions_finished"] += await self.store.finish_versions(tenant.tenant_id, self.patience.grace_s)
         await self._ring_for_versions(tenant, done)
         await self._ring_for_batches(tenant, done)
         done["versions_dropped"] += await self.store.drop_superseded(tenant.tenant_id)
 
     async def _ring_for_versions(self, tenant: Tenant, done: Counter[str]) -> None:
         messages = []
-        for version_id, attempt in await self.store.stuck_versions(tenant.tenant_id, self.grace_s, self.resend_s):
-            if attempt < self.max_attempts:
+        for version_id, exhausted in await self.store.stuck_versions(tenant.tenant_id, self.patience):
+            if not exhausted:
                 messages.append(IngestVersion(tenant_id=tenant.tenant_id, version_id=version_id))
             else:
                 done["given_up"] += await self.store.give_up(tenant.tenant_id, version_id, AttemptsExhausted())
@@ -68,8 +62,8 @@ class Sweep:
 
     async def _ring_for_batches(self, tenant: Tenant, done: Counter[str]) -> None:
         batches = []
-        for batch, attempt in await self.store.stuck_batches(tenant.tenant_id, self.grace_s, self.resend_s):
-            if attempt < self.max_attempts:
+        for batch, exhausted in await self.store.stuck_batches(tenant.tenant_id, self.patience):
+            if not exhausted:
                 batches.append(batch)
             else:
                 done["given_up"] += await self.store.give_up(tenant.tenant_id, batch.version_id, AttemptsExhausted())

@@ -1,7 +1,8 @@
 """SQS over aioboto3."""
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
@@ -9,7 +10,9 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from edda.adapters.aws import AwsClients
 from edda.concurrency import Deadline, bounded
 
-MAX_ENTRIES = 10  # SQS: messages in one SendMessageBatch
+logger = logging.getLogger(__name__)
+
+MAX_ENTRIES = 10  # SQS: messages in one batch request
 CONCURRENT_REQUESTS = 8
 ATTEMPTS = 3
 WAIT_S = 0.2
@@ -43,6 +46,19 @@ class SqsQueue:
             if not unsent:
                 break
         return unsent
+
+    async def delay(self, delays_s: Mapping[str, int]) -> None:
+        handles = list(delays_s)
+        try:
+            client = await self._clients.get("sqs")
+            for start in range(0, len(handles), MAX_ENTRIES):
+                entries = [
+                    {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": delays_s[handle]}
+                    for index, handle in enumerate(handles[start : start + MAX_ENTRIES])
+                ]
+                await client.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        except (BotoCoreError, ClientError, HTTPClientError) as error:
+            logger.warning("messages keep their visibility timeout", extra={"error": type(error).__name__})
 
     async def _send_group(self, group: Sequence[int], bodies: Sequence[str]) -> set[int]:
         """The indices that SQS says it has taken."""

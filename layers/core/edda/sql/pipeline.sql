@@ -111,7 +111,7 @@ RETURNING version_id;
 
 -- name: release_version
 -- The work could not be done now; the next delivery need not wait for the lease.
-UPDATE document_versions SET lease_until = NULL
+UPDATE document_versions SET lease_until = NULL, releases = releases + 1
 WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND finished_at IS NULL;
 
 -- name: claim_batch
@@ -156,7 +156,7 @@ WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND atte
 RETURNING first_ordinal;
 
 -- name: release_batch
-UPDATE embed_batches SET lease_until = NULL
+UPDATE embed_batches SET lease_until = NULL, releases = releases + 1
 WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND attempt = %(attempt)s AND done_at IS NULL;
 
 -- name: document_of_version

@@ -1,6 +1,10 @@
 -- name: stuck_versions
 -- Not parsed, nobody is at it, and nobody has been rung for lately: lost doorbells and dead workers.
-SELECT version_id, attempt FROM document_versions
+-- Failures are workers that died. A lease given back in good order (an outage, no time left) counts only when it has
+-- gone on for too long.
+SELECT version_id,
+       attempt - releases >= %(max_failures)s OR created_at + make_interval(secs => %(give_up_s)s) < now() AS exhausted
+FROM document_versions
 WHERE status IN ('queued', 'parsing')
   AND COALESCE(lease_until, created_at + make_interval(secs => %(grace_s)s)) < now()
   AND (rung_at IS NULL OR rung_at + make_interval(secs => %(resend_s)s) < now())
@@ -12,7 +16,9 @@ WHERE version_id = ANY (%(version_ids)s) AND (lease_until IS NULL OR lease_until
 
 -- name: stuck_batches
 -- Never sent, or sent long ago and not done.
-SELECT b.version_id, b.first_ordinal, b.last_ordinal, b.attempt
+SELECT b.version_id, b.first_ordinal, b.last_ordinal,
+       b.attempt - b.releases >= %(max_failures)s
+           OR v.chunked_at + make_interval(secs => %(give_up_s)s) < now() AS exhausted
 FROM embed_batches b JOIN document_versions v USING (version_id)
 WHERE b.done_at IS NULL AND v.status = 'embedding'
   AND COALESCE(b.lease_until, b.sent_at + make_interval(secs => %(resend_s)s),

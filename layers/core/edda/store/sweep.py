@@ -1,6 +1,7 @@
 """What the sweep finds and ends. Everything here may run twice at once."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,20 @@ PIPELINE = queries("pipeline")
 SQL = queries("sweep")
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the sweep leaves things alone, and when it gives them up.
+
+    `grace_s`: work without a lease, after it was written. `resend_s`: a message that was sent. `max_failures`: workers
+    that died over the same work. `give_up_s`: work that was given back again and again, for want of a service or time.
+    """
+
+    grace_s: float = 120
+    resend_s: float = 1800
+    max_failures: int = 5
+    give_up_s: float = 86_400
+
+
 class SweepStore:
     """Looks at one tenant at a time, at most `limit` rows of a kind."""
 
@@ -23,24 +38,24 @@ class SweepStore:
         self._model_id = model_id
         self._limit = limit
 
-    async def stuck_versions(self, tenant_id: UUID, grace_s: float, resend_s: float) -> list[tuple[UUID, int]]:
-        """Versions nobody is parsing, and how often that was tried."""
-        values = {"grace_s": grace_s, "resend_s": resend_s, "limit": self._limit}
+    async def stuck_versions(self, tenant_id: UUID, patience: Patience) -> list[tuple[UUID, bool]]:
+        """Versions nobody is parsing, and whether they were tried often or long enough."""
+        values = asdict(patience) | {"limit": self._limit}
         async with self._database.transaction(tenant_id) as cursor:
             rows = await fetch_all(cursor, SQL["stuck_versions"], values)
-        return [(row["version_id"], row["attempt"]) for row in rows]
+        return [(row["version_id"], row["exhausted"]) for row in rows]
 
     async def mark_rung(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> None:
         """A message was sent for each of these versions."""
         async with self._database.transaction(tenant_id) as cursor:
             await cursor.execute(SQL["versions_are_rung"], {"version_ids": list(version_ids)})
 
-    async def stuck_batches(self, tenant_id: UUID, grace_s: float, resend_s: float) -> list[tuple[EmbedBatch, int]]:
-        """Batches nobody is embedding, and how often that was tried."""
-        values = {"grace_s": grace_s, "resend_s": resend_s, "limit": self._limit}
+    async def stuck_batches(self, tenant_id: UUID, patience: Patience) -> list[tuple[EmbedBatch, bool]]:
+        """Batches nobody is embedding, and whether they were tried often or long enough."""
+        values = asdict(patience) | {"limit": self._limit}
         async with self._database.transaction(tenant_id) as cursor:
             rows = await fetch_all(cursor, SQL["stuck_batches"], values)
-        return [(EmbedBatch(tenant_id=tenant_id, **row), row["attempt"]) for row in rows]
+        return [(EmbedBatch(tenant_id=tenant_id, **row), row["exhausted"]) for row in rows]
 
     async def finish_versions(self, tenant_id: UUID, grace_s: float) -> int:
         """End versions whose batches are all done; plan again what turns out to lack a vector. How many."""

@@ -62,6 +62,7 @@ CREATE TABLE document_versions (
     characters     bigint,
     planned_chunks integer,
     attempt        integer NOT NULL DEFAULT 0,         -- fences the writes of a worker whose lease was taken over
+    releases       integer NOT NULL DEFAULT 0,         -- attempts that ended by giving the lease back in good order
     lease_until    timestamptz,
     rung_at        timestamptz,                        -- the sweep has sent a message; a worker that takes it clears this
     created_at     timestamptz NOT NULL DEFAULT now(),
@@ -125,6 +126,7 @@ CREATE TABLE embed_batches (
     sent_at       timestamptz,
     done_at       timestamptz,
     attempt       integer NOT NULL DEFAULT 0,
+    releases      integer NOT NULL DEFAULT 0,
     lease_until   timestamptz,
     PRIMARY KEY (version_id, first_ordinal)
 );

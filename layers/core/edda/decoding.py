@@ -10,6 +10,8 @@ Policy for bytes that fit nothing: they become U+FFFD, and the rest of the text 
 import codecs
 import re
 
+from edda.charsets import east_asian_utf16, guess, looks_like_ebcdic
+
 _BOMS = (  # the longer first: UTF-32-LE starts like UTF-16-LE
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -61,6 +63,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
             return data[len(bom) :].decode(encoding, "replace")
     if (wide := wide_encoding(data)) is not None:
         return data.decode(wide, "replace")
+    if b"\x1b$)C" in data and (text := _strictly(data, "iso2022_kr")) is not None:
+        return text
     if b"\x1b$" in data and (text := _strictly(data, "iso2022_jp")) is not None:
         return text
     if (text := _strictly(data, "utf-8")) is not None:
@@ -69,7 +73,7 @@ def decode(data: bytes, declared: str | None = None) -> str:
         return text
     if _is_mostly_utf8(data):
         return data.decode("utf-8", "replace")
-    return data.decode(guess(data), "replace")
+    return data.decode(guess(_telling_sample(data)), "replace")
 
 
 def decode_html(data: bytes, declared: str | None = None) -> str:
@@ -110,7 +114,7 @@ def wide_encoding(data: bytes) -> str | None:
             return _if_readable(sample, "utf-32-be")
     even, odd = zeros[0] + zeros[2], zeros[1] + zeros[3]
     if max(even, odd) < max(1, len(sample) * 0.01) or min(even, odd) * 10 > max(even, odd):
-        return None
+        return east_asian_utf16(sample[:4096]) if len(data) % 2 == 0 else None
     return _if_readable(sample, "utf-16-le" if odd > even else "utf-16-be")
 
 
@@ -129,21 +133,13 @@ def is_binary(data: bytes) -> bool:
     if data.startswith(tuple(bom for bom, _ in _BOMS)) or wide_encoding(data) is not None:
         return False
     sample = data[:_SAMPLE_BYTES]
+    if looks_like_ebcdic(sample):
+        return False
     controls = len(sample) - len(sample.translate(None, _CONTROL_BYTES))
     return controls > max(8, len(sample) * 0.05) or (controls * 5 > len(sample))
 
 
-def guess(data: bytes) -> str:
-    """The most likely legacy charset, by statistics over the parts that are not ASCII; cp1252 if nothing fits."""
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(_telling_sample(data), cp_exclusion=["utf_7", "utf_16", "utf_32"]).best()
-    if best is None:
-        return "cp1252"
-    return _WHATWG.get(codecs.lookup(best.encoding).name, best.encoding)
-
-
-def _telling_sample(data: bytes, size: int = 16 * 1024) -> bytes:
+def _telling_sample(data: bytes, size: int = 4 * 1024) -> bytes:
     """Lines with bytes above 127, up to `size` bytes of them: ASCII says nothing about a charset."""
     if len(data) <= size:
         return data

@@ -46,9 +46,12 @@ class Draft:
         self.add(BlockKind.CODE, text.strip("\n"))
 
     def table(self, rows: Iterable[Sequence[str]]) -> None:
-        """One row a line, a tab between cells; white space within a cell becomes one space."""
-        lines = ("\t".join(" ".join(cell.split()) for cell in row).rstrip("\t") for row in rows)
-        self.add(BlockKind.TABLE, "\n".join(line for line in lines if line.strip()))
+        """One row a line, a tab between cells; white space within a cell becomes one space. Columns on the left that
+        are empty in every row are left out."""
+        lines = ["\t".join(" ".join(cell.split()) for cell in row).rstrip("\t") for row in rows]
+        lines = [line for line in lines if line]
+        empty = min((len(line) - len(line.lstrip("\t")) for line in lines), default=0)
+        self.add(BlockKind.TABLE, "\n".join(line[empty:] for line in lines))
 
     def add(self, kind: BlockKind, text: str, level: int = 0) -> None:
         text = clean(text).rstrip()

@@ -71,8 +71,16 @@ def _cached(series: Element, *roles: str) -> list[str]:
     """The values that a chart keeps of the sheet it was made from."""
     for child in series:
         if local(child) in roles:
-            return [node.text or "" for node in child.iter() if local(node) == "v"]
+            return [_shown(node.text or "") for node in child.iter() if local(node) == "v"]
     return []
+
+
+def _shown(value: str) -> str:
+    """A cached value without the noise of binary fractions: 4.4, not 4.4000000000000004."""
+    try:
+        return f"{float(value):.15g}"
+    except ValueError:
+        return value
 
 
 def _part(package: Package, name: str) -> Element | None:

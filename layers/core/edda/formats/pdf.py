@@ -9,7 +9,7 @@ from edda.formats.draft import Draft
 
 # pdfium marks a hyphen that only divides a word at the end of a line with U+FFFE (older: U+0002).
 _DIVIDED_WORD = re.compile("[\ufffe\x02]\r?\n?")
-_ERROR_PASSWORD, _ERROR_SECURITY = 4, 5
+_SINGLE_LETTER = re.compile("(?<=\\b\\w)[\ufffe\x02]\r?\n?")  # d-dimensional keeps its hyphen
 _MAX_OUTLINE_ENTRIES = 20_000
 
 
@@ -58,7 +58,7 @@ def _page_text(document: Any, number: int) -> str:
         return ""
     finally:
         page.close()
-    return _DIVIDED_WORD.sub("", text).replace("\r\n", "\n")
+    return _DIVIDED_WORD.sub("", _SINGLE_LETTER.sub("-", text)).replace("\r\n", "\n")
 
 
 def _outline(document: Any) -> dict[int, list[tuple[int, str]]]:

@@ -8,14 +8,17 @@ from edda.formats.drawing import read_linked, table_rows, text_of
 from edda.formats.opc import Package, core_title, main_part, open_package
 from edda.formats.xml import Element, attribute, local
 
-_NUMBERS = frozenset(("sldNum", "sldImg"))
+# Placeholders that show a number or a date on every slide, if they show no more than that.
+_NUMBERS = frozenset(("sldNum", "dt"))
+_UNTITLED = frozenset(("PowerPoint Presentation", "Slide 1", "PowerPoint-Präsentation"))
 _TITLES = frozenset(("title", "ctrTitle"))
 
 
 def read_pptx(data: bytes, draft: Draft) -> None:
     """Add every slide, hidden ones too; the slide's number is the page. Raises Corrupt, Encrypted."""
     with open_package(data) as package:
-        draft.title = core_title(package)
+        title = core_title(package)
+        draft.title = None if title in _UNTITLED else title
         for number, part in enumerate(_slides(package), start=1):
             draft.page = number
             _read_slide(package, part, draft)
@@ -74,7 +77,7 @@ def _read_shapes(package: Package, part: str, node: Element, draft: Draft) -> No
 def _read_shape(shape: Element, draft: Draft) -> None:
     role = _placeholder(shape)
     text = "\n".join(text_of(body) for body in _bodies(shape))
-    if role in _NUMBERS:
+    if role in _NUMBERS and not any(character.isalpha() for character in text):
         return
     if role in _TITLES:
         draft.heading(text, 1)

@@ -180,13 +180,13 @@ def parse_json(text: str) -> Any:
         )
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
-        return found
     except UnicodeEncodeError:
         raise MalformedBody("The JSON has a lone surrogate, which is no character.") from None
     except RecursionError:
         raise MalformedBody("The JSON is nested too deeply.") from None
     except ValueError as error:
         raise MalformedBody(f"This is not JSON: {error}.") from None
+    return found
 
 
 def _key(request: APIGatewayProxyEventV2) -> str:

@@ -5,6 +5,7 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gen
 # The locks are complete, so nothing is resolved: --no-deps.
 define environment
 	@echo "setting up $(1)"
+	@if [ -L $(1) ]; then echo "$(1) is a link: not touched"; exit 1; fi
 	@$(PYTHON) -m venv --clear $(1)
 	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	@$(1)/bin/uv pip install --quiet --python $(1)/bin/python --no-deps --require-hashes $(addprefix -r ,$(2)) || \

@@ -47,9 +47,7 @@ def chunk(
     if not 0 <= overlap_tokens <= max_tokens // 2:
         raise ValueError("overlap_tokens may be half of max_tokens at most")
     fresh_tokens = max_tokens - overlap_tokens
-    segments = Segments(document, fresh_tokens)
-    if max_chunks is not None and sum(segments.tokens) > fresh_tokens * max_chunks:
-        raise TooManyChunks
+    segments = Segments(document, fresh_tokens, None if max_chunks is None else fresh_tokens * max_chunks)
     spans = _divide(segments, fresh_tokens)
     if max_chunks is not None and len(spans) > max_chunks:
         raise TooManyChunks

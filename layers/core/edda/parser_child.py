@@ -52,7 +52,7 @@ def _answer(request: frames.Frame, answers: int) -> bool:
         detail = traceback.format_exc(limit=-_TRACEBACK_FRAMES)[-2000:]
         frames.write(answers, {"error": "corrupt", "detail": f"{type(error).__name__}: {detail}"})
     if out_of_memory:
-        frames.write(answers, {"error": TooLargeToProcess.code})
+        frames.write(answers, {"error": TooLargeToProcess.code, "leaving": True})
     return not out_of_memory
 
 

@@ -4,6 +4,7 @@ A segment is never divided by a chunk boundary. Each carries how good a boundary
 so that the chunker can prefer the start of a chapter to the start of a paragraph to the start of a sentence.
 """
 
+import math
 import re
 from array import array
 from bisect import bisect_left
@@ -12,6 +13,7 @@ from zlib import crc32
 
 import regex
 
+from edda.errors import TooManyChunks
 from edda.models import Block, BlockKind, ParsedDocument
 from edda.tokens import count_tokens
 
@@ -26,12 +28,14 @@ MAX_GRAPHEME_CHARACTERS = 1_000
 _MOST_CHARACTERS_PER_TOKEN = 16
 
 # The end of a sentence: closing punctuation and white space before something that is not lower case, or the full
-# stops of scripts that write no spaces. Each alternative starts at a place that cannot be inside another match of
-# itself, and repeats are possessive, so that a line of a million dots takes linear time. Initials and a few
-# abbreviations end no sentence.
+# stops of scripts that write no spaces. Initials and a few abbreviations end no sentence. It starts with a class of
+# characters, which is what lets the search skip through the text; it starts at the first of several stops only, and
+# repeats are possessive, so that a line of a million dots takes linear time.
 _SENTENCE_END = re.compile(
-    r"(?<![.!?…])(?<!\b[A-Z])(?<!\b(?:Mr|Ms|Dr|St|No))(?<!\b(?:Mrs|Fig|e\.g|i\.e))[.!?…]++[\"'”’»)\]]*+\s++(?![a-zà-ÿα-ωа-я])"
-    r"|[。！？｡︒।॥።؟۔។៕་།]++[」』”’）】\"')\]]*+\s*+"
+    r"[.!?…。！？｡︒।॥؟۔៕་།](?:"
+    r"(?<=[.!?…])(?<![.!?…][.!?…])(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|No)\.)(?<!\b(?:Mrs|Fig|e\.g|i\.e)\.)"
+    r"[.!?…]*+[\"'”’»)\]]*+\s++(?![a-zà-ÿα-ωа-я])"
+    r"|(?<![.!?…])[。！？｡︒।॥؟۔៕་།]*+[」』”’）】\"')\]]*+\s*+)"
 )
 _LINE_END = re.compile(r"\n\s*+")
 _WORD = re.compile(r"\S++\s*+")
@@ -46,7 +50,8 @@ _Division = tuple[int, re.Pattern[str]]  # the rank of what such a separator div
 class Segments:
     """The segments of a document as parallel columns, in order: segment i is `text[start[i]:end[i]]`."""
 
-    def __init__(self, document: ParsedDocument, target_tokens: int) -> None:
+    def __init__(self, document: ParsedDocument, target_tokens: int, max_tokens: int | None = None) -> None:
+        """Raises TooManyChunks as soon as there are more than `max_tokens` tokens in all."""
         self.text = document.text
         self.start = array("q")
         self.end = array("q")
@@ -54,6 +59,7 @@ class Segments:
         self.tokens = array("q")
         self.block = array("q")  # index into document.blocks
         self._target_tokens = max(1, target_tokens)
+        self._tokens_left = math.inf if max_tokens is None else max_tokens
         after_heading = False
         for index, block in enumerate(document.blocks):
             before = len(self.start)
@@ -92,6 +98,9 @@ class Segments:
             rank = WORD
 
     def _append_one(self, rank: int, start: int, end: int, tokens: int, block: int) -> None:
+        self._tokens_left -= tokens
+        if self._tokens_left < 0:
+            raise TooManyChunks
         self.start.append(start)
         self.end.append(end)
         self.rank.append(rank)

@@ -158,7 +158,7 @@ class _Child:
                 if len(packed) > max_chunks:
                     raise TooManyChunks
                 continue
-            self._busy = False
+            self._busy = bool(frame.get("leaving"))
             if "error" in frame:
                 raise _error(frame)
             return _outcome(frame, packed)

@@ -22,6 +22,7 @@ from edda.tokens import count_tokens
 
 # No half of a division is smaller than this share of the most that a chunk may hold, if that can be had.
 _SMALLEST_SHARE = 0.3
+_CRUMB_SHARE = 0.1
 # An overlap of whole sentences must hold a phrase; below this many words it starts within a sentence.
 _PHRASE_WORDS = 6
 # ... and how much more than asked for may be repeated for a phrase of long words.
@@ -53,17 +54,19 @@ def chunk(
         raise TooManyChunks
     headings = _HeadingPaths(document)
     chunks: list[Chunk] = []
-    for ordinal, (first, last) in enumerate(spans):
+    for first, last in spans:
         start, end = segments.start[first], segments.end[last - 1]
-        if ordinal and overlap_tokens:
-            room = max_tokens - count_tokens(document.text[start:end])
-            room = min(room, _MOST_OVERLAP * overlap_tokens)
-            start = _overlap_start(segments, first, chunks[-1].char_start, overlap_tokens, room)
+        if chunks and overlap_tokens:
+            earliest = chunks[-2].char_start + 1 if len(chunks) > 1 else 0
+            room = min(max_tokens - count_tokens(document.text[start:end]), _MOST_OVERLAP * overlap_tokens)
+            start = _overlap_start(segments, first, earliest, overlap_tokens, room)
+            if start <= chunks[-1].char_start:
+                chunks.pop()  # a crumb that is repeated as a whole
         block_index = segments.block[first]
         text = document.text[start:end]
         chunks.append(
             Chunk(
-                ordinal=ordinal,
+                ordinal=len(chunks),
                 text=text,
                 char_start=start,
                 char_end=end,
@@ -81,20 +84,27 @@ def _divide(segments: Segments, most: int) -> list[tuple[int, int]]:
     """Spans [first, last) of segments, each of at most `most` tokens: divided at the best place until they fit."""
     priorities = segments.priorities()
     before = [0, *accumulate(segments.tokens)]  # tokens before segment i
-    least = int(most * _SMALLEST_SHARE)
     spans: list[tuple[int, int]] = []
     waiting = [(0, len(segments))] if len(segments) else []
     while waiting:
         first, last = waiting.pop()
         if before[last] - before[first] <= most or last - first == 1:
             spans.append((first, last))
-            continue
-        low = _first_not_below(before, before[first] + least, first + 1, last)
-        high = _first_not_below(before, before[last] - least + 1, first + 1, last)
-        middle = _first_not_below(before, (before[first] + before[last]) // 2, first + 1, last - 1)
-        cut = _best(priorities, low, high, middle) or _best(priorities, first + 1, last, middle) or middle
-        waiting += [(cut, last), (first, cut)]  # the left half is taken next
+        else:
+            cut = _cut(priorities, before, first, last, most)
+            waiting += [(cut, last), (first, cut)]  # the left half is taken next
     return spans
+
+
+def _cut(priorities: list[int], before: list[int], first: int, last: int, most: int) -> int:
+    """Where segments [first, last) are best divided. Rather between a heading and its text than into a crumb."""
+    middle = _first_not_below(before, (before[first] + before[last]) // 2, first + 1, last - 1)
+    for share in (_SMALLEST_SHARE, _CRUMB_SHARE):
+        low = _first_not_below(before, before[first] + int(most * share), first + 1, last)
+        high = _first_not_below(before, before[last] - int(most * share) + 1, first + 1, last)
+        if (best := _best(priorities, low, high, middle)) is not None:
+            return best
+    return middle
 
 
 def _first_not_below(before: list[int], tokens: int, low: int, high: int) -> int:
@@ -134,7 +144,10 @@ def _overlap_start(segments: Segments, first: int, earliest: int, tokens: int, r
             if repeated >= min(len(words), _PHRASE_WORDS):
                 return start
             break
-    return grapheme_boundary(text, words[-1])
+    start = grapheme_boundary(text, words[-1])
+    while start < boundary and text[start].isspace():
+        start += 1
+    return start
 
 
 def _last_words(text: str, earliest: int, boundary: int, tokens: int, room: int) -> list[int]:

@@ -171,8 +171,8 @@ def _as_declared(data: bytes, encoding: str) -> str | None:
 
 
 def _is_mostly_utf8(data: bytes) -> bool:
-    """Whether good multi-byte sequences outnumber the bad bytes by far: damaged UTF-8, not another charset."""
+    """Whether good multi-byte sequences outnumber the bad bytes: damaged UTF-8, not another charset."""
     text = data.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     good = sum(1 for _ in re.finditer("[\x80-\ufffc\U00010000-\U0010ffff]", text))
-    return good >= 10 * bad
+    return good >= 3 * bad

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from edda import ole
 from edda.decoding import decode, is_binary
 from edda.errors import Corrupt, Encrypted, UnsupportedType
-from edda.formats.opc import main_part_kind
+from edda.formats.opc import DAMAGE, main_part_kind
 from edda.media_types import (
     BINARY_EXTENSIONS,
     CODE,
@@ -128,7 +128,7 @@ def _detect_zip(data: bytes, claimed: str | None) -> str:
                 if entry in MIMETYPE_ENTRIES:
                     return MIMETYPE_ENTRIES[entry]
             kind = main_part_kind(archive)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+    except DAMAGE as error:
         if claimed or b"[Content_Types].xml" in data[:4096] or data[30:38] == b"mimetype":
             raise Corrupt from error
         raise UnsupportedType from error

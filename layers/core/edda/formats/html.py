@@ -19,7 +19,8 @@ _SKIPPED = frozenset(
 )
 _RUBY = frozenset(("rt", "rp"))
 _CELLS = frozenset(("td", "th"))
-# Cells larger than this are the columns of a page's layout, not of a table.
+# Cells with a large heading, and larger cells than this, are the columns of a page's layout, not of a table.
+_LAYOUT_HEADING = 3
 _LAYOUT_CELL_CHARACTERS = 1_500
 _SPACES = re.compile(r"[ \t\n\r\f]+")
 _UNREAD_MARKUP = re.compile(r"<!--|<(script|style)\b(?=[^<>]{0,10000}>)(?![^<>]{0,10000}/>)", re.IGNORECASE)
@@ -92,6 +93,8 @@ class _Reader(HTMLParser):
             self._flush()
             self._in_title = not self._titles
         elif tag in _HEADINGS:
+            if _HEADINGS[tag] <= _LAYOUT_HEADING and self._tables and self._tables[-1].in_cell:
+                self._become_layout(self._tables[-1])
             self._flush()
             self._heading = _HEADINGS[tag]
         elif tag in ("pre", "listing", "xmp", "plaintext"):

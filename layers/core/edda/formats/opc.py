@@ -21,6 +21,10 @@ MAX_RATIO = 250
 _RATIO_MATTERS_BYTES = 32 * 1024**2
 
 
+# What zipfile raises for a damaged archive; a RuntimeError means that a password is needed.
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, NotImplementedError)
+
+
 @dataclass(frozen=True, slots=True)
 class Relationship:
     """A link from one part of a package to another: `kind` is the last word of its type, `target` a member's name."""
@@ -57,7 +61,7 @@ class Package:
         try:
             with self._archive.open(self._members[_canonical(name)]) as member:
                 yield member
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise Corrupt from error
         except RecursionError:
             raise
@@ -90,7 +94,7 @@ def open_package(data: bytes) -> Iterator[Package]:
     """Raises Corrupt, DecompressionLimit."""
     try:
         archive = zipfile.ZipFile(BytesIO(data))
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except DAMAGE as error:
         raise Corrupt from error
     with archive:
         yield Package(archive)
@@ -129,7 +133,7 @@ def _declared_kind(archive: zipfile.ZipFile) -> str:
     """The same from the list of content types: a few writers put the main part elsewhere."""
     try:
         types = archive.read("[Content_Types].xml").decode("utf-8", "replace")
-    except (KeyError, RuntimeError, zipfile.BadZipFile):
+    except (KeyError, RuntimeError, *DAMAGE):
         return ""
     for kind, word in _MAIN_TYPES:
         if re.search(rf"{re.escape(word)}[a-zA-Z.]*main\+xml", types):

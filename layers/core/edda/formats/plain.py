@@ -63,6 +63,8 @@ def markdown_blocks(text: str) -> Iterator[Block]:
 def _markdown_block(lines: list[Line], index: int) -> tuple[int, BlockKind, int]:
     """(index after it, kind, level) of the block that starts at line `index`."""
     line = lines[index][2]
+    if not line.strip():
+        return index + 1, BlockKind.PARAGRAPH, 0
     if fence := _FENCE.match(line):
         return _after_fence(lines, index, fence[1]), BlockKind.CODE, 0
     if heading := _ATX.match(line):
@@ -73,7 +75,7 @@ def _markdown_block(lines: list[Line], index: int) -> tuple[int, BlockKind, int]
     end = index + 1
     while end < len(lines) and lines[end][2].strip():
         text = lines[end][2]
-        if not is_list and (underline := _SETEXT.match(text)) and line.strip():
+        if not is_list and (underline := _SETEXT.match(text)):
             return end + 1, BlockKind.HEADING, 1 if underline[1][0] == "=" else 2
         if _ATX.match(text) or _FENCE.match(text) or (not is_list and _MARKDOWN_ITEM.match(text)):
             break

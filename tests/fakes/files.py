@@ -100,7 +100,7 @@ def xlsx(rows: str, *, strings: str = "", styles: str = "", prolog: str = "") ->
             ),
             "xl/sharedStrings.xml": f'<sst xmlns="{_SHEET}">{strings}</sst>',
             "xl/styles.xml": f'<styleSheet xmlns="{_SHEET}">{styles}</styleSheet>',
-            "xl/worksheets/sheet1.xml": f'{prolog}<worksheet xmlns="{_SHEET}"><sheetData>{rows}</sheetData></worksheet>',
+            "xl/worksheets/sheet1.xml": f'{prolog}<worksheet xmlns="{_SHEET}"><sheetData>{rows}</sheetData></worksheet>',  # noqa: E501
         }
     )
 
@@ -115,7 +115,7 @@ def odt(body: str, *, encrypted: bool = False) -> bytes:
     return zipped(
         {
             "mimetype": "application/vnd.oasis.opendocument.text",
-            "META-INF/manifest.xml": '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:'
+            "META-INF/manifest.xml": '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:'  # noqa: E501
             f'1.0"><manifest:file-entry>{lock}</manifest:file-entry></manifest:manifest>',
             "content.xml": f"<office:document-content {namespaces}><office:body><office:text>{body}</office:text>"
             "</office:body></office:document-content>",
@@ -131,7 +131,7 @@ def epub(*chapters: str) -> bytes:
     return zipped(
         {
             "mimetype": "application/epub+zip",
-            "META-INF/container.xml": '<container><rootfiles><rootfile full-path="OEBPS/book.opf"/></rootfiles></container>',
+            "META-INF/container.xml": '<container><rootfiles><rootfile full-path="OEBPS/book.opf"/></rootfiles></container>',  # noqa: E501
             "OEBPS/book.opf": f"<package><metadata><title>A Book</title></metadata><manifest>{items}</manifest>"
             f"<spine>{spine}</spine></package>",
             **{f"OEBPS/chapter {n}.xhtml": chapter for n, chapter in enumerate(chapters)},

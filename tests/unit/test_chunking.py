@@ -308,5 +308,3 @@ def test_tokens_are_estimated_within_a_few_per_cent_in_english() -> None:
     assert 0.9 < statistics.mean(ratios) < 1.05
     assert ratios[int(len(ratios) * 0.95)] < 1.2
     assert sum(ratio > 1.28 for ratio in ratios) < 0.01 * len(ratios)  # 200 of ours would be more than 256
-
-

@@ -158,7 +158,7 @@ def test_markdown_has_headings_lists_tables_and_fences() -> None:
 
 
 def test_restructured_text_has_titles_in_the_order_of_their_adornments() -> None:
-    source = "=====\nGuide\n=====\n\nFirst\n-----\n\ntext::\n\n    code\n\n    more\n\n- item\n\nDeeper\n~~~~~~\n\nSecond\n------\n"
+    source = "=====\nGuide\n=====\n\nFirst\n-----\n\ntext::\n\n    code\n\n    more\n\n- item\n\nDeeper\n~~~~~~\n\nSecond\n------\n"  # noqa: E501
     assert outline(parsed(source, "a.rst")) == [
         ("heading", 1, "=====\nGuide\n====="),
         ("heading", 2, "First\n-----"),
@@ -227,7 +227,9 @@ def test_ruby_keeps_the_word_and_drops_how_it_is_said() -> None:
     assert parsed("<html><ruby>東<rp>(<rt>とう<rp>)</ruby><ruby>京<rt>きょう</ruby>です", "a.html").text == "東京です"
 
 
-@pytest.mark.parametrize("markup", ["<![if !IE]>text<![endif]>", "<!>text", "</>text", "<a b='text", "<![CDATA[text]]>"])
+@pytest.mark.parametrize(
+    "markup", ["<![if !IE]>text<![endif]>", "<!>text", "</>text", "<a b='text", "<![CDATA[text]]>"]
+)
 def test_broken_html_is_read_as_far_as_it_goes(markup: str) -> None:
     parsed(f"<html><p>first {markup} last", "a.html")
 
@@ -390,7 +392,7 @@ def test_slides_have_numbers_titles_groups_tables_and_notes() -> None:
 def test_a_workbook_has_iso_dates_plain_numbers_and_its_gaps() -> None:
     rows = (
         '<row><c r="B2" t="s"><v>0</v></c><c r="D2" t="inlineStr"><is><t>in line</t></is></c></row>'
-        '<row><c r="B3" s="1"><v>43363</v></c><c r="C3" s="2"><v>43363.75</v></c><c r="D3"><v>0.1000000000000001</v></c>'
+        '<row><c r="B3" s="1"><v>43363</v></c><c r="C3" s="2"><v>43363.75</v></c><c r="D3"><v>0.1000000000000001</v></c>'  # noqa: E501
         '<c r="E3" t="b"><v>1</v></c><c r="F3" s="3"><v>0.5</v></c></row>'
     )
     styles = (

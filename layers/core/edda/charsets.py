@@ -131,7 +131,7 @@ def _weight(character: str, weights: dict[str, float], east_asian: bool) -> floa
     if character in _PUNCTUATION:
         return 0.7
     if not east_asian:
-        return _RARE_LETTER if character.isalpha() and "\u0e00" > character else -1
+        return _RARE_LETTER if character.isalpha() and character < "\u0e00" else -1
     if "\u4e00" <= character <= "\u9fff":
         return 0.2
     if "\u3040" <= character <= "\u30ff" or "\u3000" <= character <= "\u3020" or "\uff01" <= character <= "\uff5e":

@@ -169,7 +169,7 @@ def _boundary(text: str, position: int) -> int:
         return position
     for match in _GRAPHEME.finditer(text):
         if match.end() >= position:
-            return match.end()
+            return int(match.end())
     return len(text)
 
 

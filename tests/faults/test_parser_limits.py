@@ -291,7 +291,9 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
         "print(parser._child._process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    parent = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, check=False)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # nobody is left to tidy up
+    command = [sys.executable, "-c", script, str(path)]
+    parent = subprocess.run(command, capture_output=True, check=False, env=environment)
     child = int(parent.stdout)
     deadline = time.monotonic() + 5
     while Path(f"/proc/{child}/stat").exists() and _is_running(child) and time.monotonic() < deadline:

@@ -158,7 +158,8 @@ def _last_words(text: str, earliest: int, boundary: int, tokens: int, room: int)
     for match in reversed(list(_WORD.finditer(text, earliest, boundary))):
         used += count_tokens(match[0])
         after_space = match.start() == 0 or text[match.start() - 1].isspace()
-        if used > room or (used > tokens and whole_words >= _PHRASE_WORDS):
+        is_enough = whole_words >= _PHRASE_WORDS or len(match[0]) == 1
+        if used > room or (used > tokens and is_enough):
             return starts
         if match.start() == earliest and not after_space:
             return starts if boundary - earliest >= _MAX_OVERLAP_CHARACTERS else []

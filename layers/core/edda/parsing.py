@@ -43,7 +43,8 @@ def _parse_source(data: bytes, media_type: str, charset: str | None) -> ParsedDo
     text = clean(decode(data, charset))
     blocks = tuple(_SOURCES[media_type](text))
     title = _first_heading(text, blocks)
-    return ParsedDocument(text, blocks, media_type, title, None if media_type == kinds.CODE else language_of(text))
+    language = None if media_type == kinds.CODE else language_of(text)
+    return ParsedDocument(text, blocks, media_type, title, language)
 
 
 def _parse_formatted(data: bytes, media_type: str, charset: str | None) -> ParsedDocument:
@@ -51,9 +52,7 @@ def _parse_formatted(data: bytes, media_type: str, charset: str | None) -> Parse
     _read(data, media_type, charset, draft)
     text = draft.text
     title = " ".join(clean(draft.title).split()) if draft.title else _first_heading(text, draft.blocks)
-    return ParsedDocument(
-        text, draft.blocks, media_type, title or None, None if media_type == kinds.CODE else language_of(text)
-    )
+    return ParsedDocument(text, draft.blocks, media_type, title or None, language_of(text))
 
 
 def _read(data: bytes, media_type: str, charset: str | None, draft: Draft) -> None:

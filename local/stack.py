@@ -174,6 +174,7 @@ def run(command: Callable[[], int]) -> int:
     def end(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job starts with it ignored
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, end)
     try:

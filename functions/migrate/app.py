@@ -13,6 +13,8 @@ logger = function_logger()
 
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A CloudFormation custom resource. Invoked by hand (`{"DryRun": true}` is known) it only returns its answer."""
+    if "CreateKey" in event:
+        return run(services.create_key(event["CreateKey"]["tenant"]))
     if "ResponseURL" not in event:
         return run(services.migrate(dry_run=bool(event.get("DryRun"))))
     try:

@@ -223,3 +223,9 @@ async def test_a_storage_that_answers_nonsense_is_unavailable(aws: str, monkeypa
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(StorageUnavailable):
             await S3ObjectStore(clients, "bucket").read("a", 10)
+
+
+async def test_a_presigned_form_is_signed_with_version_4_in_every_region(aws: str) -> None:
+    async with AwsClients() as clients:
+        form = await S3ObjectStore(clients, "uploads").presign_post("acme/a.txt", None, 100, 60)
+    assert form.fields["x-amz-algorithm"] == "AWS4-HMAC-SHA256"

@@ -140,3 +140,14 @@ def test_by_hand_a_migration_that_fails_fails_loudly(
     monkeypatch.setenv("EDDA_DATABASE_OWNER_URL", "postgresql://127.0.0.1:9/edda")
     with pytest.raises(Exception, match="connection"):
         call(cold_start("migrate"), {})
+
+
+def test_a_key_is_made_by_hand_where_only_the_function_reaches_the_database(
+    cold_start: ColdStart, owner_url: str
+) -> None:
+    migrate = cold_start("migrate")
+    call(migrate, {})
+    made = call(migrate, {"CreateKey": {"tenant": "acme"}})
+    assert made["key"].startswith("edda_")
+    urls = DatabaseUrls(owner=owner_url, app=owner_url)
+    assert as_owner(urls, "SELECT slug FROM tenants JOIN api_keys USING (tenant_id)") == [("acme",)]

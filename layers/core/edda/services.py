@@ -213,6 +213,16 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
     return done
 
 
+async def create_key(tenant: str) -> dict[str, Any]:
+    """For functions/migrate, which alone reaches a database in a VPC as its owner: a key, and its tenant if new."""
+    from edda.adapters.secrets import SecretsManager
+    from edda.store import keys
+
+    async with AwsClients() as clients:
+        owner = await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
+    return {"key": await keys.create_key(owner, await keys.create_tenant(owner, tenant), "created by hand")}
+
+
 async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
     """How migrate connects: as the owner of the schema."""
     if settings.database_owner_url:

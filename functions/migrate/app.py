@@ -41,5 +41,5 @@ def respond(event: dict[str, Any], status: str, reason: str, data: dict[str, Any
     }
     url = event["ResponseURL"]
     request = Request(url, json.dumps(body).encode(), {"Content-Type": ""}, method="PUT")  # noqa: S310 - CloudFormation's
-    with urlopen(request, timeout=30) as answer:  # noqa: S310
+    with urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
         logger.info("told CloudFormation", status=answer.status, outcome=status)

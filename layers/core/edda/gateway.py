@@ -92,7 +92,7 @@ class Gateway:
             problem = _problem_response(error, request.request_context.request_id)
             refusal: Event = ResponseBuilder(problem).build(request)  # type: ignore[arg-type]  # generic in vain
             return refusal
-        self.resolver.append_context(tenant=tenant)  # type: ignore[no-untyped-call]
+        self.resolver.append_context(tenant=tenant)  # type: ignore[no-untyped-call]  # Powertools left it untyped
         answer: Event = self.resolver.resolve(admitted, context)  # type: ignore[arg-type]  # it uses as little of it
         return answer
 

@@ -33,8 +33,8 @@ def main() -> None:
 
 def _load() -> None:
     """Import now what most documents need, while nobody waits."""
-    import kreuzberg  # noqa: F401
-    import pypdfium2  # noqa: F401
+    import kreuzberg  # noqa: F401 - loaded before the first document, so that no document waits or pays for it
+    import pypdfium2  # noqa: F401 - likewise
 
 
 def _answer(request: frames.Frame, answers: int) -> bool:

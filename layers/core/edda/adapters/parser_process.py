@@ -111,8 +111,9 @@ class _Child:
         self._buffer = bytearray()
         self._busy = False
         self._folder = tempfile.TemporaryDirectory(prefix="edda-parser-")
+        # Open for as long as the child lives; `_end` closes it.
         self._errors = open(Path(self._folder.name, "stderr"), "w+b", buffering=0)  # noqa: SIM115
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [sys.executable, "-P", "-m", "edda.parser_child", str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -35,6 +35,7 @@ def read_legacy(data: bytes, media_type: str, draft: Draft) -> None:
 
 def _add_sheets(result: object, draft: Draft) -> None:
     """A heading and a table for each sheet; sheets count as pages."""
+    # kreuzberg ships no types of what it returns.
     names = result.metadata.get("sheet_names") or []  # type: ignore[attr-defined]
     for table in result.tables:  # type: ignore[attr-defined]
         draft.page = table.page_number

@@ -22,6 +22,7 @@ _RATIO_MATTERS_BYTES = 32 * 1024**2
 
 
 # What zipfile raises for a damaged archive; a RuntimeError means that a password is needed.
+# What reading a damaged archive raises; NotImplementedError is zipfile's, for a compression it does not know.
 DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, NotImplementedError)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -45,9 +46,11 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
     refuse_taken_port(settings)
     home = settings.state / "emulator"
     scratch = home / "tmp"
+    binds = [word for address in settings.listen_on for word in ("--bind", f"{address}:{settings.port}")]
     child = Child(
         name="emulator",
-        command=[str(python), "-m", "ministack"],
+        # As `ministack` itself starts its server, but on more than one address.
+        command=[str(python), "-m", "hypercorn", "ministack.app:app", *binds, "--keep-alive", "75"],
         environment=_environment(settings, home, scratch),
         log=settings.logs / "emulator.log",
         pid_file=_pid_file(settings),
@@ -68,29 +71,12 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
 
 def refuse_taken_port(settings: LocalSettings) -> None:
     """Raises LocalError if something listens there."""
-    refuse_taken(settings.port, "the API and the emulated AWS", "EDDA_PORT")
+    refuse_taken(settings.listen_on, settings.port, "the API and the emulated AWS", "EDDA_PORT")
 
 
 def stop_leftover_server(settings: LocalSettings) -> None:
     """End the one of a killed run."""
     stop_leftover(_pid_file(settings), STOP_SIGNAL, STOP_WITHIN_S)
-
-
-@contextlib.contextmanager
-def all_or_nothing(settings: LocalSettings) -> Iterator[None]:
-    """If the block fails, what the emulator knows is again what it was: a stack whose update failed takes no other."""
-    state, kept = settings.state / "emulator" / "state", settings.state / "emulator" / "state-before"
-    shutil.rmtree(kept, ignore_errors=True)
-    if state.exists():
-        shutil.copytree(state, kept)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(state, ignore_errors=True)
-        if kept.exists():
-            kept.rename(state)
-        raise
-    shutil.rmtree(kept, ignore_errors=True)
 
 
 def forget(settings: LocalSettings) -> None:
@@ -113,8 +99,32 @@ def _environment(settings: LocalSettings, home: Path, scratch: Path) -> dict[str
         "S3_DATA_DIR": str(home / "s3"),
         "IOT_MTLS_ENABLED": "0",  # these two would listen on ports of their own
         "SFTP_ENABLED": "0",
-        "DOCKER_HOST": "unix:///nonexistent",  # it would look for containers to reap
+        # Without containers it has no business with an engine, where it would look for some to reap.
+        **(_in_containers(settings) if settings.containers else {"DOCKER_HOST": "unix:///nonexistent"}),
     }
+
+
+def instance(settings: LocalSettings) -> str:
+    """What the emulator labels its containers with, as `ministack.instance`."""
+    return f"{socket.gethostname()}:{settings.port}"
+
+
+def _in_containers(settings: LocalSettings) -> dict[str, str]:
+    """Functions run in Lambda's images, and fail if they cannot: no falling back to processes."""
+    engine = {name: os.environ[name] for name in os.environ if name.startswith("DOCKER_")}
+    return {
+        **engine,
+        "LAMBDA_EXECUTOR": "docker",
+        "LAMBDA_STRICT": "1",
+        # The custom resource sends its answer to that name.
+        "LAMBDA_DOCKER_FLAGS": "--add-host host.docker.internal:host-gateway",
+        "AWS_ENDPOINT_URL": endpoint_for_functions(settings),
+    }
+
+
+def endpoint_for_functions(settings: LocalSettings) -> str:
+    """The emulated AWS, as functions see it."""
+    return f"http://{settings.functions_see}:{settings.port}"
 
 
 def _pid_file(settings: LocalSettings) -> Path:

@@ -61,7 +61,7 @@ def database(settings: LocalSettings) -> Iterator[Database]:
         name = "postgres" if role == SUPERUSER else DATABASE
         return f"postgresql://{role}:{passwords[role]}@127.0.0.1:{settings.database_port}/{name}"
 
-    command = [str(binaries / "postgres"), "-D", str(home / "data"), "-h", "127.0.0.1"]
+    command = [str(binaries / "postgres"), "-D", str(home / "data"), "-h", ",".join(settings.listen_on)]
     command += ["-p", str(settings.database_port), "-c", "unix_socket_directories="]
     child = Child(
         name="postgres",
@@ -85,7 +85,7 @@ def database(settings: LocalSettings) -> Iterator[Database]:
 
 def refuse_taken_port(settings: LocalSettings) -> None:
     """Raises LocalError if something listens there."""
-    refuse_taken(settings.database_port, "PostgreSQL", "EDDA_DATABASE_PORT")
+    refuse_taken(settings.listen_on, settings.database_port, "PostgreSQL", "EDDA_DATABASE_PORT")
 
 
 def stop_leftover_server(settings: LocalSettings) -> None:
@@ -169,6 +169,8 @@ def _initialise(home: Path, binaries: Path, user: int | None, log: Path) -> None
         if code:
             shutil.rmtree(data, ignore_errors=True)
             raise StepFailed(f"initdb failed (exit code {code})\n{tail(log)}\nthe whole log: {log}")
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")  # containers; the addresses it listens on are the limit
         _write_private(home / "passwords.json", json.dumps(passwords))
     finally:
         password_file.unlink(missing_ok=True)

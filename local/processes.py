@@ -59,7 +59,9 @@ def running(child: Child) -> Iterator[subprocess.Popen[bytes]]:
         child.pid_file.unlink(missing_ok=True)
 
 
-def run_step(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path) -> None:
+def run_step(
+    name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path, *, within_s: float = 900
+) -> None:
     """Run a tool to its end; what it says goes to a log that the error names. Raises StepFailed."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -73,12 +75,16 @@ def run_step(name: str, command: Sequence[str], environment: Mapping[str, str], 
             process_group=0,
             preexec_fn=_die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - it calls prctl and no more
         )
+    outcome = f"did not end within {within_s:.0f} s"
     try:
-        code = process.wait()
+        code: int | None = process.wait(within_s)
+        outcome = f"failed (exit code {code})"
+    except subprocess.TimeoutExpired:
+        code = None
     finally:
         _stop(process, signal.SIGTERM, within_s=5)
-    if code:
-        raise StepFailed(f"{name} failed (exit code {code})\n{tail(log)}\nthe whole log: {log}")
+    if code != 0:
+        raise StepFailed(f"{name} {outcome}\n{tail(log)}\nthe whole log: {log}")
 
 
 def stop_leftover(pid_file: Path, stop_signal: signal.Signals, within_s: float) -> None:

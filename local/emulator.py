@@ -50,7 +50,7 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
     child = Child(
         name="emulator",
         # As `ministack` itself starts its server, but on more than one address.
-        command=[str(python), "-m", "hypercorn", "ministack.app:app", *binds, "--keep-alive", "75"],
+        command=[str(python), "-m", "hypercorn", "ministack.app:app", *binds, "--workers", "0", "--keep-alive", "75"],
         environment=_environment(settings, home, scratch),
         log=settings.logs / "emulator.log",
         pid_file=_pid_file(settings),

@@ -23,8 +23,8 @@ def parameters(settings: LocalSettings, database_url: str, owner_url: str) -> di
         "PythonRuntime": settings.runtime,
         "Architecture": ARCHITECTURE,
         "AwsEndpointUrl": endpoint_for_functions(settings),
-        "DatabaseUrl": database_url.replace("@127.0.0.1:", f"@{settings.functions_see}:"),
-        "DatabaseOwnerUrl": owner_url.replace("@127.0.0.1:", f"@{settings.functions_see}:"),
+        "DatabaseUrl": database_url.replace("@127.0.0.1:", f"@{settings.host_for_functions}:"),
+        "DatabaseOwnerUrl": owner_url.replace("@127.0.0.1:", f"@{settings.host_for_functions}:"),
         "EmbeddingProvider": "in-process",
         "EmbeddingModel": "all-MiniLM-L6-v2",
         "EmbeddingDimensions": "384",
@@ -85,11 +85,7 @@ def identity(settings: LocalSettings) -> str:
     """Changes with the build."""
     if settings.containers is None:
         return (settings.state / "build.sha256").read_text()
-    digest = hashlib.sha256()
-    for path in files(built(settings)):
-        stat = path.stat()
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-    return digest.hexdigest()
+    return str((built(settings) / "template.yaml").stat().st_mtime_ns)  # SAM writes it last
 
 
 def packed(settings: LocalSettings) -> Path:

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import sys
 
-from local import containers, emulator, engine, postgres
+from local import engine, postgres
 from local.errors import LocalError
 from local.settings import LocalSettings, add_arguments, from_arguments
 from local.stack import alone, run, stop_leftovers
@@ -29,10 +29,9 @@ def clean(settings: LocalSettings) -> int:
                 stop_leftovers(one)
                 shutil.rmtree(postgres.data_home(one), ignore_errors=True)
                 shutil.rmtree(state, ignore_errors=True)
-    with contextlib.suppress(LocalError):  # no engine: no containers; a taken port: somebody else's
+    with contextlib.suppress(LocalError), engine.trouble():  # no engine, no containers
         client = engine.connect()
-        emulator.refuse_taken_port(settings)
-        engine.remove_containers(client, containers.BUILD, emulator.instance(settings))
+        engine.remove_containers(client, dataclasses.replace(settings, state=settings.state / "sam-local"))
         engine.remove_images(client)
     return 0
 

@@ -24,10 +24,9 @@ import httpx
 import psycopg
 
 from local import build, engine
-from local.emulator import aws_environment, endpoint_for_functions, instance
-from local.errors import LocalError, StepFailed
-from local.ports import refuse_taken
-from local.processes import Child, run_step, running, tail, wait_until
+from local.emulator import aws_environment, endpoint_for_functions
+from local.errors import LocalError
+from local.processes import Child, run_step, serving
 from local.settings import (
     ARCHITECTURE,
     OWN_RUNTIME,
@@ -42,7 +41,6 @@ from local.settings import (
 from local.stack import Stack, run, sam_pid_file, stack
 
 BUILD = ROOT / ".aws-sam" / "build"
-STATE = ".edda/sam-local"  # samconfig.toml looks there for what `write_files` writes
 DEFAULT_RUNTIME = "python3.13"  # the template's
 FUNCTIONS = ("ApiFunction", "SearchFunction", "ChunkFunction", "EmbedFunction", "SweepFunction", "MigrateFunction")
 # The key in the files of events/. It opens this machine's stack only.
@@ -83,21 +81,28 @@ def main() -> int:
         default=os.environ.get("EDDA_API_PORT", "3000"),
         help="port of sam local start-api (EDDA_API_PORT; default: 3000)",
     )
-    add_arguments(parser, STATE)
+    add_arguments(parser)
     options = parser.parse_args()
     settings = from_arguments(options)
+    settings = dataclasses.replace(settings, state=settings.state / "sam-local")
     folder = options.build.expanduser().resolve()
-    if options.command == "build":
-        return run(lambda: make_build(settings, folder, options.runtime))
-    return run(lambda: _serve(settings, folder, options.api_port))
+
+    def command() -> int:
+        with engine.trouble():
+            if options.command == "build":
+                return make_build(settings, folder, options.runtime)
+            return _serve(settings, folder, options.api_port)
+
+    return run(command)
 
 
 def make_build(settings: LocalSettings, folder: Path, runtime: str) -> int:
     """The base image, and a build for it and this machine. Raises LocalError, StepFailed."""
     client = engine.connect()
-    if not runtime:
-        runtime = DEFAULT_RUNTIME if engine.has_image(client, DEFAULT_RUNTIME) else OWN_RUNTIME
-    engine.ensure_image(client, runtime)
+    if runtime:
+        engine.ensure_base_image(client, runtime)
+    else:
+        runtime = engine.base_image_for(client, DEFAULT_RUNTIME)
     overrides = [f"PythonRuntime={runtime}", f"Architecture={ARCHITECTURE}", "EmbeddingProvider=in-process"]
     began = time.monotonic()
     run_step(
@@ -140,27 +145,23 @@ def runtime_of(folder: Path) -> str:
 @contextlib.contextmanager
 def stack_in_containers(settings: LocalSettings, folder: Path, api_port: int) -> Iterator[tuple[Stack, str]]:
     """Everything up for as long as the block lasts: the stack and the API's address. Raises LocalError, StepFailed."""
-    refuse_taken(["127.0.0.1"], api_port, "sam local start-api", "EDDA_API_PORT")
     runtime = runtime_of(folder)
     client = engine.connect()
-    engine.ensure_image(client, runtime)
-    address, listens = engine.address_of_this_machine(client)
-    engine.check_containers(client, runtime, address, listens)
-    settings = dataclasses.replace(settings, containers=Containers(folder, runtime, address, listens))
+    engine.ensure_base_image(client, runtime)
+    engine.check_containers(client, runtime, settings)
+    host, host_is_local = engine.host_for_containers(client)
+    settings = dataclasses.replace(settings, containers=Containers(folder, runtime, host, host_is_local, api_port))
     with stack(settings) as up:
-        try:
-            _admit_key_of_events(up.database.owner_url)
-            write_files(up)
-            began = time.monotonic()
-            with _start_api(up, api_port) as server:
-                print(f"  start-api  {time.monotonic() - began:5.1f} s", flush=True)
-                yield dataclasses.replace(up, servers=(*up.servers, server)), f"http://127.0.0.1:{api_port}"
-        finally:
-            engine.remove_containers(client, folder, instance(settings))
+        _create_key_of_events(up.database.owner_url)
+        write_files(up)
+        began = time.monotonic()
+        with _start_api(up, api_port) as server:
+            print(f"  start-api  {time.monotonic() - began:5.1f} s", flush=True)
+            yield dataclasses.replace(up, servers=(*up.servers, server)), f"http://127.0.0.1:{api_port}"
 
 
 def write_files(up: Stack) -> None:
-    """What `sam local` has to know of a running stack, for samconfig.toml; it holds passwords."""
+    """What `sam local` has to know of a running stack, where samconfig.toml looks for it; it holds passwords."""
     parameters = build.parameters(up.settings, up.database.application_url, up.database.owner_url)
     _write(up.settings.state / "parameters.yaml", parameters)
     variables = {
@@ -196,9 +197,7 @@ def _start_api(up: Stack, api_port: int) -> Iterator[subprocess.Popen[bytes]]:
         stop_within_s=15,
         folder=state,
     )
-    with running(child) as server:
-        if not wait_until(lambda: server.poll() is not None or _answers(api_port), START_WITHIN_S) or server.poll():
-            raise StepFailed(f"sam local start-api did not start\n{tail(child.log)}\nthe whole log: {child.log}")
+    with serving(child, lambda: _answers(api_port), START_WITHIN_S) as server:
         yield server
 
 
@@ -217,9 +216,10 @@ def _answers(api_port: int) -> bool:
     return True
 
 
-def _admit_key_of_events(owner_url: str) -> None:
+def _create_key_of_events(owner_url: str) -> None:
     """The files of events/ carry a key: it is one of this stack's tenant."""
     with psycopg.connect(owner_url) as connection:
+        connection.execute("INSERT INTO tenants (slug) VALUES (%s) ON CONFLICT DO NOTHING", [TENANT])
         connection.execute(
             "INSERT INTO api_keys (prefix, key_sha256, tenant_id, name) "
             "SELECT %s, %s, tenant_id, 'events' FROM tenants WHERE slug = %s ON CONFLICT DO NOTHING",

@@ -1,19 +1,19 @@
 """MiniStack: S3, SQS, Lambda, API Gateway, EventBridge and CloudFormation in one process on loopback."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from local.errors import LocalError, StepFailed
+from local.errors import LocalError
 from local.ports import refuse_taken
-from local.processes import Child, running, stop_leftover, tail, wait_until
+from local.processes import Child, serving, stop_leftover
 from local.settings import REGION, ROOT, LocalSettings
 
 START_WITHIN_S = 60
@@ -46,9 +46,9 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
     refuse_taken_port(settings)
     home = settings.state / "emulator"
     scratch = home / "tmp"
-    binds = [word for address in settings.listen_on for word in ("--bind", f"{address}:{settings.port}")]
+    binds = [word for address in settings.bind_addresses for word in ("--bind", f"{address}:{settings.port}")]
     child = Child(
-        name="emulator",
+        name="the emulator",
         # As `ministack` itself starts its server, but on more than one address.
         command=[str(python), "-m", "hypercorn", "ministack.app:app", *binds, "--workers", "0", "--keep-alive", "75"],
         environment=_environment(settings, home, scratch),
@@ -60,10 +60,7 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
     )
     _empty(scratch)
     try:
-        with running(child) as server:
-            up = wait_until(lambda: server.poll() is not None or _healthy(settings), START_WITHIN_S)
-            if not up or server.poll() is not None:
-                raise StepFailed(f"the emulator did not start\n{tail(child.log)}\nthe whole log: {child.log}")
+        with serving(child, lambda: _healthy(settings), START_WITHIN_S) as server:
             yield server
     finally:
         _empty(scratch)  # killed workers leave their folders
@@ -71,7 +68,7 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
 
 def refuse_taken_port(settings: LocalSettings) -> None:
     """Raises LocalError if something listens there."""
-    refuse_taken(settings.listen_on, settings.port, "the API and the emulated AWS", "EDDA_PORT")
+    refuse_taken(settings.bind_addresses, settings.port, "the API and the emulated AWS", "EDDA_PORT")
 
 
 def stop_leftover_server(settings: LocalSettings) -> None:
@@ -104,9 +101,9 @@ def _environment(settings: LocalSettings, home: Path, scratch: Path) -> dict[str
     }
 
 
-def instance(settings: LocalSettings) -> str:
-    """What the emulator labels its containers with, as `ministack.instance`."""
-    return f"{socket.gethostname()}:{settings.port}"
+def container_label(settings: LocalSettings) -> str:
+    """What the emulator labels its containers with, as `ministack.instance`, before the port: this stack's own."""
+    return f"edda-{hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]}"
 
 
 def _in_containers(settings: LocalSettings) -> dict[str, str]:
@@ -114,6 +111,7 @@ def _in_containers(settings: LocalSettings) -> dict[str, str]:
     engine = {name: os.environ[name] for name in os.environ if name.startswith("DOCKER_")}
     return {
         **engine,
+        "MINISTACK_HOSTNAME": container_label(settings),  # another MiniStack on this port has containers as well
         "LAMBDA_EXECUTOR": "docker",
         "LAMBDA_STRICT": "1",
         # The custom resource sends its answer to that name.
@@ -124,7 +122,7 @@ def _in_containers(settings: LocalSettings) -> dict[str, str]:
 
 def endpoint_for_functions(settings: LocalSettings) -> str:
     """The emulated AWS, as functions see it."""
-    return f"http://{settings.functions_see}:{settings.port}"
+    return f"http://{settings.host_for_functions}:{settings.port}"
 
 
 def _pid_file(settings: LocalSettings) -> Path:

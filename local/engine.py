@@ -1,22 +1,26 @@
 """The Docker engine: whether it works, how its containers reach this machine, and what of ours is in it."""
 
+import contextlib
 import hashlib
 import ipaddress
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, ContainerError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
 
-from local import base_image
+from local import base_image, emulator
 from local.errors import LocalError
-from local.settings import ARCHITECTURE, OWN_RUNTIME
+from local.settings import ARCHITECTURE, OWN_RUNTIME, LocalSettings
 
 REPOSITORY = "public.ecr.aws/lambda/python"
 ANSWER_WITHIN_S = 60
+BY_NAME = "host.docker.internal"
 MADE_HERE = "edda.base-image"  # label
 PROBE = "edda.probe"  # label
 # The layers of the template's functions, in their order: SAM makes an image of each such list.
@@ -41,129 +45,159 @@ def connect() -> docker.DockerClient:
     return client
 
 
-def address_of_this_machine(client: docker.DockerClient) -> tuple[str, bool]:
-    """Under which address containers reach this machine, and whether this machine has it to listen on."""
-    configuration = client.networks.get("bridge").attrs["IPAM"]["Config"][0]
-    gateway = configuration.get("Gateway") or str(next(ipaddress.ip_network(configuration["Subnet"]).hosts()))
+@contextlib.contextmanager
+def trouble() -> Iterator[None]:
+    """An engine that fails in the middle is a LocalError."""
+    try:
+        yield
+    except (DockerException, RequestException) as error:
+        raise LocalError(f"the Docker engine failed ({_reason(error)})") from None
+
+
+def host_for_containers(client: docker.DockerClient) -> tuple[str, bool]:
+    """How containers call this machine, and whether that is an address of its own to listen on."""
+    bridge = client.networks.list(names=["bridge"])
+    configurations = bridge[0].attrs["IPAM"]["Config"] if bridge else None
+    if not configurations:
+        raise LocalError("the Docker engine has no bridge network, by which containers reach this machine")
+    gateway = configurations[0].get("Gateway") or str(next(ipaddress.ip_network(configurations[0]["Subnet"]).hosts()))
     with socket.socket() as probe:
         try:
             probe.bind((gateway, 0))
         except OSError:
-            return "host.docker.internal", False  # Docker Desktop: the engine is in a machine of its own
+            return BY_NAME, False  # Docker Desktop: the engine is in a machine of its own
     return gateway, True
 
 
-def ensure_image(client: docker.DockerClient, runtime: str) -> None:
+def base_image_for(client: docker.DockerClient, runtime: str) -> str:
+    """Have a base image, of this runtime or, where it cannot be had, of this machine's Python. Which one it is."""
+    refused = _pull_unless_there(client, runtime)
+    if refused is None:
+        return runtime
+    if runtime != OWN_RUNTIME:
+        print(f"  the image of {runtime} cannot be pulled ({refused}): taking {OWN_RUNTIME}", flush=True)
+    ensure_base_image(client, OWN_RUNTIME)
+    return OWN_RUNTIME
+
+
+def ensure_base_image(client: docker.DockerClient, runtime: str) -> None:
     """Have the base image of a runtime: it is there, or is pulled, or is made here. Raises LocalError."""
-    version = runtime.removeprefix("python")
-    for_sam, for_emulator = f"{version}-{ARCHITECTURE}", version
-    try:
-        image = _local_image(client, for_sam) or client.images.pull(REPOSITORY, for_sam)
-    except (DockerException, OSError) as error:
+    refused = _pull_unless_there(client, runtime)
+    if refused is not None:
         if runtime != OWN_RUNTIME:
             raise LocalError(
-                f"the image {REPOSITORY}:{for_sam} is not there and cannot be pulled ({_reason(error)}); "
-                f"offline, one of this machine's Python can be made: make sam-build RUNTIME={OWN_RUNTIME}"
-            ) from None
-        print(f"  no registry answers: making {REPOSITORY}:{for_sam} of this machine's Python", flush=True)
-        image = _make_image(client, for_sam)
-    if _local_image(client, for_emulator) is None:
-        image.tag(REPOSITORY, for_emulator)
+                f"the image of {runtime} is not there and cannot be pulled ({refused}); "
+                f"one of this machine's Python can be made: make sam-build RUNTIME={OWN_RUNTIME}"
+            )
+        print(f"  its image cannot be pulled ({refused}): making one of this machine's Python", flush=True)
+        _make_image(client)
+    version = runtime.removeprefix("python")
+    if _image(client, version) is None:  # the emulator's name for the same
+        _image(client, f"{version}-{ARCHITECTURE}").tag(REPOSITORY, version)
 
 
-def has_image(client: docker.DockerClient, runtime: str) -> bool:
-    """Whether a base image can be had without making one."""
-    tag = f"{runtime.removeprefix('python')}-{ARCHITECTURE}"
-    if _local_image(client, tag) is not None:
-        return True
-    try:
-        client.images.pull(REPOSITORY, tag)
-    except (DockerException, OSError):
-        return False
-    return True
-
-
-def check_containers(client: docker.DockerClient, runtime: str, address: str, listens: bool) -> None:
+def check_containers(client: docker.DockerClient, runtime: str, settings: LocalSettings) -> None:
     """Start a container and have it call this machine. Raises LocalError if either cannot be done."""
-    with socket.create_server((address if listens else "127.0.0.1", 0)) as server:
-        call = f"import socket; socket.create_connection(({address!r}, {server.getsockname()[1]}), 5)"
+    host, host_is_local = host_for_containers(client)
+    with socket.create_server((host if host_is_local else "127.0.0.1", 0)) as server:
+        call = f"import socket; socket.create_connection(({host!r}, {server.getsockname()[1]}), 5)"
         try:
             client.containers.run(
                 f"{REPOSITORY}:{runtime.removeprefix('python')}-{ARCHITECTURE}",
                 entrypoint=["/var/lang/bin/python3", "-c", call],
-                labels=[PROBE],
-                extra_hosts={"host.docker.internal": "host-gateway"},
+                labels={PROBE: emulator.container_label(settings)},
+                extra_hosts={BY_NAME: "host-gateway"},
                 remove=True,
             )
-        except docker.errors.ContainerError as error:
+        except ContainerError as error:
             raise LocalError(
-                f"containers cannot reach this machine at {address} ({_reason(error)}): is there a firewall?"
+                f"a container cannot reach this machine at {host} ({_reason(error)}): "
+                "is there a firewall, or a rootless engine?"
             ) from None
-        except (DockerException, OSError) as error:
+        except (DockerException, RequestException) as error:
             raise LocalError(
                 f"the Docker engine answers but cannot start a container ({_reason(error)}): "
                 "does docker run hello-world work?"
             ) from None
 
 
-def remove_containers(client: docker.DockerClient, built: Path, emulator: str) -> None:
-    """Remove ours: SAM's of this build, and those of the emulator of this name."""
-    for container in _containers(client, "sam.cli.container.type=lambda"):
-        if any(Path(mount.get("Source", "")).is_relative_to(built) for mount in container.attrs["Mounts"]):
-            _remove(container)
-    for label in (f"ministack.instance={emulator}", PROBE):
-        for container in _containers(client, label):
-            _remove(container)
+def containers(client: docker.DockerClient, settings: LocalSettings) -> list[Any]:
+    """All of a stack, wherever they come from: its emulator, `sam local`, and our own probe."""
+    label = emulator.container_label(settings)
+    calls_the_emulator = f"AWS_ENDPOINT_URL=http://{host_for_containers(client)[0]}:{settings.port}"
+    return [
+        *_labelled(client, f"{PROBE}={label}"),
+        *(
+            one
+            for one in _labelled(client, "ministack.instance")
+            if one.labels["ministack.instance"].startswith(f"{label}:")
+        ),
+        *(
+            one
+            for one in _labelled(client, "sam.cli.container.type=lambda")
+            if calls_the_emulator in (one.attrs["Config"]["Env"] or [])
+        ),
+    ]
+
+
+def remove_containers(client: docker.DockerClient, settings: LocalSettings) -> None:
+    """Remove all of a stack."""
+    for container in containers(client, settings):
+        with contextlib.suppress(APIError):  # it is on its way out already
+            container.remove(force=True, v=True)
 
 
 def remove_images(client: docker.DockerClient) -> None:
-    """Remove the images that SAM made of our layers, and base images that were made here."""
-    tags = [f"samcli/lambda-python:{tag}" for tag in _tags_of_sam(client)]
-    made_here = [image.id for image in client.images.list(filters={"label": MADE_HERE})]
-    for image in (*tags, *made_here):
-        try:
-            client.images.remove(image, force=True)
-        except (ImageNotFound, APIError):
-            continue  # another of its names is in use: not ours to take away
+    """Take away the names of the images that SAM made of our layers, and of base images that were made here."""
+    for tag in (*images_of_sam(client), *_tags(client, REPOSITORY, {"label": MADE_HERE})):
+        with contextlib.suppress(APIError):  # in use
+            client.images.remove(tag)
 
 
-def _tags_of_sam(client: docker.DockerClient) -> list[str]:
-    """SAM names its images after runtime, architecture and the layers' names."""
+def images_of_sam(client: docker.DockerClient) -> list[str]:
+    """SAM names them after runtime, architecture and the layers' names."""
     ours = {hashlib.sha256("-".join(layers).encode()).hexdigest()[:25] for layers in LAYER_LISTS}
-    tags = (tag.rpartition(":")[2] for image in client.images.list("samcli/lambda-python") for tag in image.tags)
-    return [tag for tag in tags if tag.rpartition("-")[2] in ours]
+    return [tag for tag in _tags(client, "samcli/lambda-python", {}) if tag.rpartition("-")[2] in ours]
 
 
-def _local_image(client: docker.DockerClient, tag: str) -> Any:
+def _tags(client: docker.DockerClient, repository: str, filters: dict[str, str]) -> list[str]:
+    found = (tag for image in client.images.list(repository, filters=filters) for tag in image.tags)
+    return [tag for tag in found if tag.startswith(f"{repository}:")]
+
+
+def _pull_unless_there(client: docker.DockerClient, runtime: str) -> str | None:
+    """None if the image is there now; else why it is not."""
+    tag = f"{runtime.removeprefix('python')}-{ARCHITECTURE}"
+    if _image(client, tag) is not None:
+        return None
+    try:
+        client.images.pull(REPOSITORY, tag)
+    except (DockerException, RequestException) as error:
+        return _reason(error)
+    return None
+
+
+def _image(client: docker.DockerClient, tag: str) -> Any:
     try:
         return client.images.get(f"{REPOSITORY}:{tag}")
     except ImageNotFound:
         return None
 
 
-def _make_image(client: docker.DockerClient, tag: str) -> Any:
+def _make_image(client: docker.DockerClient) -> None:
+    tag = f"{OWN_RUNTIME.removeprefix('python')}-{ARCHITECTURE}"
     changes = [*base_image.CHANGES, f"LABEL {MADE_HERE}=1"]
     with tempfile.TemporaryDirectory() as scratch:
-        client.api.import_image(
-            src=str(base_image.archive(Path(scratch))), repository=REPOSITORY, tag=tag, changes=changes
-        )
-    return client.images.get(f"{REPOSITORY}:{tag}")
+        archive = base_image.archive(Path(scratch))
+        client.api.import_image(src=str(archive), repository=REPOSITORY, tag=tag, changes=changes)
 
 
-def _containers(client: docker.DockerClient, label: str) -> list[Any]:
+def _labelled(client: docker.DockerClient, label: str) -> list[Any]:
     return list(client.containers.list(all=True, filters={"label": label}, ignore_removed=True))
 
 
-def _remove(container: Any) -> None:
-    try:
-        container.remove(force=True, v=True)
-    except (NotFound, APIError):
-        return  # it is on its way out already
-
-
 def _reason(error: BaseException) -> str:
-    """The last line says what; what is before it repeats the address."""
-    text = getattr(error, "explanation", None) or (
-        error.stderr.decode(errors="replace") if getattr(error, "stderr", None) else str(error)  # type: ignore[attr-defined]
-    )
-    return str(text).strip().splitlines()[-1] if str(text).strip() else type(error).__name__
+    """What went wrong, in a line: the last one says it, those before repeat where."""
+    said = getattr(error, "explanation", None) or getattr(error, "stderr", None) or error
+    text = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    return (text.strip().splitlines() or [type(error).__name__])[-1]

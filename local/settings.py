@@ -21,8 +21,9 @@ class Containers:
 
     build: Path  # SAM's build folder
     runtime: str
-    address: str  # under which a container reaches this machine
-    listens: bool  # whether this machine has that address; Docker Desktop's engine passes it on by itself
+    host: str  # this machine, as a container calls it
+    host_is_local: bool  # whether this machine has that address itself; Docker Desktop's engine passes calls on
+    api_port: int  # of sam local start-api
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +52,25 @@ class LocalSettings:
         return self.containers.runtime if self.containers else OWN_RUNTIME
 
     @property
-    def functions_see(self) -> str:
-        """The host name of this machine, as its functions see it."""
-        return self.containers.address if self.containers else "127.0.0.1"
+    def host_for_functions(self) -> str:
+        """This machine, as its functions call it."""
+        return self.containers.host if self.containers else "127.0.0.1"
 
     @property
-    def listen_on(self) -> tuple[str, ...]:
-        """Addresses that the servers listen on: loopback, and the engine's bridge if functions are containers."""
-        if self.containers and self.containers.listens:
-            return "127.0.0.1", self.containers.address
+    def bind_addresses(self) -> tuple[str, ...]:
+        """What the servers listen on: loopback, and the engine's bridge if functions are containers."""
+        if self.containers and self.containers.host_is_local:
+            return "127.0.0.1", self.containers.host
         return ("127.0.0.1",)
 
 
-def add_arguments(parser: argparse.ArgumentParser, state: str = ".edda") -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags that every local command knows; each has an environment variable that make passes on."""
     parser.add_argument(
         "--state",
         type=Path,
-        default=Path(os.environ.get("EDDA_STATE", ROOT / state)),
-        help=f"folder of data, build and logs (EDDA_STATE; default: {state})",
+        default=Path(os.environ.get("EDDA_STATE", ROOT / ".edda")),
+        help="folder of data, build and logs (EDDA_STATE; default: .edda)",
     )
     parser.add_argument(
         "--port",

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fcntl
+import functools
 import os
 import signal
 import subprocess
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from local import build, deploy, emulator, function_logs, postgres
+from local import build, deploy, emulator, engine, function_logs, postgres
 from local.deploy import Deployment
 from local.errors import LocalError, StepFailed
+from local.ports import refuse_taken
 from local.processes import stop_leftover
 from local.settings import ROOT, TENANT, LocalSettings, add_arguments, from_arguments
 
@@ -47,22 +49,24 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
         stop_leftovers(settings)
         emulator.refuse_taken_port(settings)  # said before minutes are spent on a build
         postgres.refuse_taken_port(settings)
-        if settings.containers:
-            from local import engine  # for those who have one
-
-            engine.remove_containers(engine.connect(), settings.containers.build, emulator.instance(settings))
         if settings.containers is None:
             _step("build", lambda: build.build(settings))
+        else:
+            refuse_taken(["127.0.0.1"], settings.containers.api_port, "sam local start-api", "EDDA_API_PORT")
+            remove_containers = functools.partial(engine.remove_containers, engine.connect(), settings)
+            remove_containers()
+            servers.callback(remove_containers)
         database = _step("postgres", lambda: servers.enter_context(postgres.database(settings)))
         if database.is_new:
             emulator.forget(settings)  # what it knows was about other data
         parameters = build.parameters(settings, database.application_url, database.owner_url)
-        is_current = deploy.is_current(settings, parameters)
-        deploy_it = None if is_current else servers.enter_context(deploy.deployment(settings, parameters))
+        deploy_now = None
+        if not deploy.is_current(settings, parameters):
+            deploy_now = servers.enter_context(deploy.deployment(settings, parameters))
         aws = _step("emulator", lambda: servers.enter_context(emulator.emulator(settings)))
         servers.enter_context(function_logs.collected(settings))
-        if deploy_it is not None:
-            _step("deploy", deploy_it)
+        if deploy_now is not None:
+            _step("deploy", deploy_now)
         print(f"  up in      {time.monotonic() - began:5.1f} s", flush=True)
         try:
             yield Stack(settings, deploy.describe(settings), database, (database.server, aws))

@@ -12,10 +12,10 @@ from typing import Any
 import docker
 import pytest
 
-from local import build, containers, emulator, engine, postgres
+from local import build, containers, engine, postgres
 from local.errors import LocalError
 from local.settings import ROOT, LocalSettings
-from local.stack import Stack
+from local.stack import Stack, stop_leftovers
 from tests.local.conftest import free_port
 
 HOME = ROOT / ".edda" / "tests-containers"
@@ -44,20 +44,34 @@ def new_settings() -> LocalSettings:
 @pytest.fixture(scope="session")
 def built(client: docker.DockerClient, new_settings: LocalSettings) -> Iterator[Path]:
     """What `make sam-build` makes; kept from run to run, without the images that the runs made."""
-    had = {tag for image in client.images.list() for tag in image.tags}
+    before = tags(client)
     try:
-        engine.ensure_image(client, containers.runtime_of(BUILD))
-    except LocalError:
-        shutil.rmtree(BUILD, ignore_errors=True)
-        assert containers.make_build(new_settings, BUILD, runtime="") == 0
-    yield BUILD
-    if not any(tag.startswith("samcli/lambda-python") for tag in had):
-        engine.remove_images(client)
+        try:
+            runtime = containers.runtime_of(BUILD)
+        except LocalError:
+            shutil.rmtree(BUILD, ignore_errors=True)
+            assert containers.make_build(new_settings, BUILD, runtime="") == 0
+            runtime = containers.runtime_of(BUILD)
+        engine.ensure_base_image(client, runtime)
+        try:
+            engine.check_containers(client, runtime, new_settings)
+        except LocalError as error:
+            pytest.skip(str(error))
+        yield BUILD
+    finally:
+        for tag in tags(client) - before:
+            client.images.remove(tag)
+
+
+def tags(client: docker.DockerClient) -> set[str]:
+    """Names of all images."""
+    return {tag for image in client.images.list() for tag in image.tags}
 
 
 def forget(settings: LocalSettings) -> None:
     """Have the stack begin empty."""
     settings.state.mkdir(parents=True, exist_ok=True)
+    stop_leftovers(settings)
     shutil.rmtree(postgres.data_home(settings), ignore_errors=True)
     shutil.rmtree(settings.state)
 
@@ -110,16 +124,6 @@ def last_line(output: str) -> Any:
     return json.loads(output.strip().splitlines()[-1])
 
 
-def ours(client: docker.DockerClient, settings: LocalSettings) -> list[str]:
-    """Containers that a stack of these settings has left or has now."""
-    of_emulator = client.containers.list(
-        all=True, filters={"label": f"ministack.instance={emulator.instance(settings)}"}, ignore_removed=True
-    )
-    of_sam = [
-        container
-        for container in client.containers.list(
-            all=True, filters={"label": "sam.cli.container.type=lambda"}, ignore_removed=True
-        )
-        if any(str(BUILD) in mount.get("Source", "") for mount in container.attrs["Mounts"])
-    ]
-    return [container.name for container in (*of_emulator, *of_sam)]
+def ours(client: docker.DockerClient, settings: LocalSettings) -> set[str]:
+    """Ids of the containers that a stack of these settings has left or has now."""
+    return {container.id for container in engine.containers(client, settings)}

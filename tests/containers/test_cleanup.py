@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,9 @@ import docker
 import httpx
 import pytest
 
+from local import containers, engine
 from local.processes import wait_until
-from local.settings import ROOT, LocalSettings
+from local.settings import ARCHITECTURE, ROOT, LocalSettings
 from tests.containers.conftest import HOME, forget, ours
 from tests.local.conftest import free_port
 
@@ -21,14 +23,25 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 @pytest.fixture
 def settings() -> LocalSettings:
     """A second stack beside the tests' own."""
-    second = LocalSettings(state=HOME / "second", port=free_port(), database_port=free_port(), zipped_layers=False)
+    second = LocalSettings(
+        state=HOME / "second" / "sam-local", port=free_port(), database_port=free_port(), zipped_layers=False
+    )
     forget(second)
     return second
 
 
 def start(settings: LocalSettings, built: Path, api_port: int) -> subprocess.Popen[str]:
     """`make sam-local`."""
-    command = [sys.executable, "-m", "local.containers", "run", "--build", str(built), "--state", str(settings.state)]
+    command = [
+        sys.executable,
+        "-m",
+        "local.containers",
+        "run",
+        "--build",
+        str(built),
+        "--state",
+        str(settings.state.parent),
+    ]
     command += ["--port", str(settings.port), "--database-port", str(settings.database_port)]
     return subprocess.Popen(
         [*command, "--api-port", str(api_port)],
@@ -80,7 +93,7 @@ def test_ctrl_c_leaves_nothing_and_a_kill_leaves_nothing_after_the_next_start(
     first.communicate(timeout=90)
 
     assert first.returncode == 0
-    assert ours(client, settings) == []
+    assert ours(client, settings) == set()
     assert processes(settings) == []
 
     second = start(settings, built, api_port)
@@ -89,7 +102,8 @@ def test_ctrl_c_leaves_nothing_and_a_kill_leaves_nothing_after_the_next_start(
         os.kill(int(child.read_text().split()[0]), signal.SIGKILL)
     os.killpg(second.pid, signal.SIGKILL)
     second.communicate(timeout=90)
-    assert ours(client, settings)  # nobody was there to take them away
+    killed = ours(client, settings)
+    assert killed  # nobody was there to take them away
 
     third = start(settings, built, api_port)
     said = until_up(third, api_port)
@@ -98,7 +112,61 @@ def test_ctrl_c_leaves_nothing_and_a_kill_leaves_nothing_after_the_next_start(
     third.communicate(timeout=90)
 
     assert "error" not in said
-    assert len(left) <= 3  # its own: the API's, the search's and the migration's
-    assert ours(client, settings) == []
+    assert left
+    assert not left & killed
+    assert ours(client, settings) == set()
     assert wait_until(lambda: processes(settings) == [], within_s=10)
     assert {network.name for network in client.networks.list()} == networks
+
+
+def test_a_taken_port_of_the_api(built: Path, settings: LocalSettings) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        run = start(settings, built, taken)
+        said, _ = run.communicate(timeout=90)
+
+    assert run.returncode == 2
+    assert said.splitlines()[-1].startswith(f"error: port {taken} for sam local start-api is taken")
+    assert "EDDA_API_PORT" in said
+
+
+def test_what_is_not_this_stacks_stays(client: docker.DockerClient, built: Path, settings: LocalSettings) -> None:
+    """Another project's `sam local`, another MiniStack on the same port, images of others."""
+    image = f"{engine.REPOSITORY}:{containers.runtime_of(built).removeprefix('python')}-{ARCHITECTURE}"
+    call = ["/var/lang/bin/python3", "-c", "import time; time.sleep(600)"]
+    address = engine.host_for_containers(client)[0]
+    others = [
+        client.containers.run(image, entrypoint=call, detach=True, labels=labels, environment=environment)
+        for labels, environment in (
+            ({"sam.cli.container.type": "lambda"}, {}),
+            ({"sam.cli.container.type": "lambda"}, {"AWS_ENDPOINT_URL": f"http://{address}:{settings.port + 1}"}),
+            ({"ministack": "rds", "ministack.instance": f"{socket.gethostname()}:{settings.port}"}, {}),
+        )
+    ]
+    own = client.containers.run(
+        image,
+        entrypoint=call,
+        detach=True,
+        labels={"sam.cli.container.type": "lambda"},
+        environment={"AWS_ENDPOINT_URL": f"http://{address}:{settings.port}"},
+    )
+    client.images.get(image).tag("somebody/elses", "1")
+    client.images.get(image).tag("samcli/lambda-python", "3.11-x86_64-0123456789")
+    try:
+        engine.remove_containers(client, settings)
+        engine.remove_images(client)
+
+        assert own.id not in {one.id for one in client.containers.list(all=True)}
+        assert {one.id for one in others} <= {one.id for one in client.containers.list()}
+        assert (
+            client.images.get("somebody/elses:1").id
+            == client.images.get("samcli/lambda-python:3.11-x86_64-0123456789").id
+        )
+    finally:
+        for one in others:
+            one.remove(force=True)
+        client.images.get("somebody/elses:1").tag(*image.rsplit(":", 1))  # it was taken if it was made here
+        for tag in ("somebody/elses:1", "samcli/lambda-python:3.11-x86_64-0123456789"):
+            client.images.remove(tag)

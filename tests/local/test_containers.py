@@ -1,7 +1,9 @@
 """What `make sam-local` and `make sam-build` say when something is in the way: one line, what to do, exit code 2."""
 
+import contextlib
 import json
 import os
+import re
 import socket
 import socketserver
 import subprocess
@@ -11,13 +13,15 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import boto3
 import pytest
 
-from local import build, containers
-from local.errors import LocalError
-from local.settings import ARCHITECTURE, OWN_RUNTIME, ROOT
+from local import build, containers, deploy, engine
+from local.errors import LocalError, StepFailed
+from local.settings import ARCHITECTURE, OWN_RUNTIME, ROOT, LocalSettings
 
 MACHINE = {"arm64": "aarch64", "x86_64": "x86_64"}[ARCHITECTURE]
+TEMPLATE = (ROOT / "template.yaml").read_text()
 VERSION = OWN_RUNTIME.removeprefix("python").replace(".", "")
 
 
@@ -120,24 +124,21 @@ def test_no_engine(command: str, fake_build: Path, free_ports: tuple[int, int], 
     assert "make local" in said
 
 
-def test_a_taken_port(fake_build: Path, free_ports: tuple[int, int]) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        taken = other.getsockname()[1]
-
-        said = one_line(run("run", fake_build, *ports(free_ports, taken)))
-
-    assert f"port {taken} for sam local start-api is taken" in said
-    assert "EDDA_API_PORT" in said
-
-
 class Engine(BaseHTTPRequestHandler):
     """As much of an engine as answers, and starts nothing."""
 
     def do_GET(self) -> None:
-        if self.path.endswith("/networks/bridge"):
-            self._answer(200, {"Id": "1", "IPAM": {"Config": [{"Subnet": "127.0.0.0/8", "Gateway": "127.0.0.1"}]}})
+        if "/networks" in self.path:
+            self._answer(
+                200,
+                [
+                    {
+                        "Id": "1",
+                        "Name": "bridge",
+                        "IPAM": {"Config": [{"Subnet": "127.0.0.0/8", "Gateway": "127.0.0.1"}]},
+                    }
+                ],
+            )
         elif "/images/" in self.path:
             self._answer(200, {"Id": "sha256:1"})
         else:
@@ -185,3 +186,54 @@ def test_help_tells_what_can_be_set() -> None:
 
     assert answer.returncode == 0
     assert {"EDDA_API_PORT", "RUNTIME", "EDDA_PORT"} <= set(answer.stdout.replace("(", " ").replace(";", " ").split())
+
+
+def test_the_images_that_are_removed_are_those_of_the_templates_layers() -> None:
+    functions = re.findall(
+        r"^  (\w+Function):\n    Type: AWS::Serverless::Function\n(.*?)\n  \w", TEMPLATE, re.S | re.M
+    )
+    of_all = re.search(r"^Globals:.*?^    Layers:\n((?:      - [^\n]*\n)+)", TEMPLATE, re.S | re.M)
+    assert of_all is not None
+    lists = set()
+    for _, text in functions:
+        chosen = re.search(r"Layers: !If.*?- UseInProcessModel\n\s+- \[(.*?)\]", text, re.S)
+        own = re.search(r"^      Layers:\n((?:        - [^\n]*\n)+)", text, re.M)
+        names = chosen[1] if chosen else of_all[1] + (own[1] if own else "")
+        lists.add(tuple(re.findall(r"\w+Layer", names)))
+
+    assert {name for name, _ in functions} == set(containers.FUNCTIONS)
+    assert lists == set(engine.LAYER_LISTS)
+
+
+def test_an_empty_endpoint_is_awss_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each function has AWS_ENDPOINT_URL in its environment; on AWS it is empty."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "")
+
+    client = boto3.client("sqs", region_name="eu-north-1", aws_access_key_id="x", aws_secret_access_key="x")
+
+    assert client.meta.endpoint_url == "https://sqs.eu-north-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("outcome", ["saved", "not saved", "failed"])
+def test_a_deployment_counts_when_it_was_made_and_saved(outcome: str, tmp_path: Path) -> None:
+    settings = LocalSettings(state=tmp_path, port=4566, database_port=54329, zipped_layers=False)
+    (tmp_path / "build.sha256").write_text("a build")
+    saved = tmp_path / "emulator" / "state" / "cloudformation.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text("before")
+    os.utime(saved, (0, 0))
+
+    def sam_deploy(*_: object) -> None:
+        if outcome == "failed":
+            raise StepFailed("as asked")
+
+    with contextlib.suppress(StepFailed), deploy.deployment(settings, {}, sam_deploy) as deploy_now:
+        try:
+            deploy_now()
+        finally:  # the emulator stops
+            if outcome != "not saved":
+                saved.write_text("after")
+
+    assert deploy.is_current(settings, {}) == (outcome == "saved")
+    assert saved.read_text() == ("after" if outcome == "saved" else "before")
+    assert not (tmp_path / "emulator" / "state-before").exists()

@@ -1,10 +1,12 @@
 """Nothing of a run in containers outlives it, however it ends."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -30,8 +32,9 @@ def settings() -> LocalSettings:
     return second
 
 
-def start(settings: LocalSettings, built: Path, api_port: int) -> subprocess.Popen[str]:
-    """`make sam-local`."""
+@contextlib.contextmanager
+def started(settings: LocalSettings, built: Path, api_port: int) -> Iterator[subprocess.Popen[str]]:
+    """`make sam-local`; ended with the block if it is not yet."""
     command = [
         sys.executable,
         "-m",
@@ -43,14 +46,19 @@ def start(settings: LocalSettings, built: Path, api_port: int) -> subprocess.Pop
         str(settings.state.parent),
     ]
     command += ["--port", str(settings.port), "--database-port", str(settings.database_port)]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--api-port", str(api_port)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         process_group=0,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(90)
 
 
 def until_up(process: subprocess.Popen[str], api_port: int) -> str:
@@ -86,30 +94,30 @@ def test_ctrl_c_leaves_nothing_and_a_kill_leaves_nothing_after_the_next_start(
     networks = {network.name for network in client.networks.list()}
     api_port = free_port()
 
-    first = start(settings, built, api_port)
-    until_up(first, api_port)
-    assert ours(client, settings)
-    os.kill(first.pid, signal.SIGINT)  # as Ctrl-C
-    first.communicate(timeout=90)
+    with started(settings, built, api_port) as first:
+        until_up(first, api_port)
+        assert ours(client, settings)
+        os.kill(first.pid, signal.SIGINT)  # as Ctrl-C
+        first.communicate(timeout=90)
 
     assert first.returncode == 0
     assert ours(client, settings) == set()
     assert processes(settings) == []
 
-    second = start(settings, built, api_port)
-    until_up(second, api_port)
-    for child in (settings.state / "run").glob("*.pid"):  # all at once, as a machine's end would
-        os.kill(int(child.read_text().split()[0]), signal.SIGKILL)
-    os.killpg(second.pid, signal.SIGKILL)
-    second.communicate(timeout=90)
+    with started(settings, built, api_port) as second:
+        until_up(second, api_port)
+        for child in (settings.state / "run").glob("*.pid"):  # all at once, as a machine's end would
+            os.kill(int(child.read_text().split()[0]), signal.SIGKILL)
+        os.killpg(second.pid, signal.SIGKILL)
     killed = ours(client, settings)
     assert killed  # nobody was there to take them away
 
-    third = start(settings, built, api_port)
-    said = until_up(third, api_port)
-    left = ours(client, settings)
-    os.kill(third.pid, signal.SIGTERM)
-    third.communicate(timeout=90)
+    with started(settings, built, api_port) as third:
+        said = until_up(third, api_port)
+        left = ours(client, settings)
+        os.kill(third.pid, signal.SIGKILL)  # it alone: its children are told, and the next start waits for them
+    with started(settings, built, api_port) as fourth:
+        said += until_up(fourth, api_port)
 
     assert "error" not in said
     assert left
@@ -124,8 +132,8 @@ def test_a_taken_port_of_the_api(built: Path, settings: LocalSettings) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        run = start(settings, built, taken)
-        said, _ = run.communicate(timeout=90)
+        with started(settings, built, taken) as run:
+            said, _ = run.communicate(timeout=90)
 
     assert run.returncode == 2
     assert said.splitlines()[-1].startswith(f"error: port {taken} for sam local start-api is taken")

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from edda.errors import Unauthorized
 from edda.models import Tenant
+from edda.store.bucket import Sighting
 from edda.store.database import Database
 from edda.store.keys import KEY, KeyStore, create_key, create_tenant, revoke_key
 from psycopg import sql
@@ -129,6 +130,8 @@ async def test_without_a_tenant_every_table_is_empty_and_with_another_tenant_too
 ) -> None:
     other = await create_tenant(world.urls.owner, "globex")
     await world.bring_in("a.txt", "one")
+    world.rows("INSERT INTO bucket_walks (tenant_id, began_at) VALUES (%s, now())", world.tenant_id)
+    world.rows("INSERT INTO delete_brakes (tenant_id, began_at, deleted) VALUES (%s, now(), 0)", world.tenant_id)
     readable = [
         table
         for table in tables_of_tenants(world.urls)
@@ -193,7 +196,8 @@ async def test_another_tenants_rows_can_be_neither_changed_nor_deleted(world: Wo
 async def test_a_document_deleted_in_another_tenants_name_stays(world: World) -> None:
     other = await create_tenant(world.urls.owner, "globex")
     await world.bring_in("a.txt", "one")
-    await world.ingestion.store.delete_by_key(other.tenant_id, world.key("a.txt"), "a.txt", "")
+    sighting = Sighting(world.key("a.txt"), "a.txt", last_known="", exact=True)
+    await world.sweep.bucket.object_is_gone(other.tenant_id, sighting)
     await world.ingestion.store.set_metadata(other.tenant_id, world.key("a.txt"), {"x": 1}, None)
     assert world.visible("a.txt") == ["one"]
     assert world.metadata("a.txt") == ({}, None)

@@ -149,6 +149,7 @@ class Documents:
         await self.objects.delete(object_key)
         if not object_key.startswith(_folder(tenant)):
             await self.objects.delete(object_key + METADATA_SUFFIX)
+        await self.store.object_is_deleted(tenant.tenant_id, document_id)
 
     async def _announce(
         self, tenant: Tenant, said: Description, request: list[Any], idempotency_key: str | None, expires_s: int

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
-from edda.models import EmbeddingLimits, ParseOutcome, PresignedPost, StoredObject
+from edda.models import EmbeddingLimits, ObjectListing, ParseOutcome, PresignedPost, StoredObject
 
 
 class ObjectStore(Protocol):
@@ -26,6 +26,10 @@ class ObjectStore(Protocol):
 
     async def delete(self, key: str) -> None:
         """Delete an object (a delete marker, in a versioned bucket); no error when there is none."""
+
+    async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
+        """The newest version of each key under `prefix` and behind `after_key`, in the order of their UTF-8 bytes:
+        at most `limit` of them, deleted ones too."""
 
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         """A form for a browser or curl: one key, a size range, an expiry."""

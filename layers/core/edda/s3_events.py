@@ -20,18 +20,27 @@ class ObjectChange:
 
     @property
     def is_metadata(self) -> bool:
-        name = self.key.rpartition("/")[2]
-        return name.endswith(METADATA_SUFFIX) and name != METADATA_SUFFIX
+        return document_key_of(self.key) != self.key
 
-    @property
-    def document_key(self) -> str:
-        """The key of the document: for `report.pdf.metadata.json` that is `report.pdf`."""
-        return self.key.removesuffix(METADATA_SUFFIX) if self.is_metadata else self.key
+
+def document_key_of(key: str) -> str:
+    """The key of the document: for `report.pdf.metadata.json` that is `report.pdf`."""
+    name = key.rpartition("/")[2]
+    return key if name == METADATA_SUFFIX else key.removesuffix(METADATA_SUFFIX)
 
 
 def padded_sequencer(sequencer: str) -> str:
     """S3 sequencers of one key compare as hexadecimal strings, the shorter padded with zeros on the right."""
     return sequencer.lower().ljust(SEQUENCER_WIDTH, "0") if sequencer else ""
+
+
+def just_after(sequencer: str) -> str:
+    """A place in the order for what no event told of: after this one, before every later event.
+
+    A plus sign sorts before all digits, so even what follows nothing at all ('') comes before the first event.
+    """
+    event, _, number = sequencer.partition("+")
+    return f"{event}+{int(number or 0) + 1:06d}"
 
 
 def object_changes(event: dict[str, Any]) -> Iterator[ObjectChange]:

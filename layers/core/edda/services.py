@@ -22,6 +22,7 @@ from edda.store.models import find_model
 if TYPE_CHECKING:
     from edda.embedding import Embedding
     from edda.ingesting import Ingestion
+    from edda.store.bucket import DeleteBrake
     from edda.store.documents import DocumentStore
     from edda.store.search import SearchStore
     from edda.sweeping import Sweep
@@ -125,15 +126,19 @@ async def ingestion() -> "Ingestion":
     from edda.adapters.parser_process import ParserProcess
     from edda.adapters.s3 import S3ObjectStore
     from edda.ingesting import Ingestion
+    from edda.observing import Observing
+    from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    objects = S3ObjectStore(clients, settings.uploads_bucket)
     return Ingestion(
         store=IngestStore(database, model.model_id),
         keys=KeyStore(database),
-        objects=S3ObjectStore(clients, settings.uploads_bucket),
+        observing=Observing(BucketStore(database, _brake(settings)), objects),
+        objects=objects,
         parser=ParserProcess(settings),
         embed_queue=_queue(clients, settings.embed_queue_url),
         max_document_bytes=settings.max_document_bytes,
@@ -170,17 +175,25 @@ async def embed_queue() -> Queue:
 @once
 async def sweeping() -> "Sweep":
     """For functions/sweep."""
+    from edda.adapters.s3 import S3ObjectStore
+    from edda.observing import Observing
+    from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
-    from edda.store.sweep import SweepStore
+    from edda.store.sweep import Patience, SweepStore
     from edda.sweeping import Sweep
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    bucket, objects = BucketStore(database, _brake(settings)), S3ObjectStore(clients, settings.uploads_bucket)
     return Sweep(
         store=SweepStore(database, model.model_id),
         ingest_store=IngestStore(database, model.model_id),
+        bucket=bucket,
         keys=KeyStore(database),
+        observing=Observing(bucket, objects),
+        objects=objects,
+        patience=Patience(walk_s=settings.walk_interval_s),
         ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
     )
@@ -259,6 +272,12 @@ async def _conninfo_from_secret(settings: Settings, secrets: Secrets, arn: str) 
         password=secret["password"],
         sslmode="require",
     )
+
+
+def _brake(settings: Settings) -> "DeleteBrake":
+    from edda.store.bucket import DeleteBrake
+
+    return DeleteBrake(settings.delete_brake_percent, settings.delete_brake_minimum)
 
 
 def _queue(clients: AwsClients, url: str) -> Queue:

@@ -48,6 +48,10 @@ class Settings(BaseModel):
     parse_timeout_s: float = Field(default=120, gt=0)
     parse_memory_bytes: int = Field(default=GIGABYTE, ge=64 * MEGABYTE)
 
+    delete_brake_percent: int = Field(default=20, ge=0, le=100)
+    delete_brake_minimum: int = Field(default=100, ge=0)
+    walk_interval_s: float = Field(default=900, gt=0)
+
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:
         if self.chunk_overlap_tokens * 2 > self.chunk_tokens:

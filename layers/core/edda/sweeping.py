@@ -41,6 +41,7 @@ def utc_now() -> datetime:
 
 
 TURN_S = 10.0  # the longest that one tenant may hold up the others
+MARGIN_S = 1.0  # enough to write down how far a walk went
 ROWS_SHARE = 0.6  # of the round's time is for rows; what is left of it is for the bucket
 PAGE = 1000  # objects of one listing: S3's most
 DELETES = 100  # of objects, in one turn
@@ -84,7 +85,7 @@ class Sweep:
             else:
                 await self._turn(tenant, partial(self._sweep_rows, tenant, done), for_rows, done)
         walking = deque(tenants)
-        while walking and not deadline.expired:
+        while walking and deadline.remaining_s() > MARGIN_S:
             tenant = walking.popleft()
             if await self._turn(tenant, partial(self._walk, tenant, done), deadline, done):
                 walking.append(tenant)
@@ -140,14 +141,14 @@ class Sweep:
         taken_in: list[UUID] = []
         compared = walk.after_key
         for key in sorted(listed.keys() | known.keys()):
-            if turn.remaining_s() < TURN_S / 10:  # enough to write down how far it went
+            if turn.remaining_s() < MARGIN_S:
                 until = compared
                 break
             if self._differ(key, listed.get(key), known.get(key)):
                 await self._reconcile(tenant_id, key, taken_in, done)
             compared = key
         await self._ring(tenant_id, taken_in)
-        return await self.bucket.advance(tenant_id, walk, until) is not None
+        return until != walk.after_key and await self.bucket.advance(tenant_id, walk, until) is not None
 
     def _differ(self, key: str, listed: ListedObject | None, known: KnownObject | None) -> bool:
         """Does the bucket show what the database does not know? What is young may have an event on its way."""

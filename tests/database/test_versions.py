@@ -64,8 +64,8 @@ async def test_an_old_version_copied_over_the_new_one_is_a_new_version(world: Wo
 async def test_sequencers_of_different_lengths_are_padded_and_not_compared_as_strings(
     world: World, order: tuple[int, ...]
 ) -> None:
-    """As plain strings "0055AED6DCD90281E5" would come before "0055aed6", and as numbers "1000" before "0fff1"."""
-    sequencers = ["0055AED6DCD90281", "0055AED6DCD90281E5", "0055aed7"]
+    """As plain strings the last would come before the second; as numbers, before both."""
+    sequencers = ["0055AED6DCD90281", "0055aed6dcd90281e5", "0055AED7"]
     records = []
     for number, sequencer in enumerate(sequencers):
         records.append(numbered(await world.put("a.txt", f"version {number}"), sequencer))

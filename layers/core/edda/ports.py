@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
@@ -35,6 +35,13 @@ class ObjectStore(Protocol):
         """A form for a browser or curl: one key, a size range, an expiry."""
 
 
+class QueuedMessage(NamedTuple):
+    """A message as it was received, and what it is removed by."""
+
+    body: str
+    receipt_handle: str
+
+
 class Queue(Protocol):
     """An SQS queue: a doorbell, never the truth."""
 
@@ -44,6 +51,13 @@ class Queue(Protocol):
     async def delay(self, delays_s: Mapping[str, int]) -> None:
         """Let messages being handled (by receipt handle) come again so soon, and not only when their visibility
         timeout ends. Best effort: where it fails, that timeout stands."""
+
+    async def receive(self) -> list[QueuedMessage]:
+        """Some messages, hidden from others for a while; none when the queue is empty. For dead letters: what a
+        queue has for a function is Lambda's to receive. Raises QueueUnavailable."""
+
+    async def remove(self, receipt_handles: Sequence[str]) -> None:
+        """Delete received messages. Raises QueueUnavailable: they will come again."""
 
 
 class Parser(Protocol):

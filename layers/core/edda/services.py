@@ -12,7 +12,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from edda.adapters.aws import AwsClients
-from edda.errors import ProviderMisconfigured
+from edda.errors import InvalidRequest, ProviderMisconfigured
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
 from edda.settings import Settings
 from edda.store.database import Database
@@ -22,6 +22,7 @@ from edda.store.models import find_model
 if TYPE_CHECKING:
     from edda.embedding import Embedding
     from edda.ingesting import Ingestion
+    from edda.operating import Operating
     from edda.store.bucket import DeleteBrake
     from edda.store.documents import DocumentStore
     from edda.store.search import SearchStore
@@ -197,6 +198,35 @@ async def sweeping() -> "Sweep":
         ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
     )
+
+
+@once
+async def operating() -> "Operating":
+    """For an operator, under the application's role, which sees one tenant at a time."""
+    from edda.operating import Operating
+    from edda.store.bucket import BucketStore
+    from edda.store.redrive import RedriveStore
+
+    settings = Settings.from_environment()
+    database = _database(settings, _opens(AwsClients()))
+    return Operating(RedriveStore(database), BucketStore(database, _brake(settings)), KeyStore(database))
+
+
+async def redrive_queue(name: str) -> dict[str, int]:
+    """Move the dead letters of the ingest or the embed queue back to it. Raises InvalidRequest for another name."""
+    settings = Settings.from_environment()
+    urls = {
+        "ingest": (settings.ingest_dead_letter_queue_url, settings.ingest_queue_url),
+        "embed": (settings.embed_dead_letter_queue_url, settings.embed_queue_url),
+    }
+    if name not in urls:
+        raise InvalidRequest("The queue is ingest or embed.")
+    dead_letters, queue = urls[name]
+    if not dead_letters or not queue:
+        wanted = f"EDDA_{name.upper()}_DEAD_LETTER_QUEUE_URL and EDDA_{name.upper()}_QUEUE_URL"
+        raise InvalidRequest(f"Set {wanted} to the queues' URLs.")
+    clients = _opens(AwsClients())
+    return await (await operating()).redrive_queue(_queue(clients, dead_letters), _queue(clients, queue))
 
 
 def model_name(settings: Settings) -> str:

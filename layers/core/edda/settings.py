@@ -33,6 +33,8 @@ class Settings(BaseModel):
     uploads_bucket: str = ""
     ingest_queue_url: str = ""
     embed_queue_url: str = ""
+    ingest_dead_letter_queue_url: str = ""
+    embed_dead_letter_queue_url: str = ""
 
     embedding_provider: Literal["in-process", "openai", "bedrock"] = "in-process"
     embedding_model: str = "all-MiniLM-L6-v2"

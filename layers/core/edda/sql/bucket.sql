@@ -21,12 +21,11 @@ SELECT document_id FROM documents WHERE object_key = %(object_key)s FOR UPDATE;
 -- lock may be as old as the wait for it.
 SELECT d.document_id, d.deleted_at IS NOT NULL AS deleted, d.object_to_delete, d.hold,
        d.idempotency_key IS NOT NULL OR d.upload_expires_at IS NOT NULL AS announced,
-       v.version_id, v.s3_version_id, v.sequencer, v.finished_at IS NOT NULL AS finished,
+       v.version_id, v.s3_version_id, v.size_bytes, v.media_type, v.status, v.finished_at IS NOT NULL AS finished,
        COALESCE(GREATEST(d.deleted_sequencer, d.hold_sequencer, v.sequencer), '') AS last_known
 FROM documents d
 LEFT JOIN LATERAL (
-    SELECT version_id, s3_version_id, sequencer, finished_at FROM document_versions v
-    WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1
+    SELECT * FROM document_versions v WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1
 ) v ON true
 WHERE d.object_key = %(object_key)s;
 

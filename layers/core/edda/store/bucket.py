@@ -112,7 +112,7 @@ class BucketStore:
                 "media_type": stored.content_type,
             }
             await cursor.execute(SQL["upsert_document"], values)
-            state = await _state(cursor, values)
+            state = await object_state(cursor, values)
             is_event = sighting.exact and sighting.sequencer > state["last_known"]
             if state["deleted"] and (state["announced"] or (state["object_to_delete"] and not is_event)):
                 return Noted(Outcome.UNWANTED)
@@ -129,7 +129,7 @@ class BucketStore:
             if same:
                 await cursor.execute(SQL["renumber_version"], values | {"version_id": state["version_id"]})
                 return Noted(Outcome.KNOWN, unfinished)
-            return Noted(Outcome.TAKEN_IN, await _begin_version(cursor, values))
+            return Noted(Outcome.TAKEN_IN, await begin_version(cursor, values))
 
     async def object_is_gone(self, tenant_id: UUID, sighting: Sighting) -> Noted:
         """The object is no more: so is everything that was made of it, unless the brake holds it.
@@ -147,7 +147,7 @@ class BucketStore:
                 await cursor.execute(SQL["upsert_document"], values)
             elif await fetch_one(cursor, SQL["lock_object"], values) is None:
                 return Noted(Outcome.KNOWN)
-            state = await _state(cursor, values)
+            state = await object_state(cursor, values)
             is_event = sighting.exact and sighting.sequencer > state["last_known"]
             if not is_event and (state["deleted"] or state["hold"] is not None):
                 return Noted(Outcome.KNOWN)
@@ -251,7 +251,8 @@ class BucketStore:
             await cursor.execute(SQL["object_is_deleted"], {"document_id": document_id})
 
 
-async def _state(cursor: Cursor, values: dict[str, Any]) -> Row:
+async def object_state(cursor: Cursor, values: dict[str, Any]) -> Row:
+    """The document of a locked row, and its newest version."""
     state = await fetch_one(cursor, SQL["object_state"], values)
     assert state is not None  # noqa: S101 - the row is locked
     return state
@@ -266,7 +267,7 @@ def _place(sighting: Sighting, state: Row, *, is_event: bool) -> str | None:
     return just_after(max(sighting.sequencer, sighting.last_known))
 
 
-async def _begin_version(cursor: Cursor, values: dict[str, Any]) -> UUID:
+async def begin_version(cursor: Cursor, values: dict[str, Any]) -> UUID:
     """A new version, to be built; what came before it and is not visible is given up."""
     row = await fetch_one(cursor, SQL["insert_version"], values)
     assert row is not None  # noqa: S101 - an insert returns its row

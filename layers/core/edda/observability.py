@@ -1,6 +1,5 @@
 """Structured logs for a function: Powertools' logger, also for what the package itself logs. And metrics, as logs."""
 
-import os
 from collections.abc import Mapping
 from functools import cache
 
@@ -20,9 +19,9 @@ def function_logger() -> Logger:
 def emit_metrics(counts: Mapping[str, int]) -> None:
     """One line on standard output, of which CloudWatch makes metrics: no call, no permission. Nothing without a
     namespace (POWERTOOLS_METRICS_NAMESPACE), as on a developer's machine."""
-    if not counts or not os.environ.get("POWERTOOLS_METRICS_NAMESPACE"):
-        return
     metrics = EphemeralMetrics()
+    if not counts or not metrics.namespace:
+        return
     for name, count in counts.items():
         metrics.add_metric(name, MetricUnit.Count, count)
     metrics.flush_metrics()

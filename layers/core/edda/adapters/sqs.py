@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -37,7 +38,7 @@ class SqsQueue:
         unsent = list(range(len(bodies)))
         for attempt in range(ATTEMPTS):
             if attempt:
-                await asyncio.sleep(WAIT_S * 2**attempt)
+                await asyncio.sleep(WAIT_S * 2**attempt * (1 + random.random()) / 2)  # noqa: S311 - jitter, no secret
             groups = [unsent[start : start + MAX_ENTRIES] for start in range(0, len(unsent), MAX_ENTRIES)]
             jobs = [partial(self._send_group, group, bodies) for group in groups]
             outcomes = await bounded(CONCURRENT_REQUESTS, jobs, Deadline.after(TIMEOUT_S))

@@ -210,12 +210,12 @@ async def test_failed_versions_do_not_pile_up(world: World) -> None:
 
 @dataclass
 class SlowListings(FakeObjectStore):
-    """Pages of three objects, each of which takes nine seconds."""
+    """Pages of three objects, each of which takes eight seconds."""
 
     clock_s: float = 0
 
     async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
-        self.clock_s += 9
+        self.clock_s += 8
         return await super().page(prefix, after_key, 3)
 
 

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from uuid import UUID
 
-from edda.concurrency import Deadline
-from edda.errors import EddaError, RetryableError
+from edda.concurrency import Deadline, bounded
+from edda.errors import EddaError
 from edda.messages import IngestVersion, Message
 from edda.models import ListedObject, Tenant
 from edda.observing import Observing
@@ -44,6 +44,8 @@ TURN_S = 10.0  # the longest that one tenant may hold up the others
 MARGIN_S = 1.0  # enough to write down how far a walk went
 ROWS_SHARE = 0.6  # of the round's time is for rows; what is left of it is for the bucket
 PAGE = 1000  # objects of one listing: S3's most
+GROUP = 32  # differing objects between two looks at the clock
+CONCURRENT_LOOKS = 8  # at S3; what is written takes turns on the one connection
 DELETES = 100  # of objects, in one turn
 
 OUTCOMES = {
@@ -138,15 +140,19 @@ class Sweep:
         until = documents[-1].object_key if len(documents) == PAGE else listing.until
         listed = {one.key: one for one in listing.objects if until is None or one.key <= until}
         known = {one.object_key: one for one in documents}
+        keys = sorted(listed.keys() | known.keys())
+        differing = [key for key in keys if self._differ(key, listed.get(key), known.get(key))]
         taken_in: list[UUID] = []
-        compared = walk.after_key
-        for key in sorted(listed.keys() | known.keys()):
-            if turn.remaining_s() < MARGIN_S:
-                until = compared
+        for start in range(0, len(differing), GROUP):
+            group = differing[start : start + GROUP]
+            jobs = [partial(self._reconcile, tenant_id, key, taken_in, done) for key in group]
+            outcomes = await bounded(CONCURRENT_LOOKS, jobs, turn.sooner(turn.remaining_s() - MARGIN_S))
+            for outcome in outcomes:
+                if isinstance(outcome, Exception) and not isinstance(outcome, TimeoutError):
+                    raise outcome
+            if any(isinstance(outcome, TimeoutError) for outcome in outcomes):
+                until = differing[start - 1] if start else walk.after_key  # and from there the next turn
                 break
-            if self._differ(key, listed.get(key), known.get(key)):
-                await self._reconcile(tenant_id, key, taken_in, done)
-            compared = key
         await self._ring(tenant_id, taken_in)
         return until != walk.after_key and await self.bucket.advance(tenant_id, walk, until) is not None
 
@@ -166,7 +172,7 @@ class Sweep:
             noted = await self.observing.observe(tenant_id, key)
             if noted.outcome is Outcome.UNWANTED:
                 await self.objects.delete(key)
-        except RetryableError as error:
+        except EddaError as error:
             logger.warning("object could not be compared", extra={"object_key": key, "code": error.code})
             done["objects_failed"] += 1
             return

@@ -46,7 +46,7 @@ SET superseded_at = now(), lease_until = NULL,
                          ELSE error_message END,
     finished_at = COALESCE(finished_at, now())
 WHERE v.document_id = %(document_id)s AND v.version_id <> %(version_id)s AND v.superseded_at IS NULL
-  AND NOT EXISTS (SELECT FROM documents d WHERE d.current_version_id = v.version_id);
+  AND NOT EXISTS (SELECT FROM documents d WHERE d.document_id = v.document_id AND d.current_version_id = v.version_id);
 
 -- name: renumber_version
 -- The event that told of this version, or a later sighting of it, has come.

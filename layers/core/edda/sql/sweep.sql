@@ -53,7 +53,7 @@ SELECT version_id FROM document_versions WHERE superseded_at IS NOT NULL ORDER B
 -- Unless it is what search sees: then the newer one did not come to be seen after all.
 DELETE FROM document_versions v
 WHERE v.version_id = %(version_id)s AND v.superseded_at IS NOT NULL
-  AND NOT EXISTS (SELECT FROM documents d WHERE d.current_version_id = v.version_id)
+  AND NOT EXISTS (SELECT FROM documents d WHERE d.document_id = v.document_id AND d.current_version_id = v.version_id)
 RETURNING v.version_id;
 
 -- name: hashes_of_version

@@ -31,6 +31,7 @@ CREATE TABLE documents (
     tags               text[] NOT NULL DEFAULT '{}',
     metadata           jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     metadata_problem   text,                           -- why the metadata file beside the object was not taken
+    metadata_version   text NOT NULL DEFAULT '',       -- S3's version of the metadata file last read; '': there was none
     current_version_id uuid,                           -- the version that search sees
     upload_expires_at  timestamptz,                    -- a presigned upload not seen by then will not come
     idempotency_key    text,
@@ -47,6 +48,7 @@ CREATE TABLE documents (
     UNIQUE (tenant_id, document_id)                    -- what foreign keys that carry the tenant point at
 );
 CREATE INDEX documents_newest ON documents (tenant_id, created_at DESC, document_id DESC) WHERE deleted_at IS NULL;
+CREATE INDEX documents_current ON documents (current_version_id);  -- deleting a version asks who points at it
 CREATE INDEX documents_object_to_delete ON documents (tenant_id) WHERE object_to_delete;
 CREATE INDEX documents_held ON documents (tenant_id) WHERE hold = 'held';
 

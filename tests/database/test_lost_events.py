@@ -40,8 +40,23 @@ async def test_an_object_whose_event_was_lost_is_taken_in_by_one_round(world: Wo
 async def test_its_metadata_file_is_taken_in_as_well(world: World) -> None:
     await world.put("a.txt", "one")
     await world.put("a.txt.metadata.json", '{"metadataAttributes": {"year": 2024}}')
-    assert await settle(world) == {"objects_taken_in": 1}
+    assert await settle(world) == {"objects_taken_in": 1, "metadata_read": 1}
     assert world.metadata("a.txt") == ({"year": 2024}, None)
+
+
+async def test_a_metadata_file_whose_event_was_lost_is_read(world: World) -> None:
+    await world.bring_in("a.txt", "one")
+    await world.put("a.txt.metadata.json", '{"metadataAttributes": {"year": 2024}}')
+    assert await settle(world) == {"metadata_read": 1}
+    assert world.metadata("a.txt") == ({"year": 2024}, None)
+    await world.put("a.txt.metadata.json", "no json")
+    assert await settle(world) == {"metadata_read": 1}
+    assert world.metadata("a.txt")[1] is not None
+    await world.delete("a.txt.metadata.json")
+    assert await settle(world) == {"metadata_read": 1}
+    assert world.metadata("a.txt") == ({}, None)
+    assert await settle(world) == {}
+    assert world.embedder.texts == ["one"]
 
 
 async def test_an_overwrite_whose_event_was_lost_replaces_the_old_version(world: World) -> None:

@@ -13,7 +13,6 @@ from edda.concurrency import Deadline
 from edda.errors import (
     DocumentError,
     DocumentTooLarge,
-    InvalidMetadata,
     NoText,
     QueueUnavailable,
     RetryableError,
@@ -21,10 +20,9 @@ from edda.errors import (
 )
 from edda.messages import IngestVersion
 from edda.models import ParseOutcome
-from edda.object_metadata import MAX_FILE_BYTES, parse_object_metadata
 from edda.observing import Observing
 from edda.ports import ObjectStore, Parser, Queue
-from edda.s3_events import METADATA_SUFFIX, ObjectChange, document_key_of
+from edda.s3_events import ObjectChange
 from edda.store.ingest import IngestStore, VersionLease
 from edda.store.keys import KeyStore
 
@@ -60,7 +58,7 @@ class Ingestion:
             logger.warning("object outside of any tenant's folder", extra={"object_key": change.key})
             return
         if change.is_metadata:
-            await self._metadata_changed(tenant.tenant_id, change.key)
+            await self.observing.read_metadata(tenant.tenant_id, change.document_key)
             return
         noted = await self.observing.observe(tenant.tenant_id, change.key, change)
         if noted.version_id is not None:
@@ -84,29 +82,10 @@ class Ingestion:
         if failed:
             raise QueueUnavailable(f"{len(failed)} of {len(batches)} messages could not be sent.")
 
-    async def _metadata_changed(self, tenant_id: UUID, key: str) -> None:
-        """Take over the metadata file beside the object; what is wrong with it becomes a warning on the document.
-
-        `key` is the object's or the metadata file's. Without such a file a document keeps what it was given otherwise.
-        """
-        document_key = document_key_of(key)
-        try:
-            data = await self.objects.read(document_key + METADATA_SUFFIX, MAX_FILE_BYTES)
-            if data is None and key == document_key:
-                return
-            metadata = {} if data is None else parse_object_metadata(data)
-        except DocumentTooLarge:
-            problem = f"The metadata file is larger than {MAX_FILE_BYTES} bytes."
-            await self.store.set_metadata(tenant_id, document_key, {}, problem)
-        except InvalidMetadata as error:
-            await self.store.set_metadata(tenant_id, document_key, {}, error.message)
-        else:
-            await self.store.set_metadata(tenant_id, document_key, metadata, None)
-
     async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
         try:
             if not _came_over_https(lease.object_key):
-                await self._metadata_changed(lease.tenant_id, lease.object_key)
+                await self.observing.read_metadata(lease.tenant_id, lease.object_key)
             outcome, digest = await _before(deadline, self._parse(lease))
         except DocumentError as error:
             logger.info("document failed", extra={"version_id": str(lease.version_id), "code": error.code})

@@ -20,7 +20,11 @@ class ObjectChange:
 
     @property
     def is_metadata(self) -> bool:
-        return document_key_of(self.key) != self.key
+        return self.document_key != self.key
+
+    @property
+    def document_key(self) -> str:
+        return document_key_of(self.key)
 
 
 def document_key_of(key: str) -> str:

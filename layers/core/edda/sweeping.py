@@ -18,7 +18,7 @@ from edda.concurrency import Deadline, bounded
 from edda.errors import EddaError
 from edda.messages import IngestVersion, Message
 from edda.models import ListedObject, Tenant
-from edda.observing import Observing
+from edda.observing import UNVERSIONED, Observing
 from edda.ports import ObjectStore, Queue
 from edda.s3_events import METADATA_SUFFIX, document_key_of
 from edda.store.bucket import BucketStore, KnownObject, Outcome
@@ -154,17 +154,35 @@ class Sweep:
                 until = differing[start - 1] if start else walk.after_key  # and from there the next turn
                 break
         await self._ring(tenant_id, taken_in)
+        compared = [one for one in listed.values() if until is None or one.key <= until]
+        await self._compare_metadata(tenant_id, compared, done)
         return until != walk.after_key and await self.bucket.advance(tenant_id, walk, until) is not None
 
     def _differ(self, key: str, listed: ListedObject | None, known: KnownObject | None) -> bool:
-        """Does the bucket show what the database does not know? What is young may have an event on its way."""
-        if listed is not None and listed.last_modified > self.now() - timedelta(seconds=self.patience.event_s):
+        """Does the bucket show what the database does not know?"""
+        if listed is not None and self._is_young(listed):
             return False
         if listed is None or listed.removed:
             return known is not None and not known.deleted and known.hold is None and known.s3_version_id is not None
         if key.endswith("/") or document_key_of(key) != key:
             return False
         return known is None or known.deleted or known.hold is not None or known.s3_version_id != listed.version_id
+
+    async def _compare_metadata(self, tenant_id: UUID, listed: Sequence[ListedObject], done: Counter[str]) -> None:
+        """Metadata files whose events were lost are read now."""
+        files = {document_key_of(one.key): one for one in listed if document_key_of(one.key) != one.key}
+        if not files:
+            return
+        for document_key, read in (await self.bucket.metadata_versions(tenant_id, list(files))).items():
+            file = files[document_key]
+            there = "" if file.removed else file.version_id or UNVERSIONED
+            if there != read and not self._is_young(file):
+                await self.observing.read_metadata(tenant_id, document_key)
+                done["metadata_read"] += 1
+
+    def _is_young(self, listed: ListedObject) -> bool:
+        """Its event may still be on its way."""
+        return listed.last_modified > self.now() - timedelta(seconds=self.patience.event_s)
 
     async def _reconcile(self, tenant_id: UUID, key: str, taken_in: list[UUID], done: Counter[str]) -> None:
         """One object's trouble is not its neighbours': the next walk comes by again."""

@@ -140,3 +140,17 @@ LIMIT %(limit)s;
 
 -- name: object_is_deleted
 UPDATE documents SET object_to_delete = false WHERE document_id = %(document_id)s AND deleted_at IS NOT NULL;
+
+-- name: set_metadata
+-- From the metadata file beside the object. Where it cannot be read, or is not there and never was, what is known stays.
+UPDATE documents
+SET metadata = CASE WHEN %(problem)s::text IS NULL AND (%(version_id)s <> '' OR metadata_version <> '')
+                    THEN %(metadata)s ELSE metadata END,
+    metadata_problem = CASE WHEN %(version_id)s <> '' OR metadata_version <> '' THEN %(problem)s ELSE metadata_problem END,
+    metadata_version = %(version_id)s, updated_at = now()
+WHERE object_key = %(object_key)s
+  AND (metadata_version, metadata, metadata_problem) IS DISTINCT FROM (%(version_id)s, %(metadata)s, %(problem)s::text);
+
+-- name: metadata_versions
+SELECT object_key, metadata_version FROM documents
+WHERE object_key = ANY (%(object_keys)s) AND deleted_at IS NULL;

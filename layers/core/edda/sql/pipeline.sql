@@ -189,15 +189,3 @@ WHERE e.content_hash = ANY (%(content_hashes)s)
 -- name: hashes_of_document
 SELECT DISTINCT c.content_hash FROM chunks c JOIN document_versions v USING (version_id)
 WHERE v.document_id = %(document_id)s;
-
--- name: set_object_metadata
--- From the metadata file beside the object.
-UPDATE documents
-SET metadata = %(metadata)s, metadata_problem = %(problem)s, updated_at = now()
-WHERE object_key = %(object_key)s
-RETURNING document_id;
-
--- name: set_metadata_problem
-UPDATE documents SET metadata_problem = %(problem)s, updated_at = now()
-WHERE object_key = %(object_key)s
-RETURNING document_id;

@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 from edda.models import StoredObject
 from edda.s3_events import just_after
 from edda.store.database import Cursor, Database, Row, fetch_all, fetch_one
@@ -238,6 +240,25 @@ class BucketStore:
         async with self._database.transaction(tenant_id) as cursor:
             values = {"after": after, "until": until, "limit": limit}
             return [KnownObject(**row) for row in await fetch_all(cursor, SQL["known_objects"], values)]
+
+    async def set_metadata(
+        self, tenant_id: UUID, object_key: str, metadata: dict[str, Any], problem: str | None, version_id: str
+    ) -> None:
+        """From the version of the metadata file beside the object ('': there is none), or why it was not taken."""
+        async with self._database.transaction(tenant_id) as cursor:
+            values = {
+                "object_key": object_key,
+                "metadata": Jsonb(metadata),
+                "problem": problem,
+                "version_id": version_id,
+            }
+            await cursor.execute(SQL["set_metadata"], values)
+
+    async def metadata_versions(self, tenant_id: UUID, object_keys: Sequence[str]) -> dict[str, str]:
+        """Of the documents among these, which version of their metadata file was read last."""
+        async with self._database.transaction(tenant_id) as cursor:
+            rows = await fetch_all(cursor, SQL["metadata_versions"], {"object_keys": list(object_keys)})
+        return {row["object_key"]: row["metadata_version"] for row in rows}
 
     async def objects_to_delete(self, tenant_id: UUID, grace_s: float, limit: int) -> Sequence[tuple[UUID, str]]:
         """Documents deleted over HTTPS whose objects may still be there: id and key."""

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int4
 
 from edda.errors import DocumentError
@@ -115,15 +114,6 @@ class IngestStore:
         """Give the lease back: the work could not be done now."""
         async with self._database.transaction(lease.tenant_id) as cursor:
             await cursor.execute(SQL["release_version"], {"version_id": lease.version_id, "attempt": lease.attempt})
-
-    async def set_metadata(
-        self, tenant_id: UUID, object_key: str, metadata: dict[str, Any], problem: str | None
-    ) -> None:
-        """Metadata from the file beside the object; with a `problem`, what was there before stays."""
-        async with self._database.transaction(tenant_id) as cursor:
-            name = "set_object_metadata" if problem is None else "set_metadata_problem"
-            values = {"object_key": object_key, "metadata": Jsonb(metadata), "problem": problem}
-            await cursor.execute(SQL[name], values)
 
 
 async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutcome) -> None:

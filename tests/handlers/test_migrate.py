@@ -258,5 +258,7 @@ def test_the_commands_print_counts_and_clear_errors(stage: Stage) -> None:
     assert (nobody.returncode, nobody.stderr) == (1, "NotFound: There is no tenant 'nobody'.\n")
     nowhere = admin("discard-deletes", "--tenant", slug)
     assert (nowhere.returncode, "EDDA_DATABASE_URL" in nowhere.stderr) == (2, True)
+    owner = admin("confirm-deletes", "--tenant", slug, EDDA_DATABASE_URL=stage.world.urls.owner)
+    assert (owner.returncode, "rows of all tenants" in owner.stderr) == (1, True)
     both = admin("redrive", "--tenant", slug, "--queue", "ingest", EDDA_DATABASE_URL=url)
     assert (both.returncode, "not allowed with" in both.stderr) == (2, True)

@@ -22,14 +22,12 @@ from edda.messages import IngestVersion
 from edda.models import ParseOutcome
 from edda.observing import Observing
 from edda.ports import ObjectStore, Parser, Queue
-from edda.s3_events import ObjectChange
+from edda.s3_events import ObjectChange, came_over_https
 from edda.store.ingest import IngestStore, VersionLease
 from edda.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-API_FOLDER = ".edda"  # `<tenant>/.edda/<document id>`: objects that came over HTTPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,7 @@ class Ingestion:
 
     async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
         try:
-            if not _came_over_https(lease.object_key):
+            if not came_over_https(lease.object_key):
                 await self.observing.read_metadata(lease.tenant_id, lease.object_key)
             outcome, digest = await _before(deadline, self._parse(lease))
         except DocumentError as error:
@@ -111,10 +109,6 @@ class Ingestion:
         if len(outcome.chunks) > self.max_chunks:
             raise TooManyChunks
         return outcome, digest
-
-
-def _came_over_https(key: str) -> bool:
-    return key.split("/", 2)[1] == API_FOLDER
 
 
 async def _before(deadline: Deadline, work: Awaitable[T]) -> T:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 METADATA_SUFFIX = ".metadata.json"  # Bedrock Knowledge Bases' convention
+API_FOLDER = ".edda"  # `<tenant>/.edda/<document id>`: objects that came over HTTPS
 SEQUENCER_WIDTH = 40
 
 
@@ -25,6 +26,11 @@ class ObjectChange:
     @property
     def document_key(self) -> str:
         return document_key_of(self.key)
+
+
+def came_over_https(key: str) -> bool:
+    """Is it the object of a document that the API made? Such a document has no metadata file beside it."""
+    return key.split("/", 2)[1] == API_FOLDER
 
 
 def document_key_of(key: str) -> str:

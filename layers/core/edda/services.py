@@ -209,7 +209,10 @@ async def operating() -> "Operating":
 
     settings = Settings.from_environment()
     database = _database(settings, _opens(AwsClients()))
-    return Operating(RedriveStore(database), BucketStore(database, _brake(settings)), KeyStore(database))
+    store = RedriveStore(database)
+    if not await store.sees_one_tenant_only():
+        raise InvalidRequest("The database role sees the rows of all tenants; use the application's, edda_app.")
+    return Operating(store, BucketStore(database, _brake(settings)), KeyStore(database))
 
 
 async def redrive_queue(name: str) -> dict[str, int]:

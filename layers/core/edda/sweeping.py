@@ -20,7 +20,7 @@ from edda.messages import IngestVersion, Message
 from edda.models import ListedObject, Tenant
 from edda.observing import UNVERSIONED, Observing
 from edda.ports import ObjectStore, Queue
-from edda.s3_events import METADATA_SUFFIX, document_key_of
+from edda.s3_events import METADATA_SUFFIX, came_over_https, document_key_of
 from edda.store.bucket import BucketStore, KnownObject, Outcome
 from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore
@@ -103,6 +103,7 @@ class Sweep:
                 return await work(turn)
         except TimeoutError:
             logger.warning("sweeping a tenant took too long", extra={"tenant": tenant.slug})
+            done["tenants_left"] += 1
         except Exception:
             logger.exception("sweeping a tenant failed", extra={"tenant": tenant.slug})
             done["tenants_failed"] += 1
@@ -125,7 +126,8 @@ class Sweep:
         grace_s = self.patience.grace_s
         for document_id, key in await self.bucket.objects_to_delete(tenant.tenant_id, grace_s, DELETES):
             await self.objects.delete(key)
-            await self.objects.delete(key + METADATA_SUFFIX)
+            if not came_over_https(key):
+                await self.objects.delete(key + METADATA_SUFFIX)
             await self.bucket.object_is_deleted(tenant.tenant_id, document_id)
             done["objects_deleted"] += 1
 

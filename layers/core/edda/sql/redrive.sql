@@ -1,3 +1,6 @@
+-- name: row_security
+SELECT row_security_active('documents') AS active;
+
 -- name: to_begin_again
 -- Documents whose newest version did not end well.
 SELECT d.document_id

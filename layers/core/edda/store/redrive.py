@@ -18,6 +18,12 @@ class RedriveStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def sees_one_tenant_only(self) -> bool:
+        """Is this role under row-level security? A superuser is not, and what is meant for one would reach all."""
+        async with self._database.transaction(None) as cursor:
+            row = await fetch_one(cursor, SQL["row_security"], {})
+        return bool(row and row["active"])
+
     async def to_begin_again(self, tenant_id: UUID, after: UUID | None, limit: int = 500) -> list[UUID]:
         """Documents whose newest version is failed or partial, by id."""
         async with self._database.transaction(tenant_id) as cursor:

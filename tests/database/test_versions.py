@@ -136,3 +136,21 @@ async def test_a_sighting_that_something_has_overtaken_is_not_written_down(world
     await world.bring_in("a.txt", "two")
     assert (await bucket.object_is_gone(world.tenant_id, gone)).outcome is Outcome.OVERTAKEN
     assert world.visible("a.txt") == ["two"]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+async def test_in_an_unversioned_bucket_sequencers_alone_tell_versions_apart(
+    world: World, order: tuple[int, ...]
+) -> None:
+    world.objects.versioned = False
+    records = [await world.put("a.txt", "one"), await world.delete("a.txt")]
+    records += [await world.put("a.txt", "two"), await world.put("a.txt", "three")]
+    for position in order:
+        await world.notice(records[position], records[position])
+        await world.embed()
+    assert world.visible("a.txt") == ["three"]
+    await world.bring_in("a.txt", "four")
+    assert world.visible("a.txt") == ["four"]
+    await world.notice(await world.delete("a.txt"), *records)
+    await world.run_sweep()
+    assert world.visible("a.txt") == []

@@ -26,9 +26,13 @@ class Version:
 
 @dataclass(slots=True)
 class FakeObjectStore:
-    """Passes the same contract suite as S3. `outage`: nothing answers. `events`: what S3 would have told of."""
+    """Passes the same contract suite as S3. `outage`: nothing answers. `events`: what S3 would have told of.
+
+    `versioned`: keeps what was replaced.
+    """
 
     outage: bool = False
+    versioned: bool = True
     events: list[dict[str, Any]] = field(default_factory=list)
     objects: dict[str, list[Version]] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
@@ -102,8 +106,15 @@ class FakeObjectStore:
         return versions[-1]
 
     def _add(self, event: str, key: str, body: bytes | None, content_type: str | None) -> None:
-        version = Version(f"version-{next(self._versions)}", body, content_type, datetime.now(UTC))
-        self.objects.setdefault(key, []).append(version)
+        version_id = f"version-{next(self._versions)}" if self.versioned else ""
+        version = Version(version_id, body, content_type, datetime.now(UTC))
+        if self.versioned:
+            self.objects.setdefault(key, []).append(version)
+        elif body is None:
+            self.objects.pop(key, None)
+            event = "ObjectRemoved:Delete"
+        else:
+            self.objects[key] = [version]
         self._tell(event, key, version)
 
     def _tell(self, event: str, key: str, version: Version) -> None:

@@ -25,7 +25,7 @@ SELECT d.document_id, d.name, COALESCE(d.title, v.title) AS title, d.tags, d.met
 FROM documents d
 LEFT JOIN LATERAL (
     SELECT * FROM document_versions v
-    WHERE v.document_id = d.document_id ORDER BY v.sequencer DESC, v.created_at DESC LIMIT 1
+    WHERE v.document_id = d.document_id ORDER BY v.sequencer DESC LIMIT 1
 ) v ON true
 WHERE d.deleted_at IS NULL
 

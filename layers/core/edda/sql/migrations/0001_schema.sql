@@ -78,12 +78,11 @@ CREATE TABLE document_versions (
     finished_at    timestamptz,
     superseded_at  timestamptz,                        -- a newer one has taken its place; the sweep deletes the row
     FOREIGN KEY (tenant_id, document_id) REFERENCES documents (tenant_id, document_id) ON DELETE CASCADE,
-    UNIQUE (document_id, s3_version_id, sequencer),
+    UNIQUE (document_id, sequencer),                   -- one thing at a time: the newest is never in doubt
     UNIQUE (tenant_id, version_id),
     CHECK ((status = 'failed') = (error_code IS NOT NULL)),
     CHECK ((status IN ('ready', 'partial', 'failed')) = (finished_at IS NOT NULL))
 );
-CREATE INDEX document_versions_newest ON document_versions (document_id, sequencer DESC, created_at DESC);
 CREATE INDEX document_versions_open ON document_versions (tenant_id, created_at) WHERE finished_at IS NULL;
 CREATE INDEX document_versions_superseded ON document_versions (tenant_id) WHERE superseded_at IS NOT NULL;
 

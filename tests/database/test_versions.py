@@ -4,8 +4,11 @@ import copy
 from itertools import permutations
 
 import pytest
-from edda.errors import Corrupt
+from edda.concurrency import Deadline
+from edda.errors import Corrupt, QueueUnavailable
+from edda.messages import IngestVersion
 from edda.store.bucket import Outcome, Sighting
+from edda.store.documents import DocumentStore
 
 from tests.database.world import Record, World
 
@@ -154,3 +157,33 @@ async def test_in_an_unversioned_bucket_sequencers_alone_tell_versions_apart(
     await world.notice(await world.delete("a.txt"), *records)
     await world.run_sweep()
     assert world.visible("a.txt") == []
+
+
+async def test_a_sighting_from_before_a_delete_over_https_does_not_bring_the_document_back(world: World) -> None:
+    await world.bring_in("a.txt", "one")
+    key, bucket = world.key("a.txt"), world.sweep.bucket
+    stored = await world.objects.head(key)
+    before = Sighting(key, "a.txt", await bucket.last_known(world.tenant_id, key))
+    ((document_id,),) = world.rows("SELECT document_id FROM documents")
+    store = DocumentStore(world.database, world.model.model_id)
+    await store.delete(world.tenant_id, document_id)
+    assert (await bucket.object_is_there(world.tenant_id, before, stored)).outcome is Outcome.UNWANTED
+    await world.delete("a.txt")
+    await store.object_is_deleted(world.tenant_id, document_id)
+    assert (await bucket.object_is_there(world.tenant_id, before, stored)).outcome is Outcome.OVERTAKEN
+    await world.bring_in("a.txt", "put after it")
+    assert world.visible("a.txt") == ["put after it"]
+
+
+async def test_messages_of_an_abandoned_version_that_were_not_sent_never_are(world: World) -> None:
+    world.embed_queue.refuses = lambda body: True
+    with pytest.raises(QueueUnavailable):
+        await world.notice(await world.put("a.txt", "old"))
+    ((old,),) = world.rows("SELECT version_id FROM document_versions")
+    world.embed_queue.refuses = lambda body: False
+    await world.notice(await world.put("a.txt", "new"))
+    await world.ingestion.ingest(IngestVersion(tenant_id=world.tenant_id, version_id=old), Deadline.after(30))
+    await world.run_sweep()
+    assert len(world.embed_queue.messages) == 1
+    await world.embed()
+    assert world.embedder.texts == ["new"]

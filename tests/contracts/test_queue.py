@@ -51,6 +51,20 @@ async def test_a_delay_that_cannot_be_set_is_no_error(queue: tuple[Queue, Receiv
     await sender.delay({"no-such-receipt-handle": 5})
 
 
+@pytest.mark.parametrize("n", [0, 1, 10, 25])
+async def test_what_is_received_is_hidden_and_what_is_removed_is_gone(queue: tuple[Queue, Received], n: int) -> None:
+    one, received = queue
+    bodies = [f"message {number}" for number in range(n)]
+    await one.send(bodies)
+    seen = []
+    while messages := await one.receive():
+        assert len(messages) <= 10
+        seen += messages
+        await one.remove([message.receipt_handle for message in messages if message.body != "message 3"])
+    assert sorted(message.body for message in seen) == sorted(bodies)
+    assert received() == []
+
+
 # SQS alone --------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,9 @@ from edda.identity import content_hash
 from edda.ingesting import Ingestion
 from edda.messages import EmbedBatch, IngestVersion
 from edda.models import Chunk, EmbeddingModel, ParseOutcome, Tenant
+from edda.observing import Observing
 from edda.s3_events import object_changes
+from edda.store.bucket import BucketStore, DeleteBrake
 from edda.store.database import Database
 from edda.store.embed import EmbedStore
 from edda.store.ingest import IngestStore
@@ -113,6 +115,8 @@ class World:
         embedder = BusyEmbedder(model.name, model.dimensions)
         ingest_queue, embed_queue = FakeQueue(), FakeQueue()
         ingest_store, keys = IngestStore(database, model.model_id), KeyStore(database)
+        bucket = BucketStore(database, DeleteBrake())
+        observing = Observing(bucket, objects)
         return cls(
             urls=urls,
             model=model,
@@ -123,10 +127,20 @@ class World:
             embedder=embedder,
             ingest_queue=ingest_queue,
             embed_queue=embed_queue,
-            ingestion=Ingestion(ingest_store, keys, objects, parser, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS),
+            ingestion=Ingestion(
+                ingest_store, keys, observing, objects, parser, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS
+            ),
             embedding=Embedding(EmbedStore(database, model.model_id), embedder, RetryPolicy(attempts=1)),
             sweep=Sweep(
-                SweepStore(database, model.model_id), ingest_store, keys, ingest_queue, embed_queue, Patience(grace_s=0)
+                SweepStore(database, model.model_id),
+                ingest_store,
+                bucket,
+                keys,
+                observing,
+                objects,
+                ingest_queue,
+                embed_queue,
+                Patience(grace_s=0, event_s=0, walk_s=0),
             ),
         )
 

@@ -175,6 +175,9 @@ class Stages(BaseModel):
     finished_at: datetime | None
 
 
+DELETION_HELD = "deletion_held"
+
+
 class DocumentBody(BaseModel):
     """A document. What is said of the file is said of its newest version."""
 
@@ -206,6 +209,8 @@ class DocumentBody(BaseModel):
         warnings = []
         if view.metadata_problem is not None:
             warnings.append(Reason(code=InvalidMetadata.code, message=view.metadata_problem))
+        if view.deletion_held:
+            warnings.append(Reason(code=DELETION_HELD, message="The file is gone; its deletion waits for an operator."))
         return cls(
             document_id=view.document_id,
             name=view.name,

@@ -5,7 +5,7 @@ import logging
 import tempfile
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,25 +13,21 @@ from edda.concurrency import Deadline
 from edda.errors import (
     DocumentError,
     DocumentTooLarge,
-    InvalidMetadata,
     NoText,
-    ObjectVanished,
     QueueUnavailable,
     RetryableError,
     TooManyChunks,
 )
 from edda.messages import IngestVersion
 from edda.models import ParseOutcome
-from edda.object_metadata import MAX_FILE_BYTES, parse_object_metadata
+from edda.observing import Observing
 from edda.ports import ObjectStore, Parser, Queue
-from edda.s3_events import METADATA_SUFFIX, ObjectChange
+from edda.s3_events import ObjectChange, came_over_https
 from edda.store.ingest import IngestStore, VersionLease
 from edda.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-API_FOLDER = ".edda"  # `<tenant>/.edda/<document id>`: objects that came over HTTPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +36,7 @@ class Ingestion:
 
     store: IngestStore
     keys: KeyStore
+    observing: Observing
     objects: ObjectStore
     parser: Parser
     embed_queue: Queue
@@ -59,11 +56,11 @@ class Ingestion:
             logger.warning("object outside of any tenant's folder", extra={"object_key": change.key})
             return
         if change.is_metadata:
-            await self._metadata_changed(tenant.tenant_id, change)
-        elif change.removed:
-            await self._removed(tenant.tenant_id, change)
-        else:
-            await self._created(tenant.tenant_id, change, deadline)
+            await self.observing.read_metadata(tenant.tenant_id, change.document_key)
+            return
+        noted = await self.observing.observe(tenant.tenant_id, change.key, change)
+        if noted.version_id is not None:
+            await self.ingest(IngestVersion(tenant_id=tenant.tenant_id, version_id=noted.version_id), deadline)
 
     async def ingest(self, message: IngestVersion, deadline: Deadline) -> None:
         """Parse a registered version and send its chunks on, unless that is done or under way."""
@@ -83,45 +80,10 @@ class Ingestion:
         if failed:
             raise QueueUnavailable(f"{len(failed)} of {len(batches)} messages could not be sent.")
 
-    async def _created(self, tenant_id: UUID, change: ObjectChange, deadline: Deadline) -> None:
-        try:
-            stored = await self.objects.head(change.key, change.version_id)
-        except ObjectVanished:
-            # Deleted since: its own event, or the sweep, tells of that. A promised document ends by its expiry.
-            logger.info("object vanished before it was read", extra={"object_key": change.key})
-            return
-        name = PurePosixPath(change.key).name
-        version_id = await self.store.register_version(tenant_id, change, stored, name)
-        if version_id is None:
-            return
-        if not _came_over_https(change.key):
-            await self._metadata_changed(tenant_id, change)
-        await self.ingest(IngestVersion(tenant_id=tenant_id, version_id=version_id), deadline)
-
-    async def _removed(self, tenant_id: UUID, change: ObjectChange) -> None:
-        """Deleting an old version, or a delete that a newer put has overtaken, leaves an object in its place."""
-        try:
-            await self.objects.head(change.key)
-        except ObjectVanished:
-            await self.store.delete_by_key(tenant_id, change.key, PurePosixPath(change.key).name, change.sequencer)
-
-    async def _metadata_changed(self, tenant_id: UUID, change: ObjectChange) -> None:
-        """Take over the metadata file beside the object; what is wrong with it becomes a warning on the document."""
-        try:
-            data = await self.objects.read(change.document_key + METADATA_SUFFIX, MAX_FILE_BYTES)
-            if data is None and not change.is_metadata:
-                return
-            metadata = {} if data is None else parse_object_metadata(data)
-        except DocumentTooLarge:
-            problem = f"The metadata file is larger than {MAX_FILE_BYTES} bytes."
-            await self.store.set_metadata(tenant_id, change.document_key, {}, problem)
-        except InvalidMetadata as error:
-            await self.store.set_metadata(tenant_id, change.document_key, {}, error.message)
-        else:
-            await self.store.set_metadata(tenant_id, change.document_key, metadata, None)
-
     async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
         try:
+            if not came_over_https(lease.object_key):
+                await self.observing.read_metadata(lease.tenant_id, lease.object_key)
             outcome, digest = await _before(deadline, self._parse(lease))
         except DocumentError as error:
             logger.info("document failed", extra={"version_id": str(lease.version_id), "code": error.code})
@@ -147,10 +109,6 @@ class Ingestion:
         if len(outcome.chunks) > self.max_chunks:
             raise TooManyChunks
         return outcome, digest
-
-
-def _came_over_https(key: str) -> bool:
-    return key.split("/", 2)[1] == API_FOLDER
 
 
 async def _before(deadline: Deadline, work: Awaitable[T]) -> T:

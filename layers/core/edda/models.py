@@ -85,6 +85,24 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedObject:
+    """The newest version of one key, as a listing tells of it; `removed`: it is a delete marker."""
+
+    key: str
+    version_id: str
+    removed: bool
+    last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectListing:
+    """Objects in key order. `until` is the key up to which this is all there is; None: there are no more."""
+
+    objects: list[ListedObject]
+    until: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ParseOutcome:
     """What the parser process makes of one file: everything the pipeline stores about it."""
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
-from edda.models import EmbeddingLimits, ParseOutcome, PresignedPost, StoredObject
+from edda.models import EmbeddingLimits, ObjectListing, ParseOutcome, PresignedPost, StoredObject
 
 
 class ObjectStore(Protocol):
@@ -27,8 +27,19 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> None:
         """Delete an object (a delete marker, in a versioned bucket); no error when there is none."""
 
+    async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
+        """The newest version of each key under `prefix` and behind `after_key`, in the order of their UTF-8 bytes:
+        at most `limit` of them, deleted ones too."""
+
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         """A form for a browser or curl: one key, a size range, an expiry."""
+
+
+class QueuedMessage(NamedTuple):
+    """A message as it was received, and what it is removed by."""
+
+    body: str
+    receipt_handle: str
 
 
 class Queue(Protocol):
@@ -40,6 +51,13 @@ class Queue(Protocol):
     async def delay(self, delays_s: Mapping[str, int]) -> None:
         """Let messages being handled (by receipt handle) come again so soon, and not only when their visibility
         timeout ends. Best effort: where it fails, that timeout stands."""
+
+    async def receive(self) -> list[QueuedMessage]:
+        """Some messages, hidden from others for a while; none when the queue is empty. For dead letters: what a
+        queue has for a function is Lambda's to receive. Raises QueueUnavailable."""
+
+    async def remove(self, receipt_handles: Sequence[str]) -> None:
+        """Delete received messages. Raises QueueUnavailable: they will come again."""
 
 
 class Parser(Protocol):

@@ -12,7 +12,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from edda.adapters.aws import AwsClients
-from edda.errors import ProviderMisconfigured
+from edda.errors import InvalidRequest, ProviderMisconfigured
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
 from edda.settings import Settings
 from edda.store.database import Database
@@ -22,6 +22,8 @@ from edda.store.models import find_model
 if TYPE_CHECKING:
     from edda.embedding import Embedding
     from edda.ingesting import Ingestion
+    from edda.operating import Operating
+    from edda.store.bucket import DeleteBrake
     from edda.store.documents import DocumentStore
     from edda.store.search import SearchStore
     from edda.sweeping import Sweep
@@ -125,15 +127,19 @@ async def ingestion() -> "Ingestion":
     from edda.adapters.parser_process import ParserProcess
     from edda.adapters.s3 import S3ObjectStore
     from edda.ingesting import Ingestion
+    from edda.observing import Observing
+    from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    objects = S3ObjectStore(clients, settings.uploads_bucket)
     return Ingestion(
         store=IngestStore(database, model.model_id),
         keys=KeyStore(database),
-        objects=S3ObjectStore(clients, settings.uploads_bucket),
+        observing=Observing(BucketStore(database, _brake(settings)), objects),
+        objects=objects,
         parser=ParserProcess(settings),
         embed_queue=_queue(clients, settings.embed_queue_url),
         max_document_bytes=settings.max_document_bytes,
@@ -170,20 +176,60 @@ async def embed_queue() -> Queue:
 @once
 async def sweeping() -> "Sweep":
     """For functions/sweep."""
+    from edda.adapters.s3 import S3ObjectStore
+    from edda.observing import Observing
+    from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
-    from edda.store.sweep import SweepStore
+    from edda.store.sweep import Patience, SweepStore
     from edda.sweeping import Sweep
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    bucket, objects = BucketStore(database, _brake(settings)), S3ObjectStore(clients, settings.uploads_bucket)
     return Sweep(
         store=SweepStore(database, model.model_id),
         ingest_store=IngestStore(database, model.model_id),
+        bucket=bucket,
         keys=KeyStore(database),
+        observing=Observing(bucket, objects),
+        objects=objects,
+        patience=Patience(walk_s=settings.walk_interval_s),
         ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
     )
+
+
+@once
+async def operating() -> "Operating":
+    """For an operator, under the application's role, which sees one tenant at a time."""
+    from edda.operating import Operating
+    from edda.store.bucket import BucketStore
+    from edda.store.redrive import RedriveStore
+
+    settings = Settings.from_environment()
+    database = _database(settings, _opens(AwsClients()))
+    store = RedriveStore(database)
+    if not await store.sees_one_tenant_only():
+        raise InvalidRequest("The database role sees the rows of all tenants; use the application's, edda_app.")
+    return Operating(store, BucketStore(database, _brake(settings)), KeyStore(database))
+
+
+async def redrive_queue(name: str) -> dict[str, int]:
+    """Move the dead letters of the ingest or the embed queue back to it. Raises InvalidRequest for another name."""
+    settings = Settings.from_environment()
+    urls = {
+        "ingest": (settings.ingest_dead_letter_queue_url, settings.ingest_queue_url),
+        "embed": (settings.embed_dead_letter_queue_url, settings.embed_queue_url),
+    }
+    if name not in urls:
+        raise InvalidRequest("The queue is ingest or embed.")
+    dead_letters, queue = urls[name]
+    if not dead_letters or not queue:
+        wanted = f"EDDA_{name.upper()}_DEAD_LETTER_QUEUE_URL and EDDA_{name.upper()}_QUEUE_URL"
+        raise InvalidRequest(f"Set {wanted} to the queues' URLs.")
+    clients = _opens(AwsClients())
+    return await (await operating()).redrive_queue(_queue(clients, dead_letters), _queue(clients, queue))
 
 
 def model_name(settings: Settings) -> str:
@@ -259,6 +305,12 @@ async def _conninfo_from_secret(settings: Settings, secrets: Secrets, arn: str) 
         password=secret["password"],
         sslmode="require",
     )
+
+
+def _brake(settings: Settings) -> "DeleteBrake":
+    from edda.store.bucket import DeleteBrake
+
+    return DeleteBrake(settings.delete_brake_percent, settings.delete_brake_minimum)
 
 
 def _queue(clients: AwsClients, url: str) -> Queue:

@@ -33,6 +33,8 @@ class Settings(BaseModel):
     uploads_bucket: str = ""
     ingest_queue_url: str = ""
     embed_queue_url: str = ""
+    ingest_dead_letter_queue_url: str = ""
+    embed_dead_letter_queue_url: str = ""
 
     embedding_provider: Literal["in-process", "openai", "bedrock"] = "in-process"
     embedding_model: str = "all-MiniLM-L6-v2"
@@ -47,6 +49,10 @@ class Settings(BaseModel):
     max_chunks: int = Field(default=100_000, ge=1)
     parse_timeout_s: float = Field(default=120, gt=0)
     parse_memory_bytes: int = Field(default=GIGABYTE, ge=64 * MEGABYTE)
+
+    delete_brake_percent: int = Field(default=20, ge=0, le=100)
+    delete_brake_minimum: int = Field(default=100, ge=0)
+    walk_interval_s: float = Field(default=900, gt=0)
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:

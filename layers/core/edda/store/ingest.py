@@ -6,16 +6,14 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int4
 
 from edda.errors import DocumentError
 from edda.identity import chunk_ids
 from edda.messages import EmbedBatch
-from edda.models import ParseOutcome, StoredObject
-from edda.s3_events import ObjectChange
+from edda.models import ParseOutcome
 from edda.store.database import Cursor, Database, fetch_all, fetch_one
-from edda.store.finishing import finish_if_complete, forget_versions, hold_vectors
+from edda.store.finishing import finish_if_complete, hold_vectors
 from edda.store.queries import queries
 
 SQL = queries("pipeline")
@@ -38,42 +36,11 @@ class VersionLease:
 
 
 class IngestStore:
-    """Registers object versions and stores what was parsed."""
+    """Hands out versions to parse and stores what was parsed."""
 
     def __init__(self, database: Database, model_id: int) -> None:
         self._database = database
         self._model_id = model_id
-
-    async def register_version(
-        self, tenant_id: UUID, change: ObjectChange, stored: StoredObject, name: str
-    ) -> UUID | None:
-        """The version row of an object version, made if it is new.
-
-        None when there is nothing to do: it is finished, or its document was deleted after it was put.
-        """
-        async with self._database.transaction(tenant_id) as cursor:
-            values: dict[str, Any] = {"tenant_id": tenant_id, "object_key": change.key, "name": name}
-            document = await fetch_one(cursor, SQL["upsert_document"], values)
-            assert document is not None  # noqa: S101 - an upsert returns its row
-            if document["deleted"] and document["announced"]:
-                return None
-            was_deleted = document["deleted"] or document["deleted_sequencer"]
-            if was_deleted and change.sequencer <= document["deleted_sequencer"]:
-                return None
-            if document["deleted"]:
-                await cursor.execute(SQL["revive_document"], document)
-            values = {
-                "tenant_id": tenant_id,
-                "document_id": document["document_id"],
-                "s3_version_id": change.version_id,
-                "sequencer": change.sequencer,
-                "size_bytes": stored.size_bytes,
-                "media_type": stored.content_type,
-            }
-            version = await fetch_one(cursor, SQL["insert_version"], values)
-            assert version is not None  # noqa: S101
-            await cursor.execute(SQL["touch_document"], document)
-            return None if version["finished"] else version["version_id"]
 
     async def claim_version(self, tenant_id: UUID, version_id: UUID, lease_s: float) -> VersionLease | None:
         """Take the lease. None when there is nothing to do, or another worker is at it."""
@@ -147,32 +114,6 @@ class IngestStore:
         """Give the lease back: the work could not be done now."""
         async with self._database.transaction(lease.tenant_id) as cursor:
             await cursor.execute(SQL["release_version"], {"version_id": lease.version_id, "attempt": lease.attempt})
-
-    async def delete_by_key(self, tenant_id: UUID, object_key: str, name: str, sequencer: str) -> None:
-        """The object is gone: so is everything that was made of it, unless it has been put again since.
-
-        A delete that comes before its put leaves a tombstone of a document nobody has seen, and the put finds it.
-        """
-        async with self._database.transaction(tenant_id) as cursor:
-            await hold_vectors(cursor, tenant_id, to_delete=True)
-            values = {"tenant_id": tenant_id, "object_key": object_key, "name": name, "sequencer": sequencer}
-            document = await fetch_one(cursor, SQL["upsert_document" if sequencer else "find_document"], values)
-            if document is None:
-                return
-            await cursor.execute(SQL["lock_document"], document)
-            newer = await fetch_one(cursor, SQL["newer_version_exists"], values | document)
-            if sequencer and newer is not None and newer["newer"]:
-                return
-            await forget_versions(cursor, tenant_id, document["document_id"], sequencer)
-
-    async def set_metadata(
-        self, tenant_id: UUID, object_key: str, metadata: dict[str, Any], problem: str | None
-    ) -> None:
-        """Metadata from the file beside the object; with a `problem`, what was there before stays."""
-        async with self._database.transaction(tenant_id) as cursor:
-            name = "set_object_metadata" if problem is None else "set_metadata_problem"
-            values = {"object_key": object_key, "metadata": Jsonb(metadata), "problem": problem}
-            await cursor.execute(SQL[name], values)
 
 
 async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutcome) -> None:

@@ -10,11 +10,15 @@ from edda.runtime import LambdaContext, run
 
 logger = function_logger()
 
+# What an operator asks for by hand, where this function alone reaches the database as its owner.
+COMMANDS = {"CreateKey": services.create_key, "SetCaps": services.set_caps}
+
 
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A CloudFormation custom resource. Invoked by hand (`{"DryRun": true}` is known) it only returns its answer."""
-    if "CreateKey" in event:
-        return run(services.create_key(event["CreateKey"]["tenant"]))
+    for name, command in COMMANDS.items():
+        if name in event:
+            return run(command(**event[name]))
     if "ResponseURL" not in event:
         return run(services.migrate(dry_run=bool(event.get("DryRun"))))
     try:

@@ -3,13 +3,15 @@
 import argparse
 import asyncio
 import sys
+from dataclasses import fields
+from decimal import Decimal
 
 from psycopg import Error
 
 from edda import services
 from edda.errors import EddaError
 from edda.settings import Settings
-from edda.store import keys
+from edda.store import keys, usage
 from edda.store.migrations import MigrationError
 
 
@@ -24,6 +26,12 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--name", default="key", help="what the key is for")
     revoke = commands.add_parser("revoke-key", help="a key stops working at once")
     revoke.add_argument("prefix", help="the twelve characters after edda_")
+    caps = commands.add_parser("set-caps", help="what a tenant may use; a cap that is not given is lifted")
+    caps.add_argument("--tenant", required=True, help="slug")
+    caps.add_argument("--tokens-per-day", type=int)
+    caps.add_argument("--tokens-per-month", type=int)
+    caps.add_argument("--cost-per-day", type=Decimal, help="dollars")
+    caps.add_argument("--cost-per-month", type=Decimal, help="dollars")
     return root
 
 
@@ -34,6 +42,9 @@ async def execute(options: argparse.Namespace, owner_url: str) -> int:
     elif options.command == "create-key":
         tenant = await keys.create_tenant(owner_url, options.tenant)
         print(await keys.create_key(owner_url, tenant, options.name))
+    elif options.command == "set-caps":
+        limits = {field.name: getattr(options, field.name) for field in fields(usage.Caps)}
+        await usage.set_caps(owner_url, await keys.find_tenant(owner_url, options.tenant), usage.Caps(**limits))
     elif not await keys.revoke_key(owner_url, options.prefix):
         print("no key in use has this prefix", file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from edda.batching import RetryPolicy, embed_all
 from edda.concurrency import Deadline
 from edda.errors import EddaError, EmbeddingRejected, RetryableError
 from edda.messages import EmbedBatch
+from edda.metering import Meter
 from edda.ports import Embedder
 from edda.store.database import HalfVector
 from edda.store.embed import BatchLease, EmbedStore, TextToEmbed
@@ -72,8 +73,9 @@ class Embedding:
     ) -> list[tuple[BatchLease, EddaError]]:
         """Embed one tenant's texts, write each provider batch as it comes, then finish what is whole."""
         problem: EddaError = RetryableError("The work was not done in time.")
+        meter = Meter(self.embedder, work.leases)
         try:
-            problem = await self._embed_texts(tenant_id, work, deadline) or problem
+            problem = await self._embed_texts(tenant_id, work, meter, deadline) or problem
         except EddaError as error:
             problem = error
         unfinished = []
@@ -83,18 +85,18 @@ class Embedding:
                     raise problem
                 rejected = {text.content_hash: work.rejected[text.content_hash] for text in lease.texts
                             if text.content_hash in work.rejected}  # fmt: skip
-                await self.store.finish_batch(lease, rejected)
+                await self.store.finish_batch(lease, rejected, meter.settle([lease]))
             except EddaError as error:
                 unfinished.append((lease, error))
-        await self._release([lease for lease, _ in unfinished])
+        await self._release([lease for lease, _ in unfinished], meter)
         return unfinished
 
-    async def _embed_texts(self, tenant_id: UUID, work: _Work, deadline: Deadline) -> EddaError | None:
+    async def _embed_texts(self, tenant_id: UUID, work: _Work, meter: Meter, deadline: Deadline) -> EddaError | None:
         """The last error of a provider batch that has to be tried again, if there was one."""
         problem: EddaError | None = None
         texts = work.texts()
         finished = embed_all(
-            self.embedder, [text.text for text in texts], [text.tokens for text in texts], deadline, self.retry
+            meter, [text.text for text in texts], [text.tokens for text in texts], deadline, self.retry
         )
         async with aclosing(finished):
             async for batch in finished:
@@ -111,16 +113,16 @@ class Embedding:
                         work.rejected[content_hash] = vector
                     else:
                         vectors[content_hash] = HalfVector(to_halfvec_binary(vector))
-                await self._save(tenant_id, work, vectors)
+                await self._save(tenant_id, work, vectors, meter)
         return problem
 
-    async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector]) -> None:
+    async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector], meter: Meter) -> None:
         if vectors:
-            await self.store.save_vectors(tenant_id, vectors)
+            await self.store.save_vectors(tenant_id, vectors, meter.settle())
             work.stored |= vectors.keys()
 
-    async def _release(self, leases: Sequence[BatchLease]) -> None:
+    async def _release(self, leases: Sequence[BatchLease], meter: Meter) -> None:
         try:
-            await self.store.release_batches(leases)
+            await self.store.release_batches(leases, meter.settle(leases))
         except RetryableError:
             logger.warning("leases could not be released; they expire", extra={"leases": len(leases)})

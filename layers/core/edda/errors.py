@@ -4,7 +4,8 @@ EddaError
 ├── DocumentError            permanent: recorded on the document, never retried
 │   ├── NoText  Encrypted  Corrupt  UnsupportedType  DocumentTooLarge  DecompressionLimit
 │   ├── ParseTimeout  TooLargeToProcess  TooManyChunks  ObjectVanished  InvalidMetadata
-│   └── EmbeddingRejected
+│   ├── EmbeddingRejected
+│   └── QuotaExceeded        until a cap counts anew or is raised; 429 over HTTP
 ├── RetryableError           goes back to the queue, 503 over HTTP
 │   ├── DatabaseUnavailable  StorageUnavailable  QueueUnavailable
 │   └── ProviderUnavailable  ── ProviderThrottled
@@ -98,6 +99,17 @@ class EmbeddingRejected(DocumentError):
 
     code = "embedding_rejected"
     default_message = "The embedding provider rejected this text."
+
+
+class QuotaExceeded(DocumentError):
+    """No fault of the file's, but trying again by oneself would only cost more: an operator or the calendar helps."""
+
+    code = "quota_exceeded"
+    default_message = "A usage cap of this tenant is reached."
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class RetryableError(EddaError):

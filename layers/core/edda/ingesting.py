@@ -122,7 +122,9 @@ class Ingestion:
 
     async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
         try:
+            await self.store.refuse_over_cap(lease.tenant_id)  # before a file is read for nothing
             outcome, digest = await _before(deadline, self._parse(lease))
+            is_saved = await self.store.save_chunks(lease, outcome, digest)
         except DocumentError as error:
             logger.info("document failed", extra={"version_id": str(lease.version_id), "code": error.code})
             await self.store.fail_version(lease, error)
@@ -130,7 +132,7 @@ class Ingestion:
         except RetryableError:
             await self.store.release_version(lease)
             raise
-        if not await self.store.save_chunks(lease, outcome, digest):
+        if not is_saved:
             logger.warning("lease was lost", extra={"version_id": str(lease.version_id), "attempt": lease.attempt})
 
     async def _parse(self, lease: VersionLease) -> tuple[ParseOutcome, bytes]:

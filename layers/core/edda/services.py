@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edda.ingesting import Ingestion
     from edda.store.documents import DocumentStore
     from edda.store.search import SearchStore
+    from edda.store.usage import UsageStore
     from edda.sweeping import Sweep
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class ApiServices:
     settings: Settings
     documents: "DocumentStore"
     keys: KeyStore
+    usage: "UsageStore"
     objects: ObjectStore
     database: Database
 
@@ -89,6 +91,7 @@ async def api_services() -> ApiServices:
     """For functions/api."""
     from edda.adapters.s3 import S3ObjectStore
     from edda.store.documents import DocumentStore
+    from edda.store.usage import UsageStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
@@ -97,6 +100,7 @@ async def api_services() -> ApiServices:
         settings=settings,
         documents=DocumentStore(database, model.model_id),
         keys=KeyStore(database),
+        usage=UsageStore(database),
         objects=S3ObjectStore(clients, settings.uploads_bucket),
         database=database,
     )
@@ -206,7 +210,12 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
     applied = await migrations.migrate(owner, app_password=password, dry_run=dry_run)
     done: dict[str, Any] = {"applied": applied, "dry_run": dry_run}
     if not dry_run:
-        model = await migrations.register_model(owner, model_name(settings), settings.embedding_dimensions)
+        model = await migrations.register_model(
+            owner,
+            model_name(settings),
+            settings.embedding_dimensions,
+            price_per_million_tokens=settings.embedding_price_per_million_tokens,
+        )
         done["model"] = model.name
         if settings.first_tenant:
             done["tenant"] = (await keys.create_tenant(owner, settings.first_tenant)).slug
@@ -215,12 +224,26 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
 
 async def create_key(tenant: str) -> dict[str, Any]:
     """For functions/migrate, which alone reaches a database in a VPC as its owner: a key, and its tenant if new."""
-    from edda.adapters.secrets import SecretsManager
     from edda.store import keys
 
-    async with AwsClients() as clients:
-        owner = await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
+    owner = await _owner()
     return {"key": await keys.create_key(owner, await keys.create_tenant(owner, tenant), "created by hand")}
+
+
+async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
+    """For functions/migrate: what a tenant may use. Raises NotFound."""
+    from edda.store import keys, usage
+
+    owner = await _owner()
+    await usage.set_caps(owner, await keys.find_tenant(owner, tenant), usage.Caps(**caps))
+    return {"caps": caps}
+
+
+async def _owner() -> str:
+    from edda.adapters.secrets import SecretsManager
+
+    async with AwsClients() as clients:
+        return await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
 
 
 async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:

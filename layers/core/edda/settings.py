@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -37,6 +38,7 @@ class Settings(BaseModel):
     embedding_provider: Literal["in-process", "openai", "bedrock"] = "in-process"
     embedding_model: str = "all-MiniLM-L6-v2"
     embedding_dimensions: int = Field(default=384, ge=1, le=4000)
+    embedding_price_per_million_tokens: Decimal = Field(default=Decimal(0), ge=0)
     provider_base_url: str = "https://api.openai.com/v1"
     provider_api_key_secret_arn: str = ""
     provider_api_key: str = ""  # for a local run; a deployment uses the secret

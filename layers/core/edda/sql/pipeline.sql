@@ -70,7 +70,7 @@ VALUES (%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b);
 
 -- name: missing_ordinals
 -- Chunks whose text has no vector by this model yet, the first of equal texts only.
-SELECT DISTINCT ON (c.content_hash) c.ordinal
+SELECT DISTINCT ON (c.content_hash) c.ordinal, c.tokens
 FROM chunks c
 LEFT JOIN embeddings e
     ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
@@ -122,7 +122,7 @@ FROM document_versions v
 WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
   AND v.version_id = b.version_id AND v.status = 'embedding'
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
-RETURNING b.attempt, b.last_ordinal;
+RETURNING b.attempt, b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day;
 
 -- name: texts_to_embed
 -- The texts of a batch that have no vector by this model yet.

@@ -11,7 +11,12 @@ from edda.runtime import LambdaContext, run
 logger = function_logger()
 
 # What an operator asks for by hand, where this function alone reaches the database as its owner.
-COMMANDS = {"CreateKey": services.create_key, "SetCaps": services.set_caps}
+COMMANDS = {
+    "CreateKey": services.create_key,
+    "SetCaps": services.set_caps,
+    "SetWebhook": services.set_webhook,
+    "RemoveWebhook": services.remove_webhook,
+}
 
 
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:

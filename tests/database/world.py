@@ -292,6 +292,15 @@ MUST_BE_EMPTY = {
     "nobody has settled more than was reserved": """
         SELECT * FROM document_usage
         WHERE tokens_unsettled < 0 OR tokens < 0 OR provider_calls_lost > provider_calls""",
+    "a version that has ended has told of it, and events are numbered without a gap": """
+        SELECT v.version_id FROM document_versions v JOIN document_event_counters c USING (document_id)
+        WHERE v.finished_at IS NOT NULL AND NOT EXISTS (
+            SELECT FROM document_events e WHERE e.body -> 'data' ->> 'version_id' = v.version_id::text
+              AND e.type = 'document.' || v.status)
+        UNION ALL
+        SELECT document_id FROM document_events e JOIN document_event_counters c USING (document_id)
+        GROUP BY document_id, c.sequence
+        HAVING count(*) <> c.sequence - min(e.sequence) + 1 OR max(e.sequence) <> c.sequence""",
     "nobody sits in an open transaction": """
         SELECT state, query FROM pg_stat_activity
         WHERE datname = current_database() AND state LIKE 'idle in transaction%'""",

@@ -175,3 +175,18 @@ def test_caps_are_set_by_hand_and_a_tenant_that_is_none_is_told(cold_start: Cold
     assert as_owner(urls, caps) == [(None, None, None, None)]
     with pytest.raises(Exception, match="no tenant acmee"):
         call(migrate, {"SetCaps": {"tenant": "acmee"}})
+
+
+def test_a_webhook_is_set_and_removed_by_hand(cold_start: ColdStart, owner_url: str) -> None:
+    migrate = cold_start("migrate")
+    call(migrate, {})
+    call(migrate, {"CreateKey": {"tenant": "acme"}})
+    made = call(migrate, {"SetWebhook": {"tenant": "acme", "url": "https://acme.example/hooks"}})
+    urls = DatabaseUrls(owner=owner_url, app=owner_url)
+    webhooks = "SELECT url, secret FROM webhooks"
+    assert as_owner(urls, webhooks) == [("https://acme.example/hooks", made["secret"])]
+    for wrong in ({"url": "http://acme.example/"}, {"url": "https://acme.example/", "secret": "short"}):
+        with pytest.raises(Exception, match="webhook's"):
+            call(migrate, {"SetWebhook": {"tenant": "acme", **wrong}})
+    call(migrate, {"RemoveWebhook": {"tenant": "acme"}})
+    assert as_owner(urls, webhooks) == []

@@ -20,6 +20,7 @@ VERBS = {
     "edda.ingesting",
     "edda.embedding",
     "edda.metering",
+    "edda.delivering",
     "edda.sweeping",
     "edda.documents",
     "edda.reporting",

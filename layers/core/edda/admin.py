@@ -11,7 +11,7 @@ from psycopg import Error
 from edda import services
 from edda.errors import EddaError
 from edda.settings import Settings
-from edda.store import keys, usage
+from edda.store import events, keys, usage
 from edda.store.migrations import MigrationError
 
 
@@ -32,6 +32,12 @@ def parser() -> argparse.ArgumentParser:
     caps.add_argument("--tokens-per-month", type=int)
     caps.add_argument("--cost-per-day", type=Decimal, help="dollars")
     caps.add_argument("--cost-per-month", type=Decimal, help="dollars")
+    hook = commands.add_parser("set-webhook", help="where a tenant's events go; prints the secret that signs them")
+    hook.add_argument("--tenant", required=True, help="slug")
+    hook.add_argument("--url", required=True, help="https://...")
+    hook.add_argument("--secret", help="whsec_ and 24 to 64 bytes of base64; a new one by default")
+    unhook = commands.add_parser("remove-webhook", help="a tenant's events go nowhere any more")
+    unhook.add_argument("--tenant", required=True, help="slug")
     return root
 
 
@@ -45,6 +51,12 @@ async def execute(options: argparse.Namespace, owner_url: str) -> int:
     elif options.command == "set-caps":
         limits = {field.name: getattr(options, field.name) for field in fields(usage.Caps)}
         await usage.set_caps(owner_url, await keys.find_tenant(owner_url, options.tenant), usage.Caps(**limits))
+    elif options.command == "set-webhook":
+        url, secret = services.checked_webhook(options.url, options.secret)
+        await events.set_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant), url, secret)
+        print(secret)
+    elif options.command == "remove-webhook":
+        await events.remove_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant))
     elif not await keys.revoke_key(owner_url, options.prefix):
         print("no key in use has this prefix", file=sys.stderr)
         return 1

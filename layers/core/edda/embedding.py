@@ -8,6 +8,7 @@ from uuid import UUID
 
 from edda.batching import RetryPolicy, embed_all
 from edda.concurrency import Deadline
+from edda.delivering import Delivery
 from edda.errors import EddaError, EmbeddingRejected, RetryableError
 from edda.messages import EmbedBatch
 from edda.metering import Meter
@@ -29,6 +30,7 @@ class _Work:
     leases: list[BatchLease] = field(default_factory=list)
     rejected: dict[UUID, EmbeddingRejected] = field(default_factory=dict)
     stored: set[UUID] = field(default_factory=set)
+    ended_a_version: bool = False
 
     def texts(self) -> list[TextToEmbed]:
         return list({text.content_hash: text for lease in self.leases for text in lease.texts}.values())
@@ -44,6 +46,7 @@ class Embedding:
     store: EmbedStore
     embedder: Embedder
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    delivery: Delivery | None = None  # without it, events wait for the sweep
 
     async def embed_batches(self, batches: Sequence[EmbedBatch], deadline: Deadline) -> dict[int, EddaError]:
         """Embed what these messages name. For each position that must be delivered again, the reason.
@@ -66,6 +69,8 @@ class Embedding:
         for tenant_id, tenant_work in work.items():
             for lease, problem in await self._embed_tenant(tenant_id, tenant_work, deadline):
                 failures[positions[lease.batch.version_id, lease.batch.first_ordinal]] = problem
+        if self.delivery is not None:
+            await self.delivery.promptly([tenant for tenant, done in work.items() if done.ended_a_version], deadline)
         return failures
 
     async def _embed_tenant(
@@ -85,7 +90,8 @@ class Embedding:
                     raise problem
                 rejected = {text.content_hash: work.rejected[text.content_hash] for text in lease.texts
                             if text.content_hash in work.rejected}  # fmt: skip
-                await self.store.finish_batch(lease, rejected, meter.settle([lease]))
+                status = await self.store.finish_batch(lease, rejected, meter.settle([lease]))
+                work.ended_a_version = work.ended_a_version or status is not None
             except EddaError as error:
                 unfinished.append((lease, error))
         await self._release([lease for lease, _ in unfinished], meter)

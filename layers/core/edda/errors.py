@@ -10,6 +10,7 @@ EddaError
 │   ├── DatabaseUnavailable  StorageUnavailable  QueueUnavailable
 │   └── ProviderUnavailable  ── ProviderThrottled
 ├── ProviderMisconfigured    wrong key, model or dimensions: stops everything, an operator must act
+├── WebhookFailed            a receiver's trouble: tried again until the event is given up
 └── RequestError             the caller's fault, seen over HTTP only
     ├── InvalidRequest  ── InvalidFilter  MalformedBody
     ├── Unauthorized  NotFound  MethodNotAllowed  Conflict
@@ -153,6 +154,17 @@ class ProviderMisconfigured(EddaError):
 
     code = "provider_misconfigured"
     default_message = "The embedding provider refused the configuration."
+
+
+class WebhookFailed(EddaError):
+    """An event did not arrive; `is_final`: it never will."""
+
+    code = "webhook_failed"
+    default_message = "The webhook could not be delivered."
+
+    def __init__(self, message: str | None = None, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class RequestError(EddaError):

@@ -10,6 +10,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from edda.concurrency import Deadline
+from edda.delivering import Delivery
 from edda.errors import (
     DocumentError,
     DocumentTooLarge,
@@ -45,6 +46,7 @@ class Ingestion:
     embed_queue: Queue
     max_document_bytes: int
     max_chunks: int
+    delivery: Delivery | None = None  # without it, events wait for the sweep
 
     async def object_changed(self, change: ObjectChange, deadline: Deadline) -> None:
         """Bring the database into line with one change in the bucket. May be repeated, may come late.
@@ -62,6 +64,7 @@ class Ingestion:
             await self._metadata_changed(tenant.tenant_id, change)
         elif change.removed:
             await self._removed(tenant.tenant_id, change)
+            await self._tell(tenant.tenant_id, deadline)
         else:
             await self._created(tenant.tenant_id, change, deadline)
 
@@ -71,6 +74,8 @@ class Ingestion:
         if lease is not None:
             await self._ingest_claimed(lease, deadline)
         await self.send_batches(message.tenant_id, message.version_id)
+        if lease is not None:
+            await self._tell(message.tenant_id, deadline)
 
     async def send_batches(self, tenant_id: UUID, version_id: UUID) -> None:
         """Ring for every batch not known to be rung for. Raises QueueUnavailable when some could not be sent."""
@@ -82,6 +87,11 @@ class Ingestion:
         await self.store.mark_sent(tenant_id, version_id, sent)
         if failed:
             raise QueueUnavailable(f"{len(failed)} of {len(batches)} messages could not be sent.")
+
+    async def _tell(self, tenant_id: UUID, deadline: Deadline) -> None:
+        """A version or a document may just have ended."""
+        if self.delivery is not None:
+            await self.delivery.promptly([tenant_id], deadline)
 
     async def _created(self, tenant_id: UUID, change: ObjectChange, deadline: Deadline) -> None:
         try:

@@ -164,6 +164,15 @@ class Usage:
     provider_calls_lost: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class BusEvent:
+    """An event as a bus takes it; `detail` is JSON."""
+
+    type: str
+    time: datetime
+    detail: str
+
+
 class Account(NamedTuple):
     """A row of the ledger: a document, on the day (UTC) that its work was begun."""
 

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
-from edda.models import EmbeddingLimits, ParseOutcome, PresignedPost, StoredObject
+from edda.models import BusEvent, EmbeddingLimits, ParseOutcome, PresignedPost, StoredObject
 
 
 class ObjectStore(Protocol):
@@ -75,6 +75,20 @@ class Embedder(Protocol):
 
     async def aclose(self) -> None:
         """Give connections back."""
+
+
+class EventBus(Protocol):
+    """EventBridge, for whoever listens in the operator's account."""
+
+    async def send(self, events: Sequence[BusEvent]) -> list[int]:
+        """Send every event. The indices of those that are not known to be taken."""
+
+
+class Webhooks(Protocol):
+    """Tenants' own receivers of events."""
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> None:
+        """One attempt. Raises WebhookFailed unless it is answered with success."""
 
 
 class Secrets(Protocol):

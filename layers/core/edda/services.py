@@ -12,7 +12,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from edda.adapters.aws import AwsClients
-from edda.errors import ProviderMisconfigured
+from edda.errors import InvalidRequest, ProviderMisconfigured
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
 from edda.settings import Settings
 from edda.store.database import Database
@@ -20,6 +20,7 @@ from edda.store.keys import KeyStore
 from edda.store.models import find_model
 
 if TYPE_CHECKING:
+    from edda.delivering import Delivery
     from edda.embedding import Embedding
     from edda.ingesting import Ingestion
     from edda.store.documents import DocumentStore
@@ -142,6 +143,7 @@ async def ingestion() -> "Ingestion":
         embed_queue=_queue(clients, settings.embed_queue_url),
         max_document_bytes=settings.max_document_bytes,
         max_chunks=settings.max_chunks,
+        delivery=_delivery(settings, clients, database),
     )
 
 
@@ -155,7 +157,9 @@ async def embedding() -> "Embedding":
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return Embedding(
-        store=EmbedStore(database, model.model_id), embedder=_opens(await build_embedder(settings, clients))
+        store=EmbedStore(database, model.model_id),
+        embedder=_opens(await build_embedder(settings, clients)),
+        delivery=_delivery(settings, clients, database),
     )
 
 
@@ -187,6 +191,7 @@ async def sweeping() -> "Sweep":
         keys=KeyStore(database),
         ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
+        delivery=_delivery(settings, clients, database),
     )
 
 
@@ -239,6 +244,36 @@ async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
     return {"caps": caps}
 
 
+async def set_webhook(tenant: str, url: str, secret: str | None = None) -> dict[str, Any]:
+    """For functions/migrate: where a tenant's events go, and the secret to check them with. Raises NotFound."""
+    from edda.store import events, keys
+
+    webhook = checked_webhook(url, secret)
+    owner = await _owner()
+    await events.set_webhook(owner, await keys.find_tenant(owner, tenant), *webhook)
+    return {"secret": webhook[1]}
+
+
+async def remove_webhook(tenant: str) -> dict[str, Any]:
+    """For functions/migrate: a tenant's events go nowhere any more. Raises NotFound."""
+    from edda.store import events, keys
+
+    owner = await _owner()
+    await events.remove_webhook(owner, await keys.find_tenant(owner, tenant))
+    return {}
+
+
+def checked_webhook(url: str, secret: str | None) -> tuple[str, str]:
+    """Address and secret, a new one if none is given. Raises InvalidRequest; whether it is public shows in use."""
+    from edda.signing import is_secret, new_secret
+
+    if not url.startswith("https://") and not Settings.from_environment().webhook_allow_private:
+        raise InvalidRequest("A webhook's address begins with https://.")
+    if secret is not None and not is_secret(secret):
+        raise InvalidRequest("A webhook's secret is whsec_ and 24 to 64 bytes of base64.")
+    return url, secret or new_secret()
+
+
 async def _owner() -> str:
     from edda.adapters.secrets import SecretsManager
 
@@ -288,6 +323,20 @@ def _queue(clients: AwsClients, url: str) -> Queue:
     from edda.adapters.sqs import SqsQueue
 
     return SqsQueue(clients, url)
+
+
+def _delivery(settings: Settings, clients: AwsClients, database: Database) -> "Delivery":
+    from edda.adapters.event_bus import EventBridge
+    from edda.adapters.webhooks import HttpWebhooks
+    from edda.delivering import Delivery
+    from edda.store.events import EventStore
+
+    return Delivery(
+        store=EventStore(database),
+        keys=KeyStore(database),
+        webhooks=_opens(HttpWebhooks(allow_private=settings.webhook_allow_private)),
+        bus=EventBridge(clients, settings.event_bus_name) if settings.event_bus_name else None,
+    )
 
 
 async def build_embedder(settings: Settings, clients: AwsClients) -> Embedder:

@@ -43,6 +43,9 @@ class Settings(BaseModel):
     provider_api_key_secret_arn: str = ""
     provider_api_key: str = ""  # for a local run; a deployment uses the secret
 
+    event_bus_name: str = ""  # empty: none
+    webhook_allow_private: bool = False  # for a local run
+
     max_document_bytes: int = Field(default=100 * MEGABYTE, ge=1, le=5 * GIGABYTE)
     chunk_tokens: int = Field(default=200, ge=20, le=8000)
     chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edda.concurrency import Deadline
+from edda.delivering import Delivery
 from edda.errors import EddaError
 from edda.messages import IngestVersion, Message
 from edda.models import Tenant
@@ -12,6 +13,8 @@ from edda.ports import Queue
 from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore
 from edda.store.sweep import Patience, SweepStore
+
+DELIVER_S = 20.0  # of a sweep's 52: slow receivers must not keep lost work from being found
 
 
 class AttemptsExhausted(EddaError):
@@ -31,10 +34,13 @@ class Sweep:
     ingest_queue: Queue
     embed_queue: Queue
     patience: Patience = field(default_factory=Patience)
+    delivery: Delivery | None = None
 
     async def sweep(self, deadline: Deadline) -> dict[str, int]:
         """One round over all tenants. What was done, by kind. Running twice at once does no harm."""
         done: Counter[str] = Counter()
+        if self.delivery is not None:
+            done.update(await self.delivery.deliver_all(deadline.sooner(DELIVER_S)))
         for tenant in await self.keys.all_tenants():
             if deadline.expired:
                 break

@@ -7,7 +7,10 @@ from tests.handlers.environment import ColdStart, Surroundings, call, event
 
 pytestmark = pytest.mark.usefixtures("owner_of_acme")
 
-DELIVERED = "SELECT e.type, d.channel, d.delivered_at IS NOT NULL FROM document_events e JOIN event_deliveries d USING (event_id)"
+DELIVERED = (
+    "SELECT e.type, d.channel, d.delivered_at IS NOT NULL "
+    "FROM document_events e JOIN event_deliveries d USING (event_id)"
+)
 
 
 def test_the_function_that_finishes_a_document_tells_the_bus(

@@ -66,7 +66,8 @@ class Embedding:
             if lease is not None:
                 work.setdefault(batch.tenant_id, _Work()).leases.append(lease)
                 positions[batch.version_id, batch.first_ordinal] = position
-        for tenant_id, tenant_work in work.items():
+        # Who has little is not kept waiting by who has much.
+        for tenant_id, tenant_work in sorted(work.items(), key=lambda item: len(item[1].texts())):
             for lease, problem in await self._embed_tenant(tenant_id, tenant_work, deadline):
                 failures[positions[lease.batch.version_id, lease.batch.first_ordinal]] = problem
         if self.delivery is not None:

@@ -26,13 +26,25 @@ from edda.models import ParseOutcome
 from edda.object_metadata import MAX_FILE_BYTES, parse_object_metadata
 from edda.ports import ObjectStore, Parser, Queue
 from edda.s3_events import METADATA_SUFFIX, ObjectChange
-from edda.store.ingest import IngestStore, VersionLease
+from edda.store.ingest import IngestStore, LaneFull, VersionLease
 from edda.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 API_FOLDER = ".edda"  # `<tenant>/.edda/<document id>`: objects that came over HTTPS
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where files wait whose tenant has its share of the workers: `queue` delivers fairly among tenants.
+
+    S3's own messages name no tenant to the queue, so a large upload of one would keep all others waiting. What is in
+    the lane is begun by whichever worker is free: the share keeps no worker idle.
+    """
+
+    queue: Queue
+    share: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,7 @@ class Ingestion:
     max_document_bytes: int
     max_chunks: int
     delivery: Delivery | None = None  # without it, events wait for the sweep
+    lane: Lane | None = None  # without it, files are begun in the order in which they are heard of
 
     async def object_changed(self, change: ObjectChange, deadline: Deadline) -> None:
         """Bring the database into line with one change in the bucket. May be repeated, may come late.
@@ -68,9 +81,14 @@ class Ingestion:
         else:
             await self._created(tenant.tenant_id, change, deadline)
 
-    async def ingest(self, message: IngestVersion, deadline: Deadline) -> None:
-        """Parse a registered version and send its chunks on, unless that is done or under way."""
-        lease = await self.store.claim_version(message.tenant_id, message.version_id, deadline.remaining_s())
+    async def ingest(self, message: IngestVersion, deadline: Deadline, *, share: int | None = None) -> None:
+        """Parse a registered version and send its chunks on, unless that is done or under way.
+
+        Raises LaneFull when its tenant has `share` others in work.
+        """
+        lease = await self.store.claim_version(
+            message.tenant_id, message.version_id, deadline.remaining_s(), share=share
+        )
         if lease is not None:
             await self._ingest_claimed(lease, deadline)
         await self.send_batches(message.tenant_id, message.version_id)
@@ -82,7 +100,8 @@ class Ingestion:
         batches = await self.store.unsent_batches(tenant_id, version_id)
         if not batches:
             return
-        failed = set(await self.embed_queue.send([batch.model_dump_json() for batch in batches]))
+        bodies = [batch.model_dump_json() for batch in batches]
+        failed = set(await self.embed_queue.send(bodies, group=str(tenant_id)))
         sent = [batch.first_ordinal for index, batch in enumerate(batches) if index not in failed]
         await self.store.mark_sent(tenant_id, version_id, sent)
         if failed:
@@ -106,7 +125,17 @@ class Ingestion:
             return
         if not _came_over_https(change.key):
             await self._metadata_changed(tenant_id, change)
-        await self.ingest(IngestVersion(tenant_id=tenant_id, version_id=version_id), deadline)
+        message = IngestVersion(tenant_id=tenant_id, version_id=version_id)
+        if self.lane is None:
+            await self.ingest(message, deadline)
+            return
+        try:
+            await self.ingest(message, deadline, share=self.lane.share)
+        except LaneFull:
+            if await self.lane.queue.send([message.model_dump_json()], group=str(tenant_id)):
+                await self.ingest(message, deadline)  # the queue did not take it
+            else:
+                await self.store.mark_waiting(tenant_id, version_id)
 
     async def _removed(self, tenant_id: UUID, change: ObjectChange) -> None:
         """Deleting an old version, or a delete that a newer put has overtaken, leaves an object in its place."""

@@ -34,8 +34,11 @@ class ObjectStore(Protocol):
 class Queue(Protocol):
     """An SQS queue: a doorbell, never the truth."""
 
-    async def send(self, bodies: Sequence[str]) -> list[int]:
-        """Send every message. The indices of those that are not known to be sent, after retries."""
+    async def send(self, bodies: Sequence[str], group: str = "") -> list[int]:
+        """Send every message. The indices of those that are not known to be sent, after retries.
+
+        Of messages with a group (a tenant), those of quiet groups are delivered before those of a group that has many.
+        """
 
     async def delay(self, delays_s: Mapping[str, int]) -> None:
         """Let messages being handled (by receipt handle) come again so soon, and not only when their visibility

@@ -129,7 +129,7 @@ async def ingestion() -> "Ingestion":
     """For functions/chunk."""
     from edda.adapters.parser_process import ParserProcess
     from edda.adapters.s3 import S3ObjectStore
-    from edda.ingesting import Ingestion
+    from edda.ingesting import Ingestion, Lane
     from edda.store.ingest import IngestStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
@@ -144,6 +144,8 @@ async def ingestion() -> "Ingestion":
         max_document_bytes=settings.max_document_bytes,
         max_chunks=settings.max_chunks,
         delivery=_delivery(settings, clients, database),
+        # From the bucket's own events, half of the workers: the others pass on what waits behind them.
+        lane=Lane(_queue(clients, settings.ingest_queue_url), max(1, settings.chunk_concurrency // 2)),
     )
 
 

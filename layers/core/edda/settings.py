@@ -46,6 +46,8 @@ class Settings(BaseModel):
     event_bus_name: str = ""  # empty: none
     webhook_allow_private: bool = False  # for a local run
 
+    chunk_concurrency: int = Field(default=10, ge=1)  # chunk functions at the same time
+
     max_document_bytes: int = Field(default=100 * MEGABYTE, ge=1, le=5 * GIGABYTE)
     chunk_tokens: int = Field(default=200, ge=20, le=8000)
     chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)

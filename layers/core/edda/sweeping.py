@@ -60,7 +60,7 @@ class Sweep:
                 messages.append(IngestVersion(tenant_id=tenant.tenant_id, version_id=version_id))
             else:
                 done["given_up"] += await self.store.give_up(tenant.tenant_id, version_id, AttemptsExhausted())
-        failed = set(await _send(self.ingest_queue, messages))
+        failed = set(await _send(self.ingest_queue, messages, tenant))
         sent = [message.version_id for index, message in enumerate(messages) if index not in failed]
         if sent:
             await self.store.mark_rung(tenant.tenant_id, sent)
@@ -73,12 +73,13 @@ class Sweep:
                 batches.append(batch)
             else:
                 done["given_up"] += await self.store.give_up(tenant.tenant_id, batch.version_id, AttemptsExhausted())
-        failed = set(await _send(self.embed_queue, batches))
+        failed = set(await _send(self.embed_queue, batches, tenant))
         for index, batch in enumerate(batches):
             if index not in failed:
                 await self.ingest_store.mark_sent(tenant.tenant_id, batch.version_id, [batch.first_ordinal])
         done["batches_rung"] += len(batches) - len(failed)
 
 
-async def _send(queue: Queue, messages: Sequence[Message]) -> list[int]:
-    return await queue.send([message.model_dump_json() for message in messages]) if messages else []
+async def _send(queue: Queue, messages: Sequence[Message], tenant: Tenant) -> list[int]:
+    bodies = [message.model_dump_json() for message in messages]
+    return await queue.send(bodies, group=str(tenant.tenant_id)) if bodies else []

@@ -51,6 +51,15 @@ WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
           v.media_type, v.size_bytes, d.deleted_at IS NOT NULL AS deleted;
 
+-- name: lock_lane
+-- Those who begin on files of one tenant's do so one after another: each counts the others.
+SELECT pg_advisory_xact_lock(hashtextextended('edda lane ' || %(tenant_id)s::text, 0));
+
+-- name: others_in_work
+-- How many other files of this tenant are being parsed.
+SELECT count(*) AS others FROM document_versions
+WHERE tenant_id = %(tenant_id)s AND lease_until > now() AND status = 'parsing' AND version_id <> %(version_id)s;
+
 -- name: fence_version
 -- Does this worker still hold the version? Taken as a row lock, so that nobody else gets it before we commit.
 SELECT document_id FROM document_versions

@@ -20,6 +20,7 @@ from edda.store.queries import queries
 from edda.store.usage import charge, refuse_over_cap, today
 
 SQL = queries("pipeline")
+SWEEP = queries("sweep")
 BATCH_CHUNKS = 64  # chunks named by one message: one provider request's worth
 
 
@@ -36,6 +37,10 @@ class VersionLease:
     name: str
     content_type: str | None
     size_bytes: int
+
+
+class LaneFull(Exception):
+    """The tenant has its share of the workers."""
 
 
 class IngestStore:
@@ -76,12 +81,24 @@ class IngestStore:
             await cursor.execute(SQL["touch_document"], document)
             return None if version["finished"] else version["version_id"]
 
-    async def claim_version(self, tenant_id: UUID, version_id: UUID, lease_s: float) -> VersionLease | None:
-        """Take the lease. None when there is nothing to do, or another worker is at it."""
+    async def claim_version(
+        self, tenant_id: UUID, version_id: UUID, lease_s: float, *, share: int | None = None
+    ) -> VersionLease | None:
+        """Take the lease. None when there is nothing to do, or another worker is at it.
+
+        Raises LaneFull, and takes nothing, when the tenant has `share` files in work already.
+        """
         async with self._database.transaction(tenant_id) as cursor:
-            row = await fetch_one(cursor, SQL["claim_version"], {"version_id": version_id, "lease_s": lease_s})
+            values: dict[str, Any] = {"tenant_id": tenant_id, "version_id": version_id, "lease_s": lease_s}
+            if share is not None:
+                await cursor.execute(SQL["lock_lane"], values)
+            row = await fetch_one(cursor, SQL["claim_version"], values)
             if row is None:
                 return None
+            if share is not None:
+                counted = await fetch_one(cursor, SQL["others_in_work"], values)
+                if counted is not None and counted["others"] >= share:
+                    raise LaneFull
             return VersionLease(
                 tenant_id=tenant_id,
                 version_id=version_id,
@@ -93,6 +110,11 @@ class IngestStore:
                 content_type=row["media_type"],
                 size_bytes=row["size_bytes"],
             )
+
+    async def mark_waiting(self, tenant_id: UUID, version_id: UUID) -> None:
+        """A message was sent for this version: the sweep need not send another for a while."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await cursor.execute(SWEEP["versions_are_rung"], {"version_ids": [version_id]})
 
     async def save_chunks(self, lease: VersionLease, outcome: ParseOutcome, content_sha256: bytes) -> bool:
         """Store every chunk and plan its embedding, in one transaction. False when the lease was lost.

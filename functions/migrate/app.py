@@ -1,6 +1,7 @@
 """On every deployment: bring the schema up to date, register the embedding model, make the first tenant."""
 
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -11,7 +12,7 @@ from edda.runtime import LambdaContext, run
 logger = function_logger()
 
 # What an operator asks for by hand, where this function alone reaches the database as its owner.
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "CreateKey": services.create_key,
     "SetCaps": services.set_caps,
     "SetWebhook": services.set_webhook,

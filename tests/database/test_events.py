@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import psycopg
 import pytest
 from edda.concurrency import Deadline
 from edda.delivering import Delivery
@@ -253,6 +254,18 @@ async def test_a_worker_that_dies_with_an_event_in_its_hand_leaves_it_to_another
     audience.age(31)
     assert await audience.sweep() == {"events_delivered": 1}
     assert len(audience.webhooks.posts) == 1
+
+
+async def test_what_another_is_just_claiming_is_not_waited_for(audience: Audience) -> None:
+    world = audience.world
+    world.embedding = replace(world.embedding, delivery=None)
+    await world.bring_in("a.txt", "one")
+    async with await psycopg.AsyncConnection.connect(world.urls.owner) as other:
+        await other.execute("SELECT FROM event_deliveries WHERE channel = 'webhook' FOR UPDATE")
+        async with asyncio.timeout(10):
+            assert await audience.sweep() == {"events_delivered": 1}
+    assert audience.bus.types == ["document.ready"]
+    assert audience.webhooks.posts == []
 
 
 async def test_two_who_deliver_at_once_send_each_event_once(audience: Audience, elsewhere: Delivery) -> None:

@@ -200,12 +200,12 @@ async def test_without_the_lane_the_small_tenant_would_wait_for_the_large_one(ha
 
 async def test_what_waits_in_the_lane_is_not_rung_for_by_the_sweep_as_well(hall: Hall) -> None:
     async with hall.at_work():
-        for number in range(SHARE + 1):
+        for number in range(WORKERS + 6):
             await hall.queue.send([await hall.large.put(f"{number}.txt", f"slow {number}")])
-        await until(lambda: hall.parser.working == SHARE + 1)
+        await until(lambda: hall.parser.working == WORKERS and len(hall.queue.waiting) == 6)
+        assert await hall.large.run_sweep() == {}
         hall.parser.open()
         await until(lambda: not hall.queue.waiting and not +hall.queue.in_flight)
-    assert await hall.large.run_sweep() == {}
     await hall.large.embed()
 
 

@@ -94,6 +94,15 @@ async def test_a_refused_text_costs_its_requests_and_no_tokens(world: World) -> 
     assert ledger(world) == Usage(bytes=8, chunks=2, tokens_planned=7, tokens=4, provider_calls=3)
 
 
+async def test_what_was_reserved_for_a_refused_text_is_settled_before_its_document_ends(world: World) -> None:
+    world.embedder.refuses = {LINES[0]}
+    await world.notice(await world.put("a.txt", TEXT))
+    world.embed_queue.messages = world.embed_queue.messages[:1]  # of two
+    await world.embed()
+    assert world.statuses("a.txt") == ["embedding"]
+    assert (ledger(world).tokens, ledger(world).tokens_unsettled) == (63 * 8, 0)
+
+
 async def test_a_throttled_request_is_counted_and_costs_nothing(world: World) -> None:
     await world.notice(await world.put("a.txt", "one"))
     world.embedder.script = [ProviderThrottled()]

@@ -213,7 +213,7 @@ async def test_waits_double_with_jitter_up_to_the_longest(audience: Audience) ->
         await audience.sweep()
     for attempt, wait in enumerate(waits):
         ceiling = min(30 * 2**attempt, 3600)
-        assert ceiling / 2 - 1 <= wait <= ceiling
+        assert ceiling / 2 - 5 <= wait <= ceiling  # some of it has passed
 
 
 async def test_a_delivery_is_given_up_when_its_time_is_over_and_that_is_counted(audience: Audience) -> None:
@@ -295,8 +295,17 @@ async def test_a_receiver_that_hangs_costs_a_sweep_no_more_than_its_time(audienc
     world.embedding = replace(world.embedding, delivery=None)
     await world.bring_in("a.txt", "one")
     audience.webhooks.hangs = True
-    assert await audience.sweep(seconds=0.3) == {"events_delivered": 1, "deliveries_failed": 1}
+    assert await audience.sweep(seconds=1.2) == {"events_delivered": 1, "deliveries_failed": 1}
     assert audience.deliveries()[1][4] is not None
+
+
+async def test_without_time_nothing_is_begun_and_no_receiver_is_blamed(audience: Audience) -> None:
+    world = audience.world
+    world.embedding = replace(world.embedding, delivery=None)
+    await world.bring_in("a.txt", "one")
+    await audience.delivery.promptly([world.tenant_id], Deadline.after(0.5))
+    assert await audience.sweep(seconds=0.5) == {}
+    assert {row[1] for row in audience.deliveries()} == {0}
 
 
 async def test_one_tenants_dead_receiver_does_not_keep_anothers_events(audience: Audience) -> None:

@@ -315,3 +315,38 @@ async def test_two_documents_planned_at_once_do_not_share_the_same_rest_of_a_cap
     await elsewhere.aclose()
     await world.embed()
     assert sorted([*world.statuses("a.txt"), *world.statuses("b.txt")]) == ["failed", "ready"]
+
+
+async def test_many_workers_of_one_tenant_charge_and_tell_without_waiting_in_a_circle(world: World) -> None:
+    """A deadlock would end as DatabaseUnavailable, and be raised here."""
+    databases = [connect(world.urls.app) for _ in range(4)]
+    shared = [f"shared {number}" for number in range(30)]
+
+    async def work(seed: int) -> None:
+        chance, database = random.Random(seed), databases[seed]
+        model_id = world.model.model_id
+        mine = replace(
+            world,
+            ingestion=replace(world.ingestion, store=IngestStore(database, model_id), keys=KeyStore(database)),
+            embedding=replace(world.embedding, store=EmbedStore(database, model_id)),
+            embed_queue=world.embed_queue,
+        )
+        for number in range(8):
+            name = f"{chance.randrange(5)}.txt"
+            lines = [*chance.sample(shared, 20), f"own {seed} {number}"]
+            await mine.notice(await mine.put(name, "\n".join(lines)))
+            failures = await mine.embed()
+            assert [error for error in failures.values() if not isinstance(error, ProviderUnavailable)] == []
+            if chance.random() < 0.3:
+                await mine.notice(await mine.delete(name))
+
+    await asyncio.gather(*(work(seed) for seed in range(4)))
+    for _ in range(3):
+        age(world, 3600)
+        await world.run_sweep()
+        await world.embed()
+    for database in databases:
+        await database.aclose()
+    assert world.rows("SELECT count(*) FROM document_versions WHERE finished_at IS NULL") == [(0,)]
+    assert ledger(world).tokens == paid(world)
+    assert ledger(world).tokens_unsettled == 0

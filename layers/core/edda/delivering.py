@@ -21,6 +21,7 @@ from edda.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
 
+LEAST_S = 1.0  # with less time than that, a receiver would be blamed for our hurry
 PROMPT_S = 2.0  # what a receiver may cost a function that has other work
 TENANT_S = 10.0  # what one tenant's receiver may cost a sweep
 SETTLE_S = 2.0  # for noting what became of the last attempts when the time is up
@@ -42,6 +43,8 @@ class Delivery:
         """One try for what has just been committed. Whatever goes wrong is left to the sweep."""
         until = deadline.sooner(PROMPT_S)
         for tenant_id in tenant_ids:
+            if until.remaining_s() < LEAST_S:
+                return
             try:
                 await self._round(tenant_id, until, Counter(), only_first=True)
             except Exception:  # the work itself is done: nothing here may bring it back
@@ -65,7 +68,7 @@ class Delivery:
 
     async def _deliver_tenant(self, tenant_id: UUID, deadline: Deadline, done: Counter[str]) -> None:
         until = deadline.sooner(TENANT_S)  # from when its turn comes
-        while not until.expired and await self._round(tenant_id, until, done, only_first=False):
+        while until.remaining_s() >= LEAST_S and await self._round(tenant_id, until, done, only_first=False):
             pass
         if not until.expired:
             done["events_forgotten"] += await self.store.forget(tenant_id, self._channels, 10 * EVENTS_AT_ONCE)

@@ -5,7 +5,6 @@ import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import aiohttp
-import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
@@ -75,6 +74,8 @@ class HttpWebhooks:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:  # not in __init__: a session belongs to the loop that is running
+            import httpx  # for its certificates; most environments never send a webhook
+
             connector = aiohttp.TCPConnector(
                 resolver=_Resolver(allow_private=self._allow_private),
                 use_dns_cache=False,

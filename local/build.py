@@ -29,6 +29,7 @@ def parameters(settings: LocalSettings, database_url: str, owner_url: str) -> di
         "EmbeddingModel": "all-MiniLM-L6-v2",
         "EmbeddingDimensions": "384",
         "FirstTenant": "demo",
+        "WebhookAllowPrivate": "true",  # a receiver on this machine
         "ApiRequestsPerSecond": "1000",
         # One document and one batch for each processor; 2 is Lambda's least.
         "ChunkConcurrency": str(max(2, os.cpu_count() or 2)),

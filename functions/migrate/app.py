@@ -4,6 +4,7 @@ By hand it does what `python -m edda.admin` does, for it reaches a database in a
 """
 
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.request import Request, urlopen
 from uuid import UUID
@@ -15,13 +16,21 @@ from edda.runtime import LambdaContext, run
 
 logger = function_logger()
 
+# What an operator asks for by hand, where this function alone reaches the database.
+COMMANDS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
+    "CreateKey": services.create_key,
+    "SetCaps": services.set_caps,
+    "SetWebhook": services.set_webhook,
+    "RemoveWebhook": services.remove_webhook,
+}
 OPERATIONS = {"Redrive", "ConfirmDeletes", "DiscardDeletes"}
 
 
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A CloudFormation custom resource. Invoked by hand (`{"DryRun": true}` is known) it only returns its answer."""
-    if "CreateKey" in event:
-        return run(services.create_key(event["CreateKey"]["tenant"]))
+    for name, command in COMMANDS.items():
+        if name in event:
+            return run(command(**event[name]))
     if known := OPERATIONS & event.keys():
         return run(operate(known.pop(), event))
     if "ResponseURL" not in event:

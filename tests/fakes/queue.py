@@ -16,9 +16,12 @@ class FakeQueue:
     delays_s: dict[str, int] = field(default_factory=dict)
     hidden: dict[str, str] = field(default_factory=dict)
     _handles: "count[int]" = field(default_factory=count)
+    groups: list[str] = field(default_factory=list)  # of every message that was ever taken
 
-    async def send(self, bodies: Sequence[str]) -> list[int]:
-        self.messages += [body for body in bodies if not self.refuses(body)]
+    async def send(self, bodies: Sequence[str], group: str = "") -> list[int]:
+        taken = [body for body in bodies if not self.refuses(body)]
+        self.messages += taken
+        self.groups += [group] * len(taken)
         return [index for index, body in enumerate(bodies) if self.refuses(body)]
 
     async def delay(self, delays_s: Mapping[str, int]) -> None:

@@ -898,6 +898,8 @@ def test_one_openapi_document_describes_both_functions(stage: Stage) -> None:
         ("GET", "/v1/documents/{document_id}/chunks"),
         ("POST", "/v1/uploads"),
         ("POST", "/v1/search"),
+        ("GET", "/v1/usage"),
+        ("GET", "/v1/usage/documents"),
         ("GET", "/v1/health"),
     }
     search = {route.rule.pattern for route in stage.search_function.resolver._static_routes}

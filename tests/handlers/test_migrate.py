@@ -88,6 +88,16 @@ def test_creating_the_stack_makes_schema_model_and_tenant_and_says_so_and_updati
     assert as_owner(urls, "SELECT slug FROM tenants") == [("acme",)]
 
 
+def test_the_price_of_a_million_tokens_is_kept_with_the_model(
+    cold_start: ColdStart, owner_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for price in ("0.02", "0.13"):
+        monkeypatch.setenv("EDDA_EMBEDDING_PRICE_PER_MILLION_TOKENS", price)
+        call(cold_start("migrate"), {})
+        urls = DatabaseUrls(owner_url, owner_url)
+        assert as_owner(urls, "SELECT price_per_million_tokens::text FROM embedding_models") == [(price,)]
+
+
 def test_deleting_the_stack_deletes_no_data_and_needs_no_database(
     cold_start: ColdStart, cloudformation: CloudFormation, owner_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,3 +272,32 @@ def test_the_commands_print_counts_and_clear_errors(stage: Stage) -> None:
     assert (owner.returncode, "rows of all tenants" in owner.stderr) == (1, True)
     both = admin("redrive", "--tenant", slug, "--queue", "ingest", EDDA_DATABASE_URL=url)
     assert (both.returncode, "not allowed with" in both.stderr) == (2, True)
+
+
+def test_caps_are_set_by_hand_and_a_tenant_that_is_none_is_told(cold_start: ColdStart, owner_url: str) -> None:
+    migrate = cold_start("migrate")
+    call(migrate, {})
+    call(migrate, {"CreateKey": {"tenant": "acme"}})
+    call(migrate, {"SetCaps": {"tenant": "acme", "tokens_per_day": 5, "cost_per_month": 1.5}})
+    urls = DatabaseUrls(owner=owner_url, app=owner_url)
+    caps = "SELECT tokens_per_day, tokens_per_month, cost_per_day, cost_per_month::text FROM usage_caps"
+    assert as_owner(urls, caps) == [(5, None, None, "1.5")]
+    call(migrate, {"SetCaps": {"tenant": "acme"}})
+    assert as_owner(urls, caps) == [(None, None, None, None)]
+    with pytest.raises(Exception, match="no tenant acmee"):
+        call(migrate, {"SetCaps": {"tenant": "acmee"}})
+
+
+def test_a_webhook_is_set_and_removed_by_hand(cold_start: ColdStart, owner_url: str) -> None:
+    migrate = cold_start("migrate")
+    call(migrate, {})
+    call(migrate, {"CreateKey": {"tenant": "acme"}})
+    made = call(migrate, {"SetWebhook": {"tenant": "acme", "url": "https://acme.example/hooks"}})
+    urls = DatabaseUrls(owner=owner_url, app=owner_url)
+    webhooks = "SELECT url, secret FROM webhooks"
+    assert as_owner(urls, webhooks) == [("https://acme.example/hooks", made["secret"])]
+    for wrong in ({"url": "http://acme.example/"}, {"url": "https://acme.example/", "secret": "short"}):
+        with pytest.raises(Exception, match="webhook's"):
+            call(migrate, {"SetWebhook": {"tenant": "acme", **wrong}})
+    call(migrate, {"RemoveWebhook": {"tenant": "acme"}})
+    assert as_owner(urls, webhooks) == []

@@ -19,8 +19,11 @@ MODULES = {
 VERBS = {
     "edda.ingesting",
     "edda.embedding",
+    "edda.metering",
+    "edda.delivering",
     "edda.sweeping",
     "edda.documents",
+    "edda.reporting",
     "edda.searching",
     "edda.observing",
     "edda.operating",

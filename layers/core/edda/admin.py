@@ -7,6 +7,8 @@ migrate, create-key and revoke-key as the schema's owner (EDDA_DATABASE_OWNER_UR
 import argparse
 import asyncio
 import sys
+from dataclasses import fields
+from decimal import Decimal
 from uuid import UUID
 
 from psycopg import Error
@@ -14,10 +16,10 @@ from psycopg import Error
 from edda import services
 from edda.errors import EddaError
 from edda.settings import Settings
-from edda.store import keys
+from edda.store import events, keys, usage
 from edda.store.migrations import MigrationError
 
-OWNERS_COMMANDS = {"migrate", "create-key", "revoke-key"}
+OWNERS_COMMANDS = {"migrate", "create-key", "revoke-key", "set-caps", "set-webhook", "remove-webhook"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +41,18 @@ def parser() -> argparse.ArgumentParser:
     for name, meaning in (("confirm", "carry held deletes out"), ("discard", "keep documents whose delete is held")):
         decide = commands.add_parser(f"{name}-deletes", help=f"{meaning}, and let go of the delete brake")
         decide.add_argument("--tenant", required=True, metavar="SLUG")
+    caps = commands.add_parser("set-caps", help="what a tenant may use; a cap that is not given is lifted")
+    caps.add_argument("--tenant", required=True, help="slug")
+    caps.add_argument("--tokens-per-day", type=int)
+    caps.add_argument("--tokens-per-month", type=int)
+    caps.add_argument("--cost-per-day", type=Decimal, help="dollars")
+    caps.add_argument("--cost-per-month", type=Decimal, help="dollars")
+    hook = commands.add_parser("set-webhook", help="where a tenant's events go; prints the secret that signs them")
+    hook.add_argument("--tenant", required=True, help="slug")
+    hook.add_argument("--url", required=True, help="https://...")
+    hook.add_argument("--secret", help="whsec_ and 24 to 64 bytes of base64; a new one by default")
+    unhook = commands.add_parser("remove-webhook", help="a tenant's events go nowhere any more")
+    unhook.add_argument("--tenant", required=True, help="slug")
     return root
 
 
@@ -66,6 +80,15 @@ async def execute(options: argparse.Namespace, owner_url: str) -> int:
     elif options.command == "create-key":
         tenant = await keys.create_tenant(owner_url, options.tenant)
         print(await keys.create_key(owner_url, tenant, options.name))
+    elif options.command == "set-caps":
+        limits = {field.name: getattr(options, field.name) for field in fields(usage.Caps)}
+        await usage.set_caps(owner_url, await keys.find_tenant(owner_url, options.tenant), usage.Caps(**limits))
+    elif options.command == "set-webhook":
+        url, secret = services.checked_webhook(options.url, options.secret)
+        await events.set_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant), url, secret)
+        print(secret)
+    elif options.command == "remove-webhook":
+        await events.remove_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant))
     elif not await keys.revoke_key(owner_url, options.prefix):
         print("no key in use has this prefix", file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from edda.concurrency import Deadline
+from edda.delivering import Delivery
 from edda.errors import (
     DocumentError,
     DocumentTooLarge,
@@ -23,11 +24,24 @@ from edda.models import ParseOutcome
 from edda.observing import Observing
 from edda.ports import ObjectStore, Parser, Queue
 from edda.s3_events import ObjectChange, came_over_https
-from edda.store.ingest import IngestStore, VersionLease
+from edda.store.bucket import Outcome
+from edda.store.ingest import IngestStore, LaneFull, VersionLease
 from edda.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where files wait whose tenant has its share of the workers: `queue` delivers fairly among tenants.
+
+    S3's own messages name no tenant to the queue, so a large upload of one would keep all others waiting. What is in
+    the lane is begun by whichever worker is free: the share keeps no worker idle.
+    """
+
+    queue: Queue
+    share: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,8 @@ class Ingestion:
     embed_queue: Queue
     max_document_bytes: int
     max_chunks: int
+    delivery: Delivery | None = None  # without it, events wait for the sweep
+    lane: Lane | None = None  # without it, files are begun in the order in which they are heard of
 
     async def object_changed(self, change: ObjectChange, deadline: Deadline) -> None:
         """Bring the database into line with one change in the bucket. May be repeated, may come late.
@@ -60,31 +76,61 @@ class Ingestion:
             return
         noted = await self.observing.observe(tenant.tenant_id, change.key, change)
         if noted.version_id is not None:
-            await self.ingest(IngestVersion(tenant_id=tenant.tenant_id, version_id=noted.version_id), deadline)
+            await self._begin(IngestVersion(tenant_id=tenant.tenant_id, version_id=noted.version_id), deadline)
+        elif noted.outcome is Outcome.DELETED:
+            await self._tell(tenant.tenant_id, deadline)
 
-    async def ingest(self, message: IngestVersion, deadline: Deadline) -> None:
-        """Parse a registered version and send its chunks on, unless that is done or under way."""
-        lease = await self.store.claim_version(message.tenant_id, message.version_id, deadline.remaining_s())
+    async def ingest(self, message: IngestVersion, deadline: Deadline, *, share: int | None = None) -> None:
+        """Parse a registered version and send its chunks on, unless that is done or under way.
+
+        Raises LaneFull when its tenant has `share` others in work.
+        """
+        lease = await self.store.claim_version(
+            message.tenant_id, message.version_id, deadline.remaining_s(), share=share
+        )
         if lease is not None:
             await self._ingest_claimed(lease, deadline)
         await self.send_batches(message.tenant_id, message.version_id)
+        if lease is not None:
+            await self._tell(message.tenant_id, deadline)
 
     async def send_batches(self, tenant_id: UUID, version_id: UUID) -> None:
         """Ring for every batch not known to be rung for. Raises QueueUnavailable when some could not be sent."""
         batches = await self.store.unsent_batches(tenant_id, version_id)
         if not batches:
             return
-        failed = set(await self.embed_queue.send([batch.model_dump_json() for batch in batches]))
+        bodies = [batch.model_dump_json() for batch in batches]
+        failed = set(await self.embed_queue.send(bodies, group=str(tenant_id)))
         sent = [batch.first_ordinal for index, batch in enumerate(batches) if index not in failed]
         await self.store.mark_sent(tenant_id, version_id, sent)
         if failed:
             raise QueueUnavailable(f"{len(failed)} of {len(batches)} messages could not be sent.")
 
+    async def _tell(self, tenant_id: UUID, deadline: Deadline) -> None:
+        """A version or a document may just have ended."""
+        if self.delivery is not None:
+            await self.delivery.promptly([tenant_id], deadline)
+
+    async def _begin(self, message: IngestVersion, deadline: Deadline) -> None:
+        """Ingest a version at once or, when its tenant has its share of the workers, send it to the lane."""
+        if self.lane is None:
+            await self.ingest(message, deadline)
+            return
+        try:
+            await self.ingest(message, deadline, share=self.lane.share)
+        except LaneFull:
+            if await self.lane.queue.send([message.model_dump_json()], group=str(message.tenant_id)):
+                await self.ingest(message, deadline)  # the queue did not take it
+            else:
+                await self.store.mark_waiting(message.tenant_id, message.version_id)
+
     async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
         try:
             if not came_over_https(lease.object_key):
                 await self.observing.read_metadata(lease.tenant_id, lease.object_key)
+            await self.store.refuse_over_cap(lease.tenant_id)  # before a file is read for nothing
             outcome, digest = await _before(deadline, self._parse(lease))
+            is_saved = await self.store.save_chunks(lease, outcome, digest)
         except DocumentError as error:
             logger.info("document failed", extra={"version_id": str(lease.version_id), "code": error.code})
             await self.store.fail_version(lease, error)
@@ -92,7 +138,7 @@ class Ingestion:
         except RetryableError:
             await self.store.release_version(lease)
             raise
-        if not await self.store.save_chunks(lease, outcome, digest):
+        if not is_saved:
             logger.warning("lease was lost", extra={"version_id": str(lease.version_id), "attempt": lease.attempt})
 
     async def _parse(self, lease: VersionLease) -> tuple[ParseOutcome, bytes]:

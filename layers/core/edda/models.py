@@ -4,7 +4,7 @@ Character offsets are Python string offsets (code points) into the parsed text: 
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -167,6 +167,35 @@ class EmbeddingModel:
     model_id: int
     name: str
     dimensions: int
+
+
+@dataclass(slots=True)
+class Usage:
+    """What is added to one row of the ledger. What each number counts stands in migration 0002."""
+
+    bytes: int = 0
+    chunks: int = 0
+    tokens_planned: int = 0
+    tokens: int = 0
+    tokens_unsettled: int = 0
+    provider_calls: int = 0
+    provider_calls_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BusEvent:
+    """An event as a bus takes it; `detail` is JSON."""
+
+    type: str
+    time: datetime
+    detail: str
+
+
+class Account(NamedTuple):
+    """A row of the ledger: a document, on the day (UTC) that its work was begun."""
+
+    document_id: UUID
+    day: date
 
 
 JsonObject = dict[str, Any]

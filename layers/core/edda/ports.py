@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
-from edda.models import EmbeddingLimits, ObjectListing, ParseOutcome, PresignedPost, StoredObject
+from edda.models import BusEvent, EmbeddingLimits, ObjectListing, ParseOutcome, PresignedPost, StoredObject
 
 
 class ObjectStore(Protocol):
@@ -45,8 +45,11 @@ class QueuedMessage(NamedTuple):
 class Queue(Protocol):
     """An SQS queue: a doorbell, never the truth."""
 
-    async def send(self, bodies: Sequence[str]) -> list[int]:
-        """Send every message. The indices of those that are not known to be sent, after retries."""
+    async def send(self, bodies: Sequence[str], group: str = "") -> list[int]:
+        """Send every message. The indices of those that are not known to be sent, after retries.
+
+        Of messages with a group (a tenant), those of quiet groups are delivered before those of a group that has many.
+        """
 
     async def delay(self, delays_s: Mapping[str, int]) -> None:
         """Let messages being handled (by receipt handle) come again so soon, and not only when their visibility
@@ -93,6 +96,20 @@ class Embedder(Protocol):
 
     async def aclose(self) -> None:
         """Give connections back."""
+
+
+class EventBus(Protocol):
+    """EventBridge, for whoever listens in the operator's account."""
+
+    async def send(self, events: Sequence[BusEvent]) -> list[int]:
+        """Send every event. The indices of those that are not known to be taken."""
+
+
+class Webhooks(Protocol):
+    """Tenants' own receivers of events."""
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> None:
+        """One attempt. Raises WebhookFailed unless it is answered with success."""
 
 
 class Secrets(Protocol):

@@ -20,12 +20,14 @@ from edda.store.keys import KeyStore
 from edda.store.models import find_model
 
 if TYPE_CHECKING:
+    from edda.delivering import Delivery
     from edda.embedding import Embedding
     from edda.ingesting import Ingestion
     from edda.operating import Operating
     from edda.store.bucket import DeleteBrake
     from edda.store.documents import DocumentStore
     from edda.store.search import SearchStore
+    from edda.store.usage import UsageStore
     from edda.sweeping import Sweep
 
 T = TypeVar("T")
@@ -38,6 +40,7 @@ class ApiServices:
     settings: Settings
     documents: "DocumentStore"
     keys: KeyStore
+    usage: "UsageStore"
     objects: ObjectStore
     database: Database
 
@@ -91,6 +94,7 @@ async def api_services() -> ApiServices:
     """For functions/api."""
     from edda.adapters.s3 import S3ObjectStore
     from edda.store.documents import DocumentStore
+    from edda.store.usage import UsageStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
@@ -99,6 +103,7 @@ async def api_services() -> ApiServices:
         settings=settings,
         documents=DocumentStore(database, model.model_id),
         keys=KeyStore(database),
+        usage=UsageStore(database),
         objects=S3ObjectStore(clients, settings.uploads_bucket),
         database=database,
     )
@@ -126,7 +131,7 @@ async def ingestion() -> "Ingestion":
     """For functions/chunk."""
     from edda.adapters.parser_process import ParserProcess
     from edda.adapters.s3 import S3ObjectStore
-    from edda.ingesting import Ingestion
+    from edda.ingesting import Ingestion, Lane
     from edda.observing import Observing
     from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
@@ -144,6 +149,9 @@ async def ingestion() -> "Ingestion":
         embed_queue=_queue(clients, settings.embed_queue_url),
         max_document_bytes=settings.max_document_bytes,
         max_chunks=settings.max_chunks,
+        delivery=_delivery(settings, clients, database),
+        # From the bucket's own events, half of the workers: the others pass on what waits behind them.
+        lane=Lane(_queue(clients, settings.ingest_queue_url), max(1, settings.chunk_concurrency // 2)),
     )
 
 
@@ -157,7 +165,9 @@ async def embedding() -> "Embedding":
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return Embedding(
-        store=EmbedStore(database, model.model_id), embedder=_opens(await build_embedder(settings, clients))
+        store=EmbedStore(database, model.model_id),
+        embedder=_opens(await build_embedder(settings, clients)),
+        delivery=_delivery(settings, clients, database),
     )
 
 
@@ -197,6 +207,7 @@ async def sweeping() -> "Sweep":
         patience=Patience(walk_s=settings.walk_interval_s),
         ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
+        delivery=_delivery(settings, clients, database),
     )
 
 
@@ -252,7 +263,12 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
     applied = await migrations.migrate(owner, app_password=password, dry_run=dry_run)
     done: dict[str, Any] = {"applied": applied, "dry_run": dry_run}
     if not dry_run:
-        model = await migrations.register_model(owner, model_name(settings), settings.embedding_dimensions)
+        model = await migrations.register_model(
+            owner,
+            model_name(settings),
+            settings.embedding_dimensions,
+            price_per_million_tokens=settings.embedding_price_per_million_tokens,
+        )
         done["model"] = model.name
         if settings.first_tenant:
             done["tenant"] = (await keys.create_tenant(owner, settings.first_tenant)).slug
@@ -261,12 +277,56 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
 
 async def create_key(tenant: str) -> dict[str, Any]:
     """For functions/migrate, which alone reaches a database in a VPC as its owner: a key, and its tenant if new."""
-    from edda.adapters.secrets import SecretsManager
     from edda.store import keys
 
-    async with AwsClients() as clients:
-        owner = await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
+    owner = await _owner()
     return {"key": await keys.create_key(owner, await keys.create_tenant(owner, tenant), "created by hand")}
+
+
+async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
+    """For functions/migrate: what a tenant may use. Raises NotFound."""
+    from edda.store import keys, usage
+
+    owner = await _owner()
+    await usage.set_caps(owner, await keys.find_tenant(owner, tenant), usage.Caps(**caps))
+    return {"caps": caps}
+
+
+async def set_webhook(tenant: str, url: str, secret: str | None = None) -> dict[str, Any]:
+    """For functions/migrate: where a tenant's events go, and the secret to check them with. Raises NotFound."""
+    from edda.store import events, keys
+
+    webhook = checked_webhook(url, secret)
+    owner = await _owner()
+    await events.set_webhook(owner, await keys.find_tenant(owner, tenant), *webhook)
+    return {"secret": webhook[1]}
+
+
+async def remove_webhook(tenant: str) -> dict[str, Any]:
+    """For functions/migrate: a tenant's events go nowhere any more. Raises NotFound."""
+    from edda.store import events, keys
+
+    owner = await _owner()
+    await events.remove_webhook(owner, await keys.find_tenant(owner, tenant))
+    return {}
+
+
+def checked_webhook(url: str, secret: str | None) -> tuple[str, str]:
+    """Address and secret, a new one if none is given. Raises InvalidRequest; whether it is public shows in use."""
+    from edda.signing import is_secret, new_secret
+
+    if not url.startswith("https://") and not Settings.from_environment().webhook_allow_private:
+        raise InvalidRequest("A webhook's address begins with https://.")
+    if secret is not None and not is_secret(secret):
+        raise InvalidRequest("A webhook's secret is whsec_ and 24 to 64 bytes of base64.")
+    return url, secret or new_secret()
+
+
+async def _owner() -> str:
+    from edda.adapters.secrets import SecretsManager
+
+    async with AwsClients() as clients:
+        return await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
 
 
 async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
@@ -317,6 +377,20 @@ def _queue(clients: AwsClients, url: str) -> Queue:
     from edda.adapters.sqs import SqsQueue
 
     return SqsQueue(clients, url)
+
+
+def _delivery(settings: Settings, clients: AwsClients, database: Database) -> "Delivery":
+    from edda.adapters.event_bus import EventBridge
+    from edda.adapters.webhooks import HttpWebhooks
+    from edda.delivering import Delivery
+    from edda.store.events import EventStore
+
+    return Delivery(
+        store=EventStore(database),
+        keys=KeyStore(database),
+        webhooks=_opens(HttpWebhooks(allow_private=settings.webhook_allow_private)),
+        bus=EventBridge(clients, settings.event_bus_name) if settings.event_bus_name else None,
+    )
 
 
 async def build_embedder(settings: Settings, clients: AwsClients) -> Embedder:

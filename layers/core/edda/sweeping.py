@@ -15,6 +15,7 @@ from functools import partial
 from uuid import UUID
 
 from edda.concurrency import Deadline, bounded
+from edda.delivering import Delivery
 from edda.errors import EddaError
 from edda.messages import IngestVersion, Message
 from edda.models import ListedObject, Tenant
@@ -40,6 +41,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+DELIVER_S = 20.0  # of a sweep's 52: slow receivers must not keep lost work from being found
 TURN_S = 10.0  # the longest that one tenant may hold up the others
 MARGIN_S = 1.0  # enough to write down how far a walk went
 ROWS_SHARE = 0.6  # of the round's time is for rows; what is left of it is for the bucket
@@ -69,6 +71,7 @@ class Sweep:
     ingest_queue: Queue
     embed_queue: Queue
     patience: Patience = field(default_factory=Patience)
+    delivery: Delivery | None = None
     now: Callable[[], datetime] = utc_now
     shuffle: Callable[[list[Tenant]], None] = random.shuffle
 
@@ -78,6 +81,8 @@ class Sweep:
         Tenants come in another order each time, so that a round which ends early is not always at the same one's cost.
         """
         done: Counter[str] = Counter()
+        if self.delivery is not None:
+            done.update(await self.delivery.deliver_all(deadline.sooner(DELIVER_S)))
         tenants = await self.keys.all_tenants()
         self.shuffle(tenants)
         for_rows = deadline.sooner(deadline.remaining_s() * ROWS_SHARE)
@@ -204,7 +209,7 @@ class Sweep:
     async def _ring(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> int:
         """Ring for these versions: how many the queue took. The others are rung for by a later round."""
         messages = [IngestVersion(tenant_id=tenant_id, version_id=version_id) for version_id in version_ids]
-        failed = set(await _send(self.ingest_queue, messages))
+        failed = set(await _send(self.ingest_queue, messages, tenant_id))
         sent = [message.version_id for index, message in enumerate(messages) if index not in failed]
         if sent:
             await self.store.mark_rung(tenant_id, sent)
@@ -226,12 +231,13 @@ class Sweep:
                 batches.append(batch)
             else:
                 done["given_up"] += await self.store.give_up(tenant.tenant_id, batch.version_id, AttemptsExhausted())
-        failed = set(await _send(self.embed_queue, batches))
+        failed = set(await _send(self.embed_queue, batches, tenant.tenant_id))
         for index, batch in enumerate(batches):
             if index not in failed:
                 await self.ingest_store.mark_sent(tenant.tenant_id, batch.version_id, [batch.first_ordinal])
         done["batches_rung"] += len(batches) - len(failed)
 
 
-async def _send(queue: Queue, messages: Sequence[Message]) -> list[int]:
-    return await queue.send([message.model_dump_json() for message in messages]) if messages else []
+async def _send(queue: Queue, messages: Sequence[Message], tenant_id: UUID) -> list[int]:
+    bodies = [message.model_dump_json() for message in messages]
+    return await queue.send(bodies, group=str(tenant_id)) if bodies else []

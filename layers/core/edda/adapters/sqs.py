@@ -33,14 +33,14 @@ class SqsQueue:
         self._clients = clients
         self._url = url
 
-    async def send(self, bodies: Sequence[str]) -> list[int]:
+    async def send(self, bodies: Sequence[str], group: str = "") -> list[int]:
         """Every message is accounted for: SQS may take some of a batch and refuse, or forget, others."""
         unsent = list(range(len(bodies)))
         for attempt in range(ATTEMPTS):
             if attempt:
                 await asyncio.sleep(WAIT_S * 2**attempt * (1 + random.random()) / 2)  # noqa: S311 - jitter, no secret
-            groups = [unsent[start : start + MAX_ENTRIES] for start in range(0, len(unsent), MAX_ENTRIES)]
-            jobs = [partial(self._send_group, group, bodies) for group in groups]
+            requests = [unsent[start : start + MAX_ENTRIES] for start in range(0, len(unsent), MAX_ENTRIES)]
+            jobs = [partial(self._send_request, indices, bodies, group) for indices in requests]
             outcomes = await bounded(CONCURRENT_REQUESTS, jobs, Deadline.after(TIMEOUT_S))
             sent: set[int] = set()
             for outcome in outcomes:
@@ -94,9 +94,10 @@ class SqsQueue:
         except (BotoCoreError, ClientError, HTTPClientError) as error:
             raise QueueUnavailable from error
 
-    async def _send_group(self, group: Sequence[int], bodies: Sequence[str]) -> set[int]:
+    async def _send_request(self, indices: Sequence[int], bodies: Sequence[str], group: str) -> set[int]:
         """The indices that SQS says it has taken."""
         client = await self._clients.get("sqs")
-        entries = [{"Id": str(index), "MessageBody": bodies[index]} for index in group]
+        grouped = {"MessageGroupId": group} if group else {}  # on a standard queue: fair delivery, no order
+        entries = [{"Id": str(index), "MessageBody": bodies[index], **grouped} for index in indices]
         answer = await client.send_message_batch(QueueUrl=self._url, Entries=entries)
         return {int(entry["Id"]) for entry in answer.get("Successful", [])}

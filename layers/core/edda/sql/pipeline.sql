@@ -16,6 +16,15 @@ WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
           v.media_type, v.size_bytes;
 
+-- name: lock_lane
+-- Those who begin on files of one tenant's do so one after another: each counts the others.
+SELECT pg_advisory_xact_lock(hashtextextended('edda lane ' || %(tenant_id)s::text, 0));
+
+-- name: others_in_work
+-- How many other files of this tenant are being parsed.
+SELECT count(*) AS others FROM document_versions
+WHERE tenant_id = %(tenant_id)s AND lease_until > now() AND status = 'parsing' AND version_id <> %(version_id)s;
+
 -- name: fence_version
 -- Does this worker still hold the version? Taken as a row lock, so that nobody else gets it before we commit.
 SELECT document_id FROM document_versions
@@ -35,7 +44,7 @@ VALUES (%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b);
 
 -- name: missing_ordinals
 -- Chunks whose text has no vector by this model yet, the first of equal texts only.
-SELECT DISTINCT ON (c.content_hash) c.ordinal
+SELECT DISTINCT ON (c.content_hash) c.ordinal, c.tokens
 FROM chunks c
 LEFT JOIN embeddings e
     ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
@@ -89,7 +98,7 @@ FROM document_versions v
 WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
   AND v.version_id = b.version_id AND v.status = 'embedding'
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
-RETURNING b.attempt, b.last_ordinal;
+RETURNING b.attempt, b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day;
 
 -- name: texts_to_embed
 -- The texts of a batch that have no vector by this model yet.

@@ -16,6 +16,7 @@ from edda.store.conditions import Condition
 from edda.store.database import Cursor, Database, Row, fetch_all, fetch_one
 from edda.store.finishing import forget_versions, hold_vectors
 from edda.store.queries import queries
+from edda.store.usage import refuse_over_cap
 
 SQL = queries("documents")
 BUCKET = queries("bucket")
@@ -86,7 +87,7 @@ class DocumentStore:
         """Write the row that an upload will fill: document id, object key, and whether it is new.
 
         With an idempotency key seen before it is the earlier document; raises IdempotencyMismatch when that was
-        made by another request.
+        made by another request, and QuotaExceeded when it would be a new one and a cap is used up.
         """
         values = {
             "tenant_id": tenant_id,
@@ -102,6 +103,7 @@ class DocumentStore:
         }
         async with self._database.transaction(tenant_id) as cursor:
             if await fetch_one(cursor, SQL["announce_document"], values) is not None:
+                await refuse_over_cap(cursor, tenant_id, used_up=True)
                 return announcement.document_id, announcement.object_key, True
             earlier = await fetch_one(cursor, SQL["find_by_idempotency_key"], values)
             if earlier is None or bytes(earlier["request_sha256"]) != announcement.request_sha256:

@@ -19,7 +19,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialBatc
     """From the ingest queue, or straight from S3 (a hand-wired trigger, `sam local invoke`)."""
     if is_sqs_event(event):
         return run(handle_messages(event["Records"], deadline(context)))
-    run(handle_body(event, deadline(context)))
+    until = deadline(context)
+    run(cut_off(handle_body(event, until), until))
     return None
 
 

@@ -50,7 +50,7 @@ local: setup  ## run the stack until Ctrl-C; the data stays
 	@.venv/bin/python -m local.stack
 
 sam-build: setup  ## build for Lambda's containers on this machine: make sam-build [RUNTIME=python3.13]
-	@RUNTIME=$(if $(filter command line environment,$(origin RUNTIME)),$(RUNTIME)) .venv/bin/python -m local.containers build
+	@RUNTIME='$(if $(filter command line environment,$(origin RUNTIME)),$(RUNTIME))' .venv/bin/python -m local.containers build
 
 sam-local: setup  ## run the stack with its functions in containers until Ctrl-C (needs Docker and make sam-build)
 	@.venv/bin/python -m local.containers run

@@ -111,7 +111,7 @@ def _runtime_interface(root: Path) -> None:
     command += ["--root-user-action=ignore", "--only-binary=:all:", "--require-hashes", "--target", str(runtime)]
     answer = subprocess.run([*command, "-r", str(lock)], capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise LocalError(f"the base image's packages cannot be installed: {answer.stderr.strip()}")
+        raise LocalError(f"the base image's packages cannot be installed: {answer.stderr.strip().splitlines()[-1]}")
     name = f"aws-lambda-rie-{ARCHITECTURE}"
     found = list((ROOT / ".venv-sam").glob(f"lib/python*/site-packages/samcli/local/rapid/{name}"))
     if not found:

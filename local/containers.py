@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -88,6 +89,10 @@ def main() -> int:
     folder = options.build.expanduser().resolve()
 
     def command() -> int:
+        if len({options.api_port, options.port, options.database_port}) < 3:
+            raise LocalError("the API, the emulated AWS and PostgreSQL need a port each")
+        if options.runtime and not re.fullmatch(r"python3\.1[1-4]", options.runtime):
+            raise LocalError(f"{options.runtime!r} is none of Lambda's Python runtimes, python3.11 to python3.14")
         with engine.trouble():
             if options.command == "build":
                 return make_build(settings, folder, options.runtime)
@@ -182,6 +187,9 @@ def _write(path: Path, content: object) -> None:
 def _start_api(up: Stack, api_port: int) -> Iterator[subprocess.Popen[bytes]]:
     """`sam local start-api`, as the user would run it, with this stack's files."""
     state = up.settings.state
+    scratch = state / "tmp"  # for SAM's locks: one that a killed run has left would be waited for, for minutes
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     child = Child(
         name="sam local start-api",
         command=[
@@ -190,7 +198,7 @@ def _start_api(up: Stack, api_port: int) -> Iterator[subprocess.Popen[bytes]]:
             *("--parameter-overrides", f"file://{state / 'parameters.yaml'}"),
             *("--env-vars", str(state / "variables.json")),
         ],
-        environment=sam_environment(up.settings),
+        environment={**sam_environment(up.settings), "TMPDIR": str(scratch)},
         log=up.settings.logs / "start-api.log",
         pid_file=sam_pid_file(up.settings),
         stop_signal=signal.SIGINT,
@@ -242,10 +250,12 @@ def _serve(settings: LocalSettings, folder: Path, api_port: int) -> int:
             flush=True,
         )
         threading.Thread(target=_warm_up, args=[api], daemon=True).start()
+        client, runtime = engine.connect(), up.settings.runtime
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(1)
                 up.check()
+                engine.check_base_image(client, runtime)
     return 0
 
 

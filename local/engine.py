@@ -38,9 +38,11 @@ def connect() -> docker.DockerClient:
         client = docker.from_env(timeout=ANSWER_WITHIN_S)
         client.ping()
     except (DockerException, OSError) as error:
+        remedy = "start Docker or set DOCKER_HOST"
+        if "permission denied" in str(error).lower():
+            remedy = "you may not use it; on Linux its users are in the group docker"
         raise LocalError(
-            f"no Docker engine answers at {where} ({_reason(error)}): start Docker or set DOCKER_HOST; "
-            "make local needs none"
+            f"no Docker engine answers at {where} ({_reason(error)}): {remedy}; make local needs none"
         ) from None
     return client
 
@@ -94,6 +96,13 @@ def ensure_base_image(client: docker.DockerClient, runtime: str) -> None:
     version = runtime.removeprefix("python")
     if _image(client, version) is None:  # the emulator's name for the same
         _image(client, f"{version}-{ARCHITECTURE}").tag(REPOSITORY, version)
+
+
+def check_base_image(client: docker.DockerClient, runtime: str) -> None:
+    """Raises LocalError if what functions start from is gone, or the engine is."""
+    with trouble():
+        if _image(client, runtime.removeprefix("python")) is None:
+            raise LocalError(f"the image of {runtime} was removed: run make sam-build")
 
 
 def check_containers(client: docker.DockerClient, runtime: str, settings: LocalSettings) -> None:
@@ -150,8 +159,9 @@ def remove_containers(client: docker.DockerClient, settings: LocalSettings) -> N
 def remove_images(client: docker.DockerClient) -> None:
     """Take away the names of the images that SAM made of our layers, and of base images that were made here."""
     for tag in (*images_of_sam(client), *_tags(client, REPOSITORY, {"label": MADE_HERE})):
-        with contextlib.suppress(APIError):  # in use
-            client.images.remove(tag)
+        if not client.containers.list(all=True, filters={"ancestor": tag}):  # in use: by another checkout
+            with contextlib.suppress(APIError):
+                client.images.remove(tag)
 
 
 def images_of_sam(client: docker.DockerClient) -> list[str]:

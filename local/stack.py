@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import fcntl
-import functools
 import os
 import signal
 import subprocess
@@ -43,7 +42,14 @@ class Stack:
 def stack(settings: LocalSettings) -> Iterator[Stack]:
     """Everything up for as long as the block lasts; its data stays. Raises LocalError, StepFailed."""
     began = time.monotonic()
-    settings.state.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"{settings.state} cannot be a folder ({error.strerror}): set EDDA_STATE") from None
+
+    def remove_containers() -> None:
+        engine.remove_containers(engine.connect(), settings)
+
     with contextlib.ExitStack() as servers:
         servers.enter_context(alone(settings))
         stop_leftovers(settings)
@@ -53,7 +59,6 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
             _step("build", lambda: build.build(settings))
         else:
             refuse_taken(["127.0.0.1"], settings.containers.api_port, "sam local start-api", "EDDA_API_PORT")
-            remove_containers = functools.partial(engine.remove_containers, engine.connect(), settings)
             remove_containers()
             servers.callback(remove_containers)
         database = _step("postgres", lambda: servers.enter_context(postgres.database(settings)))
@@ -64,6 +69,8 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
         if not deploy.is_current(settings, parameters):
             deploy_now = servers.enter_context(deploy.deployment(settings, parameters))
         aws = _step("emulator", lambda: servers.enter_context(emulator.emulator(settings)))
+        if settings.containers:
+            servers.callback(remove_containers)  # at once; the emulator would stop one after the other, gently
         servers.enter_context(function_logs.collected(settings))
         if deploy_now is not None:
             _step("deploy", deploy_now)

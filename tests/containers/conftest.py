@@ -103,7 +103,7 @@ def sam(folder: Path, *arguments: str, **variables: str) -> subprocess.Completed
     return subprocess.run(
         [str(build.SAM), *arguments],
         cwd=folder,
-        env={**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_MAX_ATTEMPTS": "1", **variables},
+        env={**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_MAX_ATTEMPTS": "1", "TMPDIR": str(folder), **variables},
         capture_output=True,
         text=True,
         check=False,

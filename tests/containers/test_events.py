@@ -64,7 +64,7 @@ def start_lambda(running: Running) -> Iterator[str]:
         server = subprocess.Popen(
             [str(build.SAM), "local", "start-lambda", "--port", str(port)],
             cwd=running.folder,
-            env={**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_MAX_ATTEMPTS": "1"},
+            env={**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_MAX_ATTEMPTS": "1", "TMPDIR": str(running.folder)},
             stdout=log,
             stderr=log,
         )

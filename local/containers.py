@@ -201,7 +201,7 @@ def _start_api(up: Stack, api_port: int) -> Iterator[subprocess.Popen[bytes]]:
         environment={**sam_environment(up.settings), "TMPDIR": str(scratch)},
         log=up.settings.logs / "start-api.log",
         pid_file=sam_pid_file(up.settings),
-        stop_signal=signal.SIGINT,
+        stop_signal=signal.SIGTERM,
         stop_within_s=15,
         folder=state,
     )

@@ -109,6 +109,8 @@ def stop_leftover(pid_file: Path, stop_signal: signal.Signals, within_s: float) 
             os.kill(int(pid), stop_signal)
         wait_until(lambda: _birth(int(pid)) != birth, within_s)
         _kill_group(int(pid))
+    # PostgreSQL takes the pid in its lock file for a living process until somebody has reaped it.
+    wait_until(lambda: not _is_zombie(int(pid)), within_s=10)
     pid_file.unlink(missing_ok=True)
 
 
@@ -156,6 +158,13 @@ def _die_with_parent(stop_signal: signal.Signals) -> Callable[[], None] | None:
             os.kill(os.getpid(), stop_signal)
 
     return hook
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _birth(pid: int) -> str:

@@ -83,7 +83,7 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
 
 def stop_leftovers(settings: LocalSettings) -> None:
     """End what a run that was killed has left, if anything. Only while no other run is alive."""
-    stop_leftover(sam_pid_file(settings), signal.SIGINT, within_s=15)
+    stop_leftover(sam_pid_file(settings), signal.SIGTERM, within_s=15)
     postgres.stop_leftover_server(settings)
     emulator.stop_leftover_server(settings)
 

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -73,7 +72,7 @@ def start_lambda(running: Running) -> Iterator[str]:
         assert wait_until(lambda: answers(url) or server.poll() is not None, within_s=60)
         yield url
     finally:
-        server.send_signal(signal.SIGINT)
+        server.terminate()
         server.wait(30)
 
 

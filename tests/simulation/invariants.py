@@ -1,0 +1,283 @@
+"""What must be true: while a schedule runs (Observer) and when nothing moves any more (check). Numbers as in
+docs/reliability.md."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from edda import errors
+from edda.identity import content_hash
+from edda.models import Hit, Tenant
+from edda.sweeping import AttemptsExhausted
+
+from tests.database.world import MUST_BE_EMPTY
+from tests.simulation.lambdas import Environment
+from tests.simulation.provider import SECRET, vector_of
+from tests.simulation.schedules import CORRUPT, MAX_CHUNKS, REFUSED
+
+if TYPE_CHECKING:
+    from tests.simulation.aws import ObjectVersion
+    from tests.simulation.database import SimulatedDatabase
+    from tests.simulation.world import World
+
+
+class Violation(Exception):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, detail: str) -> None:
+        super().__init__(f"{invariant}: {detail}")
+        self.invariant = invariant
+        self.detail = detail
+
+
+def _codes(kind: type[errors.EddaError]) -> Iterator[str]:
+    yield kind.code
+    for below in kind.__subclasses__():
+        yield from _codes(below)
+
+
+def _lines(version: "ObjectVersion") -> list[str]:
+    """The chunks it makes."""
+    return [line for line in (version.body or b"").decode().split("\n") if line]
+
+
+def _visible(version: "ObjectVersion") -> list[str]:
+    """What search may find of it."""
+    return [line for line in _lines(version) if REFUSED not in line]
+
+
+def _expected(version: "ObjectVersion") -> tuple[str, str | None]:
+    """Status and code that follow from the content."""
+    lines = _lines(version)
+    if not lines:
+        return "failed", "no_text"
+    if any(CORRUPT in line for line in lines):
+        return "failed", "corrupt"
+    if len(lines) > MAX_CHUNKS:
+        return "failed", "too_many_chunks"
+    visible = _visible(version)
+    if not visible:
+        return "failed", "embedding_rejected"
+    return ("ready", None) if visible == lines else ("partial", None)
+
+
+class Observer:
+    """Looks on while the schedule runs."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._embedded: dict[Environment, set[tuple[UUID, str]]] = {}
+        self._answered: defaultdict[Environment, Counter[str]] = defaultdict(Counter)
+        self._seen: dict[str, int] = {}  # by object key: no older version than this may be found again
+
+    def invocation_starts(self, environment: Environment) -> None:
+        self._answered.pop(environment, None)
+        if environment.function == "embed":
+            self._embedded[environment] = self._embeddings()
+
+    def invocation_ends(self, environment: Environment) -> None:
+        """N14: it leaves nothing behind."""
+        left = [task for task in environment.tasks if not task.done()]
+        if left:
+            self._world.violate("N14 clean", f"{environment.name} left {left}")
+        if environment.database.in_transaction():
+            self._world.violate("N14 clean", f"{environment.name} left a transaction open")
+        if environment.database.tenant_left_behind():
+            self._world.violate("N6 tenant", f"{environment.name} left a tenant on its connection")
+
+    def provider_asked(self, environment: Environment, texts: Sequence[str]) -> None:
+        """N8: what is stored is not paid for again, nor is a good answer within one invocation."""
+        if len({text.split()[0] for text in texts}) > 1:
+            self._world.violate("N6 tenant", f"texts of several tenants in one request: {texts}")
+        still = self._embedded.get(environment, set()) & self._embeddings()
+        again = {hash_ for hash_, _ in still} & {content_hash(text) for text in texts}
+        if again:
+            self._world.violate("N8 cost", f"asked for vectors that were stored before: {texts}")
+        if len(set(texts)) < len(texts):
+            self._world.violate("N8 cost", f"one request has a text twice: {texts}")
+        twice = set(texts) & set(self._answered[environment])
+        if twice:
+            self._world.violate("N8 cost", f"asked again for what was answered: {twice}")
+
+    def provider_answered(self, environment: Environment, texts: Sequence[str]) -> None:
+        self._answered[environment].update(texts)
+
+    def searched(self, tenant: Tenant, hits: Sequence[Hit], deleted: set[str]) -> None:
+        """N4, N5, N6: of each document exactly one whole version, never an older one than before."""
+        by_document: defaultdict[UUID, list[Hit]] = defaultdict(list)
+        for hit in hits:
+            by_document[hit.document_id].append(hit)
+            if not hit.text.startswith(f"{tenant.slug} "):
+                self._world.violate("N6 tenant", f"{tenant.slug} finds {hit.text!r}")
+        keys = dict(self._world.database.rows("SELECT document_id, object_key FROM documents"))
+        for document_id, found in by_document.items():
+            key = keys[document_id]
+            texts = [hit.text for hit in sorted(found, key=lambda hit: hit.ordinal)]
+            if len({hit.version_id for hit in found}) > 1:
+                self._world.violate("N4 atomic visibility", f"{key} shows several versions: {texts}")
+            if str(document_id) in deleted:
+                self._world.violate("N4 atomic visibility", f"{key} was deleted and is found: {texts}")
+            like = [
+                index
+                for index, version in enumerate(self._world.bucket.history[key])
+                if self._same(texts, version) and index >= self._seen.get(key, 0)
+            ]
+            if not like:
+                self._world.violate("N4 atomic visibility", f"{key} shows no version, or an older one: {texts}")
+            else:
+                self._seen[key] = like[0]
+
+    def _same(self, texts: list[str], version: "ObjectVersion") -> bool:
+        if version.body is None:
+            return False
+        spoilt = self._world.provider.spoilt
+        kept = set(texts)
+        return texts == [line for line in _visible(version) if line in kept or spoilt[line] < 2]
+
+    def _embeddings(self) -> set[tuple[UUID, str]]:
+        """Vectors, each with the transaction that stored it: one that was deleted and came again is another."""
+        return set(self._world.database.rows("SELECT content_hash, xmin::text FROM embeddings"))
+
+
+def state(database: "SimulatedDatabase") -> list[tuple[Any, ...]]:
+    """Everything that a replay may not change."""
+    rows = [
+        *database.rows(
+            "SELECT 'document', object_key, deleted_at, deleted_sequencer, current_version_id FROM documents"
+        ),
+        *database.rows(
+            "SELECT 'version', version_id, document_id, s3_version_id, sequencer, status, error_code, finished_at, "
+            "planned_chunks FROM document_versions"
+        ),
+        *database.rows("SELECT 'chunk', version_id, ordinal, chunk_id, content_hash, text, error_code FROM chunks"),
+        *database.rows("SELECT 'vector', tenant_id, content_hash, vector::text FROM embeddings"),
+    ]
+    return sorted(rows, key=repr)
+
+
+def check(world: "World") -> None:
+    """Raises Violation."""
+    for promise, query in MUST_BE_EMPTY.items():
+        if "pg_stat_activity" not in query and (rows := world.database.rows(query)):
+            raise Violation("N10 accounting", f"not true: {promise}: {rows[:3]}")
+    if world.database.deadlocks:
+        raise Violation("no deadlocks", f"{world.database.deadlocks} deadlocks")
+    _check_conservation(world)
+    _check_documents(world)
+    _check_vectors(world)
+    _check_errors(world)
+
+
+def _check_documents(world: "World") -> None:
+    """N1, N2, N5, N10: every version there is has its rows, the newest good one is seen, and nothing else is there."""
+    documents = {
+        key: (document_id, deleted_at, current)
+        for key, document_id, deleted_at, current in world.database.rows(
+            "SELECT object_key, document_id, deleted_at, current_version_id FROM documents"
+        )
+    }
+    versions: defaultdict[UUID, list[tuple[Any, ...]]] = defaultdict(list)
+    for document_id, *row in world.database.rows(
+        "SELECT document_id, version_id, s3_version_id, status, error_code, planned_chunks FROM document_versions"
+    ):
+        versions[document_id].append(tuple(row))
+    chunks: defaultdict[UUID, list[str]] = defaultdict(list)
+    for version_id, text in world.database.rows("SELECT version_id, text FROM chunks ORDER BY version_id, ordinal"):
+        chunks[version_id].append(text)
+    for key, history in world.bucket.history.items():
+        document_id, deleted_at, current = documents.get(key, (None, None, None))
+        _check_document(
+            world,
+            key,
+            history=history,
+            exists=document_id is not None and deleted_at is None,
+            current=current,
+            rows=versions.get(document_id, []) if document_id else [],
+            chunks=chunks,
+        )
+    strange = documents.keys() - world.bucket.history.keys()
+    if strange:
+        raise Violation("N1 no loss", f"documents of no object: {strange}")
+
+
+def _check_document(
+    world: "World",
+    key: str,
+    *,
+    history: "list[ObjectVersion]",
+    exists: bool,
+    current: UUID | None,
+    rows: list[tuple[Any, ...]],
+    chunks: dict[UUID, list[str]],
+) -> None:
+    if history[-1].body is None:
+        if exists or rows or current is not None:
+            raise Violation("N5 newest wins", f"{key} was deleted and is there: {rows}")
+        return
+    if not exists:
+        raise Violation("N1 no loss", f"{key} has no document")
+    last_delete = max((index for index, version in enumerate(history) if version.body is None), default=-1)
+    alive = {version.version_id: version for version in history[last_delete + 1 :]}
+    counted = Counter(row[1] for row in rows)
+    # A delete that a newer put has overtaken leaves the versions before it; they are not seen.
+    if not alive.keys() <= counted.keys() <= {version.version_id for version in history} or max(counted.values()) > 1:
+        raise Violation("N1 no loss", f"{key} has rows of versions {dict(counted)}, the bucket of {list(alive)}")
+    by_id = {row[1]: row for row in rows}
+    good = []
+    for s3_version_id, version in alive.items():
+        _, _, status, code, _ = by_id[s3_version_id]
+        newest = version is history[-1]
+        if newest and not _allowed(world, version, status, code):
+            raise Violation("N1 no loss", f"{key} {s3_version_id} is {status} ({code}), not {_expected(version)}")
+        if status in {"ready", "partial"}:
+            good.append(version)
+    if not good:
+        if current is not None:
+            raise Violation("N5 newest wins", f"{key} has no good version and shows {current}")
+        return
+    version_id, s3_version_id, status, _, planned = by_id[good[-1].version_id]
+    if current != version_id:
+        raise Violation("N5 newest wins", f"{key} does not show its newest good version {s3_version_id}")
+    if chunks[version_id] != _lines(good[-1]) or planned != len(chunks[version_id]):
+        raise Violation("N1 no loss", f"{key} {s3_version_id} has chunks {chunks[version_id]}, planned {planned}")
+
+
+def _allowed(world: "World", version: "ObjectVersion", status: str, code: str | None) -> bool:
+    """What its content says; or an honest end that faults can bring about."""
+    if (status, code) == _expected(version):
+        return True
+    if (status, code) == ("failed", AttemptsExhausted.code):
+        return world.deaths >= 5
+    spoilt = any(world.provider.spoilt[line] > 1 for line in _visible(version))
+    return spoilt and (status == "partial" or code == "embedding_rejected")
+
+
+def _check_vectors(world: "World") -> None:
+    """N12: each is its text's."""
+    rows = world.database.rows(
+        "SELECT DISTINCT c.text, e.vector::text FROM embeddings e JOIN chunks c USING (tenant_id, content_hash)"
+    )
+    for text, vector in rows:
+        numbers = [float(number) for number in vector.strip("[]").split(",")]
+        if any(abs(a - b) > 2e-3 for a, b in zip(numbers, vector_of(text), strict=True)):
+            raise Violation("N12 valid vectors", f"{text!r} has another text's vector")
+
+
+def _check_errors(world: "World") -> None:
+    """N9: a known code, and nothing said that must not be."""
+    codes = set(_codes(errors.EddaError))
+    for code, message in world.database.rows(
+        "SELECT error_code, error_message FROM document_versions WHERE error_code IS NOT NULL "
+        "UNION ALL SELECT error_code, error_message FROM chunks WHERE error_code IS NOT NULL"
+    ):
+        if code not in codes or not message or SECRET in message or "line" in message or "Traceback" in message:
+            raise Violation("N9 honest error", f"{code}: {message}")
+
+
+def _check_conservation(world: "World") -> None:
+    """N11: no message is unaccounted for."""
+    for queue in (world.ingest_queue, world.embed_queue):
+        there = len(queue.messages) + len(queue.dead_letters) + queue.deleted + queue.lost
+        if queue.added != there:
+            raise Violation("N11 conservation", f"{queue.name}: {queue.added} came, {there} are accounted for")

@@ -9,7 +9,9 @@
 """
 
 import asyncio
+import os
 import select
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -98,7 +100,10 @@ class _Statement:
 class SimulatedDatabase:
     """The connections to one real database, and its virtual clock."""
 
-    def __init__(self, cluster: Cluster, name: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, core: int | None = None) -> None:
+        """With a `core`, this process and the server's processes behind its connections share one: they never work at
+        the same time, and waking each other up across cores takes as long as a statement."""
+        self._core = core
         cluster.administer(f"CREATE DATABASE {name}")
         for setting in (
             "search_path = public, simulated, pg_catalog",
@@ -108,6 +113,8 @@ class SimulatedDatabase:
             cluster.administer(f"ALTER DATABASE {name} SET {setting}")
         self._urls = cluster.urls(name)
         self.control = psycopg.connect(self._urls.owner, autocommit=True)
+        self._share_core(0)
+        self._share_core(self.control.info.backend_pid)
         self.control.execute(SHADOWS)
         self.model = asyncio.run(_migrated(self._urls.owner))
         # Searches are exact below 20,000 chunks, so this index would only be kept up for nothing.
@@ -116,14 +123,14 @@ class SimulatedDatabase:
         self._idle: list[PGconn] = []
         self._opened: list[SimulatedConnection] = []
         self._parked: list[_Parked] = []
-        self.deadlocks = 0
+        self.deadlocks = self.tenants_left = 0
 
     def begin(self, seed: int, slugs: list[str]) -> list[Tenant]:
         """Empty tables, and these tenants."""
         self._schedules += 1
         self.control.execute(CLEAN if self._schedules % TRUNCATE_EVERY else TRUNCATE)
         self.control.execute("SELECT setval('simulated.ids', %s)", [seed % 10**9 * 1000 + 1])
-        self.deadlocks = 0
+        self.deadlocks = self.tenants_left = 0
         return [
             Tenant(*self.control.execute("INSERT INTO tenants (slug) VALUES (%s) RETURNING tenant_id, slug", [slug])
                    .fetchone() or ())
@@ -147,7 +154,11 @@ class SimulatedDatabase:
 
     def open(self, environment: Environment) -> "SimulatedConnection":
         """A connection for an environment; the server's processes behind them are kept from schedule to schedule."""
-        pgconn = self._idle.pop() if self._idle else pq.PGconn.connect(self._urls.app.encode())
+        if self._idle:
+            pgconn = self._idle.pop()
+        else:
+            pgconn = pq.PGconn.connect(self._urls.app.encode())
+            self._share_core(pgconn.backend_pid)
         connection = SimulatedConnection(pgconn, self, environment)
         self._opened.append(connection)
         return connection
@@ -167,6 +178,8 @@ class SimulatedDatabase:
         else:
             if pgconn.transaction_status != TransactionStatus.IDLE:
                 pgconn.exec_(b"ROLLBACK")
+            # Behind a pooler a tenant that is left on a connection would be the next one's as well.
+            self.tenants_left += bool(pgconn.exec_(b"SELECT current_setting('app.tenant_id', true)").get_value(0, 0))
             pgconn.exec_(b"RESET ALL")
             self._idle.append(pgconn)
         self._let_through()
@@ -228,6 +241,11 @@ class SimulatedDatabase:
             if pid not in seen:
                 seen.add(pid)
                 todo += waits.get(pid, ())
+
+    def _share_core(self, pid: int) -> None:
+        if self._core is not None and hasattr(os, "sched_setaffinity"):
+            with suppress(PermissionError):  # the server may run as another user
+                os.sched_setaffinity(pid, {self._core})
 
     @staticmethod
     def _cancel(pgconn: PGconn, statement: "_Statement") -> None:
@@ -361,11 +379,3 @@ class EnvironmentDatabase(Database):
             TransactionStatus.IDLE,
             TransactionStatus.UNKNOWN,
         )
-
-    def tenant_left_behind(self) -> bool:
-        """Does the connection still carry a tenant, now that no transaction is open? Behind a pooler it is the next
-        one's as well."""
-        if not isinstance(self._connection, SimulatedConnection) or self._connection.closed:
-            return False
-        answer = self._connection.pgconn.exec_(b"SELECT current_setting('app.tenant_id', true)").get_value(0, 0)
-        return bool(answer)

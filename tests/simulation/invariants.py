@@ -26,9 +26,12 @@ class Violation(Exception):
     """An invariant does not hold."""
 
     def __init__(self, invariant: str, detail: str) -> None:
-        super().__init__(f"{invariant}: {detail}")
+        super().__init__(invariant, detail)
         self.invariant = invariant
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.detail}"
 
 
 def _codes(kind: type[errors.EddaError]) -> Iterator[str]:
@@ -83,8 +86,11 @@ class Observer:
             self._world.violate("N14 clean", f"{environment.name} left {left}")
         if environment.database.in_transaction():
             self._world.violate("N14 clean", f"{environment.name} left a transaction open")
-        if environment.database.tenant_left_behind():
-            self._world.violate("N6 tenant", f"{environment.name} left a tenant on its connection")
+
+    def raised(self, environment: Environment, error: BaseException | None) -> None:
+        """N9: what goes wrong is one of Edda's own errors, or a message that nobody can read."""
+        if not isinstance(error, errors.EddaError | ValueError):
+            self._world.violate("N9 honest error", f"{environment.name} raised {type(error).__name__}: {error}")
 
     def provider_asked(self, environment: Environment, texts: Sequence[str]) -> None:
         """N8: what is stored is not paid for again, nor is a good answer within one invocation."""
@@ -161,6 +167,9 @@ def check(world: "World") -> None:
     for promise, query in MUST_BE_EMPTY.items():
         if "pg_stat_activity" not in query and (rows := world.database.rows(query)):
             raise Violation("N10 accounting", f"not true: {promise}: {rows[:3]}")
+    world.database.end()
+    if world.database.tenants_left:
+        raise Violation("N6 tenant", "a connection that nobody uses carries a tenant")
     if world.database.deadlocks:
         raise Violation("no deadlocks", f"{world.database.deadlocks} deadlocks")
     _check_conservation(world)

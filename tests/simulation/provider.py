@@ -70,7 +70,7 @@ class Provider:
             data.reverse()
         if kind == "twice_the_index":
             data[-1]["index"] = 0
-            data.append(data[0])
+            data.append(dict(data[0]))
         if kind == "other_dimensions":
             data[0]["embedding"] = [0.5, 0.5]
         if kind in {"nan", "zero"}:

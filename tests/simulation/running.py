@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tests.postgres import Cluster
 from tests.simulation.database import SimulatedDatabase
@@ -84,7 +85,8 @@ def run_seeds(
     total, started = Report(), time.monotonic()
     tasks = [seeds[start : start + SEEDS_A_TASK] for start in range(0, len(seeds), SEEDS_A_TASK)]
     context = multiprocessing.get_context("spawn")  # a fork would share the connections
-    with ProcessPoolExecutor(jobs, context, initializer=_open, initargs=(cluster, shrinking)) as pool:
+    number = context.Value("i", os.getpid())  # whatever it is: several runs at once begin with several cores
+    with ProcessPoolExecutor(jobs, context, initializer=_open, initargs=(cluster, shrinking, number)) as pool:
         try:
             for report in pool.map(_run, tasks):
                 total.add(report)
@@ -100,11 +102,14 @@ _database: SimulatedDatabase | None = None
 _shrinking = True
 
 
-def _open(cluster: Cluster, shrinking: bool) -> None:
+def _open(cluster: Cluster, shrinking: bool, number: Any) -> None:
     global _database, _shrinking
     _shrinking = shrinking
     logging.disable(logging.CRITICAL)  # faults are logged at length
-    _database = SimulatedDatabase(cluster, f"edda_simulation_{os.getpid()}")
+    with number.get_lock():
+        number.value += 1
+        core = number.value % (os.cpu_count() or 1)
+    _database = SimulatedDatabase(cluster, f"edda_simulation_{os.getpid()}", core)
 
 
 def _run(seeds: range) -> Report:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.documents import Description, Documents
 from edda.embedding import Embedding
-from edda.errors import Corrupt, EddaError
+from edda.errors import Corrupt
 from edda.ingesting import Ingestion
 from edda.models import ParseOutcome, Tenant
 from edda.store.conditions import compile_filter
@@ -54,12 +55,13 @@ EMBED_BATCH_SIZE, EMBED_WINDOW_S = 10, 1
 RESERVE_S = 3.0  # edda.runtime
 SWEEP_EVERY_S = 60
 # To save (real) time, rounds are left out, most of them while every version is at its end.
-SWEEPS_LEFT_OUT, IDLE_SWEEPS_LEFT_OUT, SLOWEST_SWEEP_S = 0.6, 0.95, 600
+SWEEPS_LEFT_OUT, IDLE_SWEEPS_LEFT_OUT, SLOWEST_SWEEP_S = 0.75, 0.97, 600
 MAX_DOCUMENT_BYTES = 10_000
 CHUNKS_A_BATCH = 3  # instead of 64
 # How long after the last fault or operation everything has come to an end: a lost message is waited for (1,800 s, as
 # is a visibility timeout), twice; then a lease (300 s), and the sweep (600 s).
 LIVENESS_S = 5400.0
+MOST_REDRIVES = 2
 POISON = '{"poison": "\\ud83d"'
 
 
@@ -92,11 +94,12 @@ class SlowParser:
         return await LineParser().parse(path, name, content_type)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
     """The composition root of one environment: edda.services, with the simulation's adapters."""
 
     environment: Environment
+    embedder: SimulatedEmbedder | None = None
 
     async def ingestion(self) -> Ingestion:
         database, world = self.environment.database, self.environment.world
@@ -112,9 +115,10 @@ class Services:
 
     async def embedding(self) -> Embedding:
         world = self.environment.world
+        self.embedder = self.embedder or SimulatedEmbedder(self.environment)
         return Embedding(
             store=EmbedStore(self.environment.database, world.model_id),
-            embedder=SimulatedEmbedder(self.environment),
+            embedder=self.embedder,
             retry=RetryPolicy(chance=world.random.random),
         )
 
@@ -142,6 +146,19 @@ class Services:
         return SqsQueue(SqsClients(self.environment, queue), queue.name)  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedErrors:
+    """A function's logger: what it catches, and only logs, is seen here."""
+
+    environment: Environment
+
+    def exception(self, *_: Any, **__: Any) -> None:
+        self.environment.world.observer.raised(self.environment, sys.exception())
+
+    def error(self, *_: Any, **__: Any) -> None:
+        pass
+
+
 @cache
 def _code(function: str) -> Any:
     path = SOURCE / "functions" / function / "app.py"
@@ -152,7 +169,7 @@ def handler_of(function: str, services: Services) -> Callable[..., Coroutine[Any
     """`handle_messages` of the real function, in a module of its own for this environment."""
     module = ModuleType(f"{function}_app")
     exec(_code(function), module.__dict__)
-    module.__dict__["services"] = services
+    module.__dict__.update({"services": services, "logger": LoggedErrors(services.environment)})
     handler: Callable[..., Coroutine[Any, Any, Any]] = module.__dict__["handle_messages"]
     return handler
 
@@ -190,6 +207,7 @@ class World:
         self._failure: asyncio.Future[None] = loop.create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._operations_left = 0
+        self._redrives = 0
 
     # What the models ask of the world -------------------------------------------------------------------------------
 
@@ -312,8 +330,11 @@ class World:
             if self._moves():
                 if late:
                     raise Violation("N3 liveness", f"still moving: {self._moves()}")
-            elif any(message.body != POISON for message in self.ingest_queue.dead_letters):
-                # What an operator does: the alarm on a dead-letter queue tells them.
+            elif letters := [letter for letter in self.ingest_queue.dead_letters if letter.body != POISON]:
+                # What an operator does: the alarm on a dead-letter queue tells them. But not for ever.
+                self._redrives += 1
+                if self._redrives > MOST_REDRIVES:
+                    raise Violation("N1 no loss", f"dead letters again after each redrive: {letters[0].body}")
                 self.disturbed_at_s = self.loop.time()
                 self.note("operator redrives")
                 self.ingest_queue.redrive()
@@ -381,6 +402,7 @@ class World:
         if (error := task.exception()) is not None:
             environment.note(f"raised {type(error).__name__}")
             environment.error = error
+            self.observer.raised(environment, error)
             return None
         environment.note(f"answered {task.result()}")
         return task.result()
@@ -453,8 +475,6 @@ class World:
             self.give_back(environment)
             if environment.error is None and not environment.dead:
                 return answer
-            if environment.error is not None and not isinstance(environment.error, EddaError):
-                raise environment.error
             await asyncio.sleep(self.random.uniform(1, 20))
         raise Violation("N3 liveness", "the API did not answer twenty times")
 

@@ -44,6 +44,7 @@ class Bucket:
     world: "World"
     history: dict[str, list[ObjectVersion]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
+    erased: set[str] = field(default_factory=set)  # versions that are gone for good
     events_on_the_way: int = 0
 
     def add(self, key: str, body: bytes | None) -> None:
@@ -52,16 +53,27 @@ class Bucket:
         at = EPOCH + timedelta(seconds=self.world.loop.time())
         version = ObjectVersion(f"v{number}", _sequencer(number), body, at)
         self.history.setdefault(key, []).append(version)
-        entry = {"key": quote_plus(key, safe="/"), "versionId": version.version_id, "sequencer": version.sequencer}
+        name = "ObjectCreated:Put" if body is not None else "ObjectRemoved:DeleteMarkerCreated"
+        self._happened(name, key, version.version_id, version.sequencer)
+
+    def erase_old_versions(self, key: str) -> None:
+        """All but the newest are gone for good, as after a lifecycle rule."""
+        for version in self.history.get(key, [])[:-1]:
+            if version.version_id not in self.erased:
+                self.erased.add(version.version_id)
+                self._happened("ObjectRemoved:Delete", key, version.version_id, _sequencer(len(self.records) + 1))
+
+    def _happened(self, name: str, key: str, version_id: str, sequencer: str) -> None:
+        entry = {"key": quote_plus(key, safe="/"), "versionId": version_id, "sequencer": sequencer}
         record = {
             "eventVersion": "2.1",
             "eventSource": "aws:s3",
-            "eventTime": at.isoformat(),
-            "eventName": "ObjectCreated:Put" if body is not None else "ObjectRemoved:DeleteMarkerCreated",
+            "eventTime": (EPOCH + timedelta(seconds=self.world.loop.time())).isoformat(),
+            "eventName": name,
             "s3": {"bucket": {"name": "uploads"}, "object": entry},
         }
         self.records.append(record)
-        self.world.note(f"s3 {record['eventName']} {key} {version.version_id}")
+        self.world.note(f"s3 {name} {key} {version_id}")
         fault = self.world.strike("event")
         delay_s = self.world.random.uniform(0.1, 3)
         if fault is not None and fault.kind == "event_delayed":
@@ -71,7 +83,7 @@ class Bucket:
             self._tell(record, delay_s + self.world.random.choice((0.0, 30.0, 900.0)))
 
     def find(self, key: str, version_id: str) -> ObjectVersion:
-        versions = self.history.get(key, [])
+        versions = [version for version in self.history.get(key, []) if version.version_id not in self.erased]
         if version_id:
             versions = [version for version in versions if version.version_id == version_id]
         if not versions or versions[-1].body is None:

@@ -319,7 +319,7 @@ class SimulatedConnection(AsyncConnection[DictRow]):
             raise OperationalError("the connection is closed")
         if fault == "cut":
             raise self._lost()
-        if fault == "read_only":
+        if fault == "read_only" and self.pgconn.pipeline_status == PipelineStatus.OFF:
             raise ReadOnlySqlTransaction("cannot execute this in a read-only transaction")
         return fault
 

@@ -42,6 +42,8 @@ class Environment:
 
     async def step(self, site: str) -> str | None:
         """A moment passes, in which others move; then what goes wrong at this site, if anything does."""
+        if self.dead:
+            raise asyncio.CancelledError
         if self.function in FUNCTIONS:
             await self._struck("step")
         await asyncio.sleep(self.world.latency_s())
@@ -61,7 +63,7 @@ class Environment:
     async def committed(self) -> str | None:
         """A transaction was committed."""
         fault = self.world.strike("commit", self)
-        if fault is None:
+        if fault is None or self.dead:
             return None
         if fault.kind == "killed_after_commit" and self.function in FUNCTIONS:
             await self.kill_from_within()

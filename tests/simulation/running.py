@@ -86,7 +86,8 @@ def run_seeds(
     tasks = [seeds[start : start + SEEDS_A_TASK] for start in range(0, len(seeds), SEEDS_A_TASK)]
     context = multiprocessing.get_context("spawn")  # a fork would share the connections
     number = context.Value("i", os.getpid())  # whatever it is: several runs at once begin with several cores
-    with ProcessPoolExecutor(jobs, context, initializer=_open, initargs=(cluster, shrinking, number)) as pool:
+    arguments = (cluster, shrinking, stop_at_first, number)
+    with ProcessPoolExecutor(jobs, context, initializer=_open, initargs=arguments) as pool:
         try:
             for report in pool.map(_run, tasks):
                 total.add(report)
@@ -99,12 +100,12 @@ def run_seeds(
 
 
 _database: SimulatedDatabase | None = None
-_shrinking = True
+_shrinking, _stop_at_first = True, False
 
 
-def _open(cluster: Cluster, shrinking: bool, number: Any) -> None:
-    global _database, _shrinking
-    _shrinking = shrinking
+def _open(cluster: Cluster, shrinking: bool, stop_at_first: bool, number: Any) -> None:
+    global _database, _shrinking, _stop_at_first
+    _shrinking, _stop_at_first = shrinking, stop_at_first
     logging.disable(logging.CRITICAL)  # faults are logged at length
     with number.get_lock():
         number.value += 1
@@ -123,6 +124,8 @@ def _run(seeds: range) -> Report:
         if outcome.violation is not None:
             shortest = shrink(outcome, _database) if _shrinking else outcome
             report.failures.append(Failure(seed, str(outcome.violation), shortest))
+            if _stop_at_first:
+                break
     return report
 
 

@@ -18,9 +18,12 @@ HTTPS = "https:"  # before a name: the document comes through the API
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a user does at some time. `name` is that of a document, or of a poison message's queue."""
+    """What a user does at some time. `name` is that of a document, or of a poison message's queue.
 
-    kind: Literal["put", "delete", "search", "poison"]
+    `erase` deletes all versions of an object for good but the newest, as a lifecycle rule does.
+    """
+
+    kind: Literal["put", "delete", "erase", "search", "poison"]
     at_s: float
     tenant: str
     name: str
@@ -99,10 +102,15 @@ def _operations(random: Random) -> list[Operation]:
     span_s = random.choice((2.0, 60.0, 900.0))
     operations: list[Operation] = []
     for _ in range(random.randint(2, 5)):
-        kind: Literal["put", "delete"] = "delete" if random.random() < 0.2 else "put"
         tenant, name = random.choice(tenants), random.choice(names)
+        kind: Literal["put", "delete", "erase"] = "put"
+        if random.random() < 0.25:
+            kind = "delete" if random.random() < 0.8 or name.startswith(HTTPS) else "erase"
         lines = _lines(random, tenant) if kind == "put" else ()
         operations.append(Operation(kind, random.uniform(0, span_s), tenant, name, lines))
+        if name.startswith(HTTPS) and random.random() < 0.3:
+            soon_s = operations[-1].at_s + random.uniform(0, 20)
+            operations.append(Operation("delete", soon_s, tenant, name))
     if random.random() < 0.15:
         queue = random.choice(("ingest", "embed"))
         operations.append(Operation("poison", random.uniform(0, span_s), tenants[0], queue))

@@ -444,6 +444,8 @@ class World:
             (self.ingest_queue if operation.name == "ingest" else self.embed_queue).add(POISON)
         elif operation.name.startswith(HTTPS):
             await self._over_https(operation)
+        elif operation.kind == "erase":
+            self.bucket.erase_old_versions(f"{operation.tenant}/{operation.name}")
         else:
             body = "\n".join(operation.lines).encode() if operation.kind == "put" else None
             self.bucket.add(f"{operation.tenant}/{operation.name}", body)
@@ -456,11 +458,10 @@ class World:
         idempotency_key = f"{operation.at_s}"
         name = f"{operation.name}{operation.at_s:.3f}"
         if operation.kind == "delete":
-            for slug, known in list(self.api_documents):
-                if slug == operation.tenant:
-                    document_id = self.api_documents.pop((slug, known))
-                    await self._try(lambda api: api.delete(tenant, document_id))  # noqa: B023 - awaited at once
-                    self.api_deleted.add(str(document_id))
+            mine = [known for known in self.api_documents if known[0] == operation.tenant]
+            for document_id in [self.api_documents.pop(known) for known in mine]:
+                await self._try(lambda api: api.delete(tenant, document_id))  # noqa: B023 - awaited at once
+                self.api_deleted.add(str(document_id))
             return
         description = Description(name, None, (), {})
         body = "\n".join(operation.lines).encode()

@@ -48,6 +48,33 @@ CREATE FUNCTION simulated.gen_random_uuid() RETURNS uuid LANGUAGE sql VOLATILE
 GRANT USAGE ON SCHEMA simulated TO PUBLIC;
 GRANT USAGE ON SEQUENCE simulated.ids TO PUBLIC;
 """
+# What no transaction may do, whoever's it is: leases are exclusive, and what is done stays done.
+GUARDS = """
+CREATE FUNCTION simulated.guard_version() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.attempt > OLD.attempt AND OLD.lease_until >= simulated.now() THEN
+        RAISE 'version % is claimed while it is held', NEW.version_id;
+    ELSIF NEW.attempt > OLD.attempt AND NEW.lease_until IS NULL THEN
+        RAISE 'version % is claimed without a lease', NEW.version_id;
+    ELSIF OLD.status = 'embedding' AND NEW.chunked_at <> OLD.chunked_at THEN
+        RAISE 'version % is chunked twice', NEW.version_id;
+    ELSIF OLD.finished_at IS NOT NULL AND NEW.status <> OLD.status THEN
+        RAISE 'version % was % and becomes %', NEW.version_id, OLD.status, NEW.status;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER guard BEFORE UPDATE ON document_versions FOR EACH ROW EXECUTE FUNCTION simulated.guard_version();
+CREATE FUNCTION simulated.guard_batch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.attempt > OLD.attempt AND (OLD.lease_until >= simulated.now() OR OLD.done_at IS NOT NULL) THEN
+        RAISE 'batch % of % is claimed while it is held or done', NEW.first_ordinal, NEW.version_id;
+    ELSIF NEW.attempt > OLD.attempt AND (NEW.lease_until > simulated.now()) IS NOT TRUE THEN
+        RAISE 'batch % of % is claimed without a lease', NEW.first_ordinal, NEW.version_id;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER guard BEFORE UPDATE ON embed_batches FOR EACH ROW EXECUTE FUNCTION simulated.guard_batch();
+"""
 CLEAN = "DELETE FROM documents; DELETE FROM embeddings; DELETE FROM tenants"
 TRUNCATE = "TRUNCATE tenants, documents, document_versions, chunks, embed_batches, embeddings, api_keys"
 TRUNCATE_EVERY = 100  # it takes longer than to delete few rows, but leaves no dead ones
@@ -119,6 +146,7 @@ class SimulatedDatabase:
         self.model = asyncio.run(_migrated(self._urls.owner))
         # Searches are exact below 20,000 chunks, so this index would only be kept up for nothing.
         self.control.execute(f"DROP INDEX embeddings_hnsw_{self.model.model_id}")
+        self.control.execute(GUARDS)
         self._schedules = 0
         self._idle: list[PGconn] = []
         self._opened: list[SimulatedConnection] = []

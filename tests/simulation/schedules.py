@@ -127,8 +127,10 @@ def _lines(random: Random, tenant: str) -> tuple[str, ...]:
         return (f"{tenant} {CORRUPT}",)
     if special < 0.13:
         return tuple(f"{tenant} line {number}" for number in range(MAX_CHUNKS + 1))
+    if special < 0.16:
+        return (f"{tenant} line 1 {REFUSED}", f"{tenant} line 2 {REFUSED}")
     lines = [f"{tenant} line {random.randrange(14)}" for _ in range(random.randint(1, 9))]
-    if special < 0.3:
+    if special < 0.33:
         lines.insert(random.randrange(len(lines) + 1), f"{tenant} line {random.randrange(4)} {REFUSED}")
     return tuple(lines)
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -15,7 +15,6 @@ from botocore.exceptions import ClientError
 from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
 from edda.models import PresignedPost, StoredObject
 
-from tests.simulation.database import EPOCH
 from tests.simulation.lambdas import Environment
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Bucket:
     def add(self, key: str, body: bytes | None) -> None:
         """A put or a delete, and its event."""
         number = len(self.records) + 1
-        at = EPOCH + timedelta(seconds=self.world.loop.time())
+        at = self.world.now()
         version = ObjectVersion(f"v{number}", _sequencer(number), body, at)
         self.history.setdefault(key, []).append(version)
         name = "ObjectCreated:Put" if body is not None else "ObjectRemoved:DeleteMarkerCreated"
@@ -68,7 +67,7 @@ class Bucket:
         record = {
             "eventVersion": "2.1",
             "eventSource": "aws:s3",
-            "eventTime": (EPOCH + timedelta(seconds=self.world.loop.time())).isoformat(),
+            "eventTime": self.world.now().isoformat(),
             "eventName": name,
             "s3": {"bucket": {"name": "uploads"}, "object": entry},
         }
@@ -335,6 +334,7 @@ class EventSourceMapping:
         environment = self.world.environment(self.function)
         # The receipt handle of this delivery: the message may be delivered again while this one is handled.
         handles = {message.message_id: message.handle for message in batch}
+        bodies = {message.message_id: message.body for message in batch}
         records = [
             {
                 "messageId": message.message_id,
@@ -347,6 +347,7 @@ class EventSourceMapping:
         ]
         answer = await self.world.invoke(environment, records, self.timeout_s)
         for message_id in _handled(answer, handles):
+            self.world.observer.acknowledged(environment, self.queue, bodies[message_id])
             if self.world.strike("acknowledge") is None:
                 self.queue.delete(handles[message_id])
         self.world.give_back(environment)

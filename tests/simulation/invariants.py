@@ -8,16 +8,17 @@ from uuid import UUID
 
 from edda import errors
 from edda.identity import content_hash
+from edda.messages import EmbedBatch
 from edda.models import Hit, Tenant
 from edda.sweeping import AttemptsExhausted
 
 from tests.database.world import MUST_BE_EMPTY
 from tests.simulation.lambdas import Environment
 from tests.simulation.provider import SECRET, vector_of
-from tests.simulation.schedules import CORRUPT, MAX_CHUNKS, REFUSED
+from tests.simulation.schedules import CORRUPT, MAX_CHUNKS, POISON, REFUSED
 
 if TYPE_CHECKING:
-    from tests.simulation.aws import ObjectVersion
+    from tests.simulation.aws import ObjectVersion, SimulatedQueue
     from tests.simulation.database import SimulatedDatabase
     from tests.simulation.world import World
 
@@ -71,6 +72,7 @@ class Observer:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._embedded: dict[Environment, set[tuple[UUID, str]]] = {}
+        self._held: dict[Environment, set[tuple[UUID, int]]] = {}  # batches that others had when it began
         self._answered: defaultdict[Environment, Counter[str]] = defaultdict(Counter)
         self._seen: dict[str, int] = {}  # by object key: no older version than this may be found again
 
@@ -78,6 +80,11 @@ class Observer:
         self._answered.pop(environment, None)
         if environment.function == "embed":
             self._embedded[environment] = self._embeddings()
+            self._held[environment] = set(
+                self._world.database.rows(
+                    "SELECT version_id, first_ordinal FROM embed_batches WHERE lease_until >= %s", [self._world.now()]
+                )
+            )
 
     def invocation_ends(self, environment: Environment) -> None:
         """N14: it leaves nothing behind."""
@@ -86,6 +93,38 @@ class Observer:
             self._world.violate("N14 clean", f"{environment.name} left {left}")
         if environment.database.in_transaction():
             self._world.violate("N14 clean", f"{environment.name} left a transaction open")
+
+        if environment.function in {"chunk", "sweep"}:
+            self._sent_what_is_marked_as_sent()
+
+    def acknowledged(self, environment: Environment, queue: "SimulatedQueue", body: str) -> None:
+        """N11: the bell may fall silent when the work is done, is nobody's any more, or is in somebody's hands."""
+        if queue is not self._world.embed_queue or body == POISON:
+            return
+        batch = EmbedBatch.model_validate_json(body)
+        copies = sum(1 for message in queue.messages if message.body == body)
+        if copies > 1 or (batch.version_id, batch.first_ordinal) in self._held.get(environment, ()):
+            return
+        waiting = self._world.database.rows(
+            "SELECT b.lease_until FROM embed_batches b JOIN document_versions v USING (version_id) "
+            "WHERE b.version_id = %s AND first_ordinal = %s AND done_at IS NULL AND v.status = 'embedding' "
+            "AND (b.lease_until IS NULL OR b.lease_until < %s)",
+            [batch.version_id, batch.first_ordinal, self._world.now()],
+        )
+        if waiting:
+            self._world.violate("N11 conservation", f"acknowledged, and nobody is at it: {body}")
+
+    def _sent_what_is_marked_as_sent(self) -> None:
+        """N11: the outbox does not claim what never was on the queue."""
+        sent = {
+            (batch.version_id, batch.first_ordinal)
+            for batch in map(EmbedBatch.model_validate_json, self._world.embed_queue.bodies.keys() - {POISON})
+        }
+        marked = self._world.database.rows(
+            "SELECT version_id, first_ordinal FROM embed_batches WHERE sent_at IS NOT NULL AND done_at IS NULL"
+        )
+        if never := set(marked) - sent:
+            self._world.violate("N11 conservation", f"marked as sent, and never was: {never}")
 
     def raised(self, environment: Environment, error: BaseException | None) -> None:
         """N9: what goes wrong is one of Edda's own errors, or a message that nobody can read."""

@@ -156,7 +156,6 @@ BUGS = [
     PlantedBug("throttling is the text's fault", "adapters/openai_embedder.py", "return ProviderThrottled(retry_after_s=wait_s)", "return EmbeddingRejected()"),
     PlantedBug("the provider's words are repeated", "adapters/openai_embedder.py", "def _code_and_parameter(body: bytes) -> tuple[str | None, str | None]:\n", "def _code_and_parameter(body: bytes) -> tuple[str | None, str | None]:\n    return body.decode(), None\n"),
     PlantedBug("vectors of deleted texts are stored", PIPELINE, "WHERE EXISTS (SELECT FROM chunks c WHERE c.tenant_id = %(tenant_id)s AND c.content_hash = v.content_hash)\n", ""),
-    PlantedBug("a batch is done though its texts are not", "embedding.py", "if not work.is_settled(lease):\n                    raise problem", "pass"),
     PlantedBug("the failures of a batch are not told", "embedding.py", "failures[positions[lease.batch.version_id, lease.batch.first_ordinal]] = problem", "pass"),
     PlantedBug("rejections are not recorded", EMBED, "if rejected:", "if False:"),
     # Handlers
@@ -167,7 +166,7 @@ BUGS = [
     PlantedBug("a permanent error is tried again", "ingesting.py", "            await self.store.fail_version(lease, error)\n            return\n", "            raise RetryableError from error\n"),
     # Sweep
     PlantedBug("the sweep does not ring for versions", "sweeping.py", "await self._ring_for_versions(tenant, done)\n        await", "await"),
-    PlantedBug("the sweep does not ring for batches", "sweeping.py", "await self._ring_for_batches(tenant, done)\n", ""),
+    PlantedBug("the sweep does not ring for batches", "sweeping.py", "        await self._ring_for_batches(tenant, done)\n", ""),
     PlantedBug("the sweep does not finish versions", "sweeping.py", 'done["versions_finished"] += await self.store.finish_versions(tenant.tenant_id, self.patience.grace_s)', "pass"),
     PlantedBug("the sweep does not drop what was replaced", "sweeping.py", 'done["versions_dropped"] += await self.store.drop_superseded(tenant.tenant_id)', "pass"),
     PlantedBug("the sweep drops what is visible", SWEEP, "AND v.version_id <> current.version_id AND v.sequencer < current.sequencer", ""),
@@ -198,6 +197,7 @@ BUGS = [
 # - Not looking for open batches before a version is finished: the count of rows says the same. Both together is planted.
 # - Not locking the document before its status is derived: the lock on the version is enough for that. Both is planted.
 # - A version whose texts all have vectors already is not finished at once: the sweep does it.
+# - A batch is marked as done though its texts have no vectors: the sweep counts rows, and plans them again.
 # - A version is not released after a retryable error, or a batch's lease never ends: the sweep rings when the lease is
 #   over, and takes leases away that have ended.
 

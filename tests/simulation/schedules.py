@@ -12,6 +12,7 @@ from typing import Literal
 TENANTS = ("acme", "globex")
 # Marks within a line of a document: what the provider refuses, and what the parser does.
 REFUSED, CORRUPT = "(refused)", "(corrupt)"
+POISON = '{"poison": "\\ud83d"'  # a message that is no JSON
 MAX_CHUNKS = 12
 HTTPS = "https:"  # before a name: the document comes through the API
 

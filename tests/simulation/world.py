@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -39,11 +40,11 @@ from tests.database.world import LineParser
 from tests.simulation import invariants
 from tests.simulation.aws import Bucket, EventSourceMapping, Message, ObjectsOf, SimulatedQueue, SqsClients, shuffled
 from tests.simulation.clock import VirtualLoop
-from tests.simulation.database import MODEL_DIMENSIONS, EnvironmentDatabase, SimulatedDatabase
+from tests.simulation.database import EPOCH, MODEL_DIMENSIONS, EnvironmentDatabase, SimulatedDatabase
 from tests.simulation.invariants import Violation
 from tests.simulation.lambdas import Environment, running_in
 from tests.simulation.provider import Provider, SimulatedEmbedder, vector_of
-from tests.simulation.schedules import CORRUPT, HTTPS, MAX_CHUNKS, Fault, FaultPlan, Operation, Schedule
+from tests.simulation.schedules import CORRUPT, HTTPS, MAX_CHUNKS, POISON, Fault, FaultPlan, Operation, Schedule
 
 # The planted bugs run a changed copy of the source.
 SOURCE = Path(os.environ.get("EDDA_SIMULATED_SOURCE", Path(__file__).parents[2]))
@@ -62,7 +63,6 @@ CHUNKS_A_BATCH = 3  # instead of 64
 # is a visibility timeout), twice; then a lease (300 s), and the sweep (600 s).
 LIVENESS_S = 5400.0
 MOST_REDRIVES = 2
-POISON = '{"poison": "\\ud83d"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +214,10 @@ class World:
     def note(self, text: str) -> None:
         """A line of the trace."""
         self.trace.append(f"{self.loop.now_s:10.3f} {text}")
+
+    def now(self) -> datetime:
+        """The virtual time as the database has it."""
+        return EPOCH + timedelta(seconds=self.loop.time())
 
     def latency_s(self) -> float:
         """How long a step takes: mostly milliseconds, now and then seconds."""

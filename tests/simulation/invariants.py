@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
+REPLACED = """
+    SELECT d.object_key, v.s3_version_id FROM document_versions v JOIN documents d USING (document_id)
+    JOIN document_versions current ON current.version_id = d.current_version_id
+    WHERE v.sequencer < current.sequencer AND EXISTS (SELECT FROM chunks c WHERE c.version_id = v.version_id)"""
+
+
 class Violation(Exception):
     """An invariant does not hold."""
 
@@ -217,6 +223,8 @@ def check(world: "World") -> None:
         raise Violation("N6 tenant", "a connection that nobody uses carries a tenant")
     if world.database.deadlocks:
         raise Violation("no deadlocks", f"{world.database.deadlocks} deadlocks")
+    if replaced := world.database.rows(REPLACED):
+        raise Violation("N10 accounting", f"versions that were replaced still have chunks: {replaced}")
     _check_conservation(world)
     _check_documents(world)
     _check_vectors(world)

@@ -20,14 +20,14 @@ from tests.simulation.schedules import FEWEST_FAULTS, Schedule
 from tests.simulation.world import simulate
 
 SEEDS_A_TEST = 20
-# One of each kind: natural key, event order, lease, outbox, visibility, sweep.
+# One of each kind: natural key, order of events, lease, doorbell, visibility, sweep.
 SOME_BUGS = (
-    "vectors are inserted without ON CONFLICT",
-    "sequencers compare as plain strings",
-    "leases never end",
+    "versions are inserted without ON CONFLICT",
+    "a late put undoes a delete",
+    "a version is claimed though somebody holds it",
     "messages are acknowledged first (chunk)",
-    "ready before everything is embedded",
-    "the sweep does not ring for versions",
+    "visible before everything is embedded",
+    "the sweep gives up at once",
 )
 
 

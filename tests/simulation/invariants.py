@@ -15,7 +15,7 @@ from edda.sweeping import AttemptsExhausted
 from tests.database.world import MUST_BE_EMPTY
 from tests.simulation.lambdas import Environment
 from tests.simulation.provider import SECRET, vector_of
-from tests.simulation.schedules import CORRUPT, MAX_CHUNKS, POISON, REFUSED
+from tests.simulation.schedules import CORRUPT, DEADLY, HTTPS, MAX_CHUNKS, POISON, REFUSED
 
 if TYPE_CHECKING:
     from tests.simulation.aws import ObjectVersion, SimulatedQueue
@@ -27,6 +27,10 @@ REPLACED = """
     SELECT d.object_key, v.s3_version_id FROM document_versions v JOIN documents d USING (document_id)
     JOIN document_versions current ON current.version_id = d.current_version_id
     WHERE v.sequencer < current.sequencer AND EXISTS (SELECT FROM chunks c WHERE c.version_id = v.version_id)"""
+
+# Names are given to one request each.
+UPLOADED_TWICE = f"""
+    SELECT tenant_id, name FROM documents WHERE starts_with(name, '{HTTPS}') GROUP BY 1, 2 HAVING count(*) > 1"""
 
 
 class Violation(Exception):
@@ -64,6 +68,8 @@ def _expected(version: "ObjectVersion") -> tuple[str, str | None]:
         return "failed", "no_text"
     if any(CORRUPT in line for line in lines):
         return "failed", "corrupt"
+    if any(DEADLY in line for line in lines):
+        return "failed", AttemptsExhausted.code
     if len(lines) > MAX_CHUNKS:
         return "failed", "too_many_chunks"
     visible = _visible(version)
@@ -225,6 +231,8 @@ def check(world: "World") -> None:
         raise Violation("no deadlocks", f"{world.database.deadlocks} deadlocks")
     if replaced := world.database.rows(REPLACED):
         raise Violation("N10 accounting", f"versions that were replaced still have chunks: {replaced}")
+    if twice := world.database.rows(UPLOADED_TWICE):
+        raise Violation("N2 no doubles", f"a repeated request made another document: {twice}")
     _check_conservation(world)
     _check_documents(world)
     _check_vectors(world)

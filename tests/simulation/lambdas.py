@@ -80,6 +80,7 @@ class Environment:
         self.note(how)
         self.dead = True
         self.world.deaths += 1
+        self.world.disturbed_at_s = max(self.world.disturbed_at_s, self.now_s())
         self.database.drop()
         for task in self.tasks:
             task.cancel()

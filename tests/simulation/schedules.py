@@ -10,8 +10,8 @@ from random import Random
 from typing import Literal
 
 TENANTS = ("acme", "globex")
-# Marks within a line of a document: what the provider refuses, and what the parser does.
-REFUSED, CORRUPT = "(refused)", "(corrupt)"
+# Marks within a line of a document: the provider refuses it, the parser says so, the parser takes the worker along.
+REFUSED, CORRUPT, DEADLY = "(refused)", "(corrupt)", "(deadly)"
 POISON = '{"poison": "\\ud83d"'  # a message that is no JSON
 MAX_CHUNKS = 12
 HTTPS = "https:"  # before a name: the document comes through the API
@@ -100,12 +100,12 @@ class Schedule:
 def _operations(random: Random) -> list[Operation]:
     tenants = random.choice((TENANTS[:1], TENANTS))
     names = random.sample(("a.txt", "b.txt", "folder/ü +&c.txt", f"{HTTPS}d.txt"), random.randint(1, 3))
-    span_s = random.choice((2.0, 60.0, 900.0))
+    span_s = random.choice((2.0, 20.0, 60.0, 600.0))
     operations: list[Operation] = []
     for _ in range(random.randint(2, 5)):
         tenant, name = random.choice(tenants), random.choice(names)
         kind: Literal["put", "delete", "erase"] = "put"
-        if random.random() < 0.25:
+        if random.random() < 0.3:
             kind = "delete" if random.random() < 0.8 or name.startswith(HTTPS) else "erase"
         lines = _lines(random, tenant) if kind == "put" else ()
         operations.append(Operation(kind, random.uniform(0, span_s), tenant, name, lines))
@@ -125,7 +125,7 @@ def _lines(random: Random, tenant: str) -> tuple[str, ...]:
     if special < 0.05:
         return ()
     if special < 0.1:
-        return (f"{tenant} {CORRUPT}",)
+        return (f"{tenant} {CORRUPT if random.random() < 0.7 else DEADLY}",)
     if special < 0.13:
         return tuple(f"{tenant} line {number}" for number in range(MAX_CHUNKS + 1))
     if special < 0.16:

@@ -44,7 +44,7 @@ from tests.simulation.database import EPOCH, MODEL_DIMENSIONS, EnvironmentDataba
 from tests.simulation.invariants import Violation
 from tests.simulation.lambdas import Environment, running_in
 from tests.simulation.provider import Provider, SimulatedEmbedder, vector_of
-from tests.simulation.schedules import CORRUPT, HTTPS, MAX_CHUNKS, POISON, Fault, FaultPlan, Operation, Schedule
+from tests.simulation.schedules import CORRUPT, DEADLY, HTTPS, MAX_CHUNKS, POISON, Fault, FaultPlan, Operation, Schedule
 
 # The planted bugs run a changed copy of the source.
 SOURCE = Path(os.environ.get("EDDA_SIMULATED_SOURCE", Path(__file__).parents[2]))
@@ -89,8 +89,11 @@ class SlowParser:
     async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
         await self.environment.step("parse")
         await asyncio.sleep(self.environment.world.random.uniform(0.2, 5))
-        if CORRUPT in path.read_text():  # noqa: ASYNC240 - a few bytes
+        text = path.read_text()  # noqa: ASYNC240 - a few bytes
+        if CORRUPT in text:
             raise Corrupt
+        if DEADLY in text:
+            await self.environment.kill_from_within()
         return await LineParser().parse(path, name, content_type)
 
 

@@ -83,18 +83,26 @@ def run_seeds(
 ) -> Iterator[Report]:
     """The report so far, again and again until all seeds are done."""
     total, started = Report(), time.monotonic()
+    for report in _reports(cluster, seeds, jobs, shrinking, stop_at_first):
+        total.add(report)
+        total.seconds = time.monotonic() - started
+        yield total
+        if stop_at_first and total.failures:
+            return
+
+
+def _reports(cluster: Cluster, seeds: range, jobs: int, shrinking: bool, stop_at_first: bool) -> Iterator["Report"]:
     tasks = [seeds[start : start + SEEDS_A_TASK] for start in range(0, len(seeds), SEEDS_A_TASK)]
     context = multiprocessing.get_context("spawn")  # a fork would share the connections
     number = context.Value("i", os.getpid())  # whatever it is: several runs at once begin with several cores
     arguments = (cluster, shrinking, stop_at_first, number)
+    if jobs == 1:
+        _open(*arguments)
+        yield from map(_run, tasks)
+        return
     with ProcessPoolExecutor(jobs, context, initializer=_open, initargs=arguments) as pool:
         try:
-            for report in pool.map(_run, tasks):
-                total.add(report)
-                total.seconds = time.monotonic() - started
-                yield total
-                if stop_at_first and total.failures:
-                    return
+            yield from pool.map(_run, tasks)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

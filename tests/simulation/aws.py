@@ -16,6 +16,7 @@ from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
 from edda.models import PresignedPost, StoredObject
 
 from tests.simulation.lambdas import Environment
+from tests.simulation.violations import Violation
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -356,11 +357,14 @@ class EventSourceMapping:
 
 
 def _handled(answer: Any, handles: Mapping[str, str]) -> list[str]:
-    """Which messages are to be deleted: none when the function failed or its answer is malformed."""
+    """Which messages are to be deleted: none when the function failed. Of a malformed answer Lambda would make that all
+    failed; here it is a violation."""
     if answer is None:
         return []
     failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
-    return [] if failed - handles.keys() else [message_id for message_id in handles if message_id not in failed]
+    if failed - handles.keys():
+        raise Violation("N11 conservation", f"the answer names messages that were not in the batch: {failed}")
+    return [message_id for message_id in handles if message_id not in failed]
 
 
 def shuffled(items: Sequence[Any], random: Random) -> list[Any]:

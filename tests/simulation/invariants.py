@@ -16,6 +16,7 @@ from tests.database.world import MUST_BE_EMPTY
 from tests.simulation.lambdas import Environment
 from tests.simulation.provider import SECRET, vector_of
 from tests.simulation.schedules import CORRUPT, DEADLY, HTTPS, MAX_CHUNKS, POISON, REFUSED
+from tests.simulation.violations import Violation
 
 if TYPE_CHECKING:
     from tests.simulation.aws import ObjectVersion, SimulatedQueue
@@ -31,18 +32,6 @@ REPLACED = """
 # Names are given to one request each.
 UPLOADED_TWICE = f"""
     SELECT tenant_id, name FROM documents WHERE starts_with(name, '{HTTPS}') GROUP BY 1, 2 HAVING count(*) > 1"""
-
-
-class Violation(Exception):
-    """An invariant does not hold."""
-
-    def __init__(self, invariant: str, detail: str) -> None:
-        super().__init__(invariant, detail)
-        self.invariant = invariant
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.invariant}: {self.detail}"
 
 
 def _codes(kind: type[errors.EddaError]) -> Iterator[str]:

@@ -41,10 +41,10 @@ from tests.simulation import invariants
 from tests.simulation.aws import Bucket, EventSourceMapping, Message, ObjectsOf, SimulatedQueue, SqsClients, shuffled
 from tests.simulation.clock import VirtualLoop
 from tests.simulation.database import EPOCH, MODEL_DIMENSIONS, EnvironmentDatabase, SimulatedDatabase
-from tests.simulation.invariants import Violation
 from tests.simulation.lambdas import Environment, running_in
 from tests.simulation.provider import Provider, SimulatedEmbedder, vector_of
 from tests.simulation.schedules import CORRUPT, DEADLY, HTTPS, MAX_CHUNKS, POISON, Fault, FaultPlan, Operation, Schedule
+from tests.simulation.violations import Violation
 
 # The planted bugs run a changed copy of the source.
 SOURCE = Path(os.environ.get("EDDA_SIMULATED_SOURCE", Path(__file__).parents[2]))

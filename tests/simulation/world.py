@@ -63,6 +63,7 @@ CHUNKS_A_BATCH = 3  # instead of 64
 # is a visibility timeout), twice; then a lease (300 s), and the sweep (600 s).
 LIVENESS_S = 5400.0
 MOST_REDRIVES = 2
+MOST_TRIES = 60  # of a client: a zombie may hold a lock for 15 minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,7 +477,7 @@ class World:
         self.api_documents[operation.tenant, name] = view.document_id
 
     async def _try(self, call: Callable[[Documents], Coroutine[Any, Any, Any]]) -> Any:
-        for _ in range(20):
+        for _ in range(MOST_TRIES):
             environment = self.environment("api")
             environment.error = None
             answer = await self._run(environment, call(environment.services.documents()), API_TIMEOUT_S)
@@ -484,7 +485,7 @@ class World:
             if environment.error is None and not environment.dead:
                 return answer
             await asyncio.sleep(self.random.uniform(1, 20))
-        raise Violation("N3 liveness", "the API did not answer twenty times")
+        raise Violation("N3 liveness", f"the API did not answer {MOST_TRIES} times")
 
     async def _search_all(self) -> None:
         for tenant in self.tenants.values():

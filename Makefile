@@ -77,6 +77,6 @@ JOBS ?= 1
 
 simulate: .venv/.ready  ## seeded faults, virtual time: make simulate [SEEDS=first:last] [JOBS=2] [REPLAY=…] [PLANTED=1]
 	@.venv/bin/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(REPLAY),--replay $(REPLAY)) \
-		$(if $(PLANTED),--planted $(if $(filter-out 1,$(PLANTED)),$(PLANTED)))
+		$(if $(PLANTED),--planted "$(if $(filter-out 1,$(PLANTED)),$(PLANTED))")
 
 .PHONY: help setup lock demo local clean build lint test simulate

@@ -35,6 +35,7 @@ lock:  ## recompile every requirements file from pyproject.toml
 		$$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' layers/dependencies/requirements.txt)
 	$(LOCK) --group sam -o requirements/sam.txt
 	$(LOCK) --group emulator -o requirements/emulator.txt
+	$(LOCK) --group base-image -o requirements/base-image.txt
 	$(LOCK) --no-deps --group model -o layers/model/requirements.txt
 	$(LOCK) --no-deps --group model-build -o requirements/model-build.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
@@ -47,6 +48,12 @@ demo: setup  ## upload a folder, wait, search: make demo [DOCS=folder] [REPORT=f
 
 local: setup  ## run the stack until Ctrl-C; the data stays
 	@.venv/bin/python -m local.stack
+
+sam-build: setup  ## build for Lambda's containers on this machine: make sam-build [RUNTIME=python3.13]
+	@RUNTIME='$(if $(filter command line environment,$(origin RUNTIME)),$(RUNTIME))' .venv/bin/python -m local.containers build
+
+sam-local: setup  ## run the stack with its functions in containers until Ctrl-C (needs Docker and make sam-build)
+	@.venv/bin/python -m local.containers run
 
 clean:  ## forget the local stack: data, build and logs
 	@if [ -e .venv/.ready ]; then .venv/bin/python -m local.clean; fi
@@ -79,4 +86,4 @@ simulate: .venv/.ready  ## seeded faults, virtual time: make simulate [SEEDS=fir
 	@.venv/bin/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(REPLAY),--replay $(REPLAY)) \
 		$(if $(PLANTED),--planted "$(if $(filter-out 1,$(PLANTED)),$(PLANTED))")
 
-.PHONY: help setup lock demo local clean build lint test simulate
+.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate

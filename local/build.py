@@ -4,13 +4,14 @@ import hashlib
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from local.emulator import aws_environment
+from local.emulator import aws_environment, endpoint_for_functions
 from local.errors import LocalError
 from local.processes import run_step
-from local.settings import ROOT, LocalSettings
+from local.settings import ARCHITECTURE, ROOT, LocalSettings
 
 SAM = ROOT / ".venv-sam" / "bin" / "sam"
 LAYERS = ("CoreLayer", "DependenciesLayer", "ParsingLayer", "ModelLayer")
@@ -20,13 +21,15 @@ def parameters(settings: LocalSettings, database_url: str, owner_url: str) -> di
     """The template's parameters for this machine; all others keep their defaults."""
     return {
         "PythonRuntime": settings.runtime,
-        "Architecture": settings.architecture,
-        "DatabaseUrl": database_url,
-        "DatabaseOwnerUrl": owner_url,
+        "Architecture": ARCHITECTURE,
+        "AwsEndpointUrl": endpoint_for_functions(settings),
+        "DatabaseUrl": database_url.replace("@127.0.0.1:", f"@{settings.host_for_functions}:"),
+        "DatabaseOwnerUrl": owner_url.replace("@127.0.0.1:", f"@{settings.host_for_functions}:"),
         "EmbeddingProvider": "in-process",
         "EmbeddingModel": "all-MiniLM-L6-v2",
         "EmbeddingDimensions": "384",
         "FirstTenant": "demo",
+        "WebhookAllowPrivate": "true",  # a receiver on this machine
         "ApiRequestsPerSecond": "1000",
         # One document and one batch for each processor; 2 is Lambda's least.
         "ChunkConcurrency": str(max(2, os.cpu_count() or 2)),
@@ -40,7 +43,10 @@ def as_overrides(values: dict[str, str]) -> list[str]:
 
 
 def build(settings: LocalSettings) -> bool:
-    """Build if an input changed since the last time; whether it did. Raises LocalError, StepFailed."""
+    """Build if an input changed since the last time; whether it did. Raises LocalError, StepFailed.
+
+    Not for containers: their build is `make sam-build`'s, and the user's to make.
+    """
     if not SAM.exists():
         raise LocalError("SAM is not installed: run make setup")
     fingerprint = _fingerprint(settings)
@@ -62,7 +68,7 @@ def build(settings: LocalSettings) -> bool:
             # layers/Makefile: for this machine, with this very interpreter for the bytecode
             "PATH": f"{Path(sys.executable).parent}:{SAM.parent}:{os.environ.get('PATH', os.defpath)}",
             "RUNTIME": settings.runtime,
-            "ARCHITECTURE": settings.architecture,
+            "ARCHITECTURE": ARCHITECTURE,
         },
         settings.logs / "build.log",
         ROOT,
@@ -73,22 +79,56 @@ def build(settings: LocalSettings) -> bool:
 
 def built(settings: LocalSettings) -> Path:
     """Where SAM builds to; apart from .aws-sam, which is for AWS and for sam local."""
-    return settings.state / "build"
+    return settings.containers.build if settings.containers else settings.state / "build"
 
 
-def link(settings: LocalSettings) -> Path:
+def identity(settings: LocalSettings) -> str:
+    """Changes with the build."""
+    if settings.containers is None:
+        return (settings.state / "build.sha256").read_text()
+    return str((built(settings) / "template.yaml").stat().st_mtime_ns)  # SAM writes it last
+
+
+def packed(settings: LocalSettings) -> Path:
+    """A copy of the build in which each layer is a zip. Its template.
+
+    SAM would compress them at each deployment, which takes longer than all the rest of it; these are only stored.
+    """
+    copy = _copy_without_layers(settings)
+    for layer in LAYERS:
+        source = built(settings) / layer
+        with zipfile.ZipFile(copy / layer, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(source.rglob("*")):
+                if path.is_file():
+                    entry = zipfile.ZipInfo(str(path.relative_to(source)))  # of 1980: the same files, the same zip
+                    entry.external_attr = path.stat().st_mode << 16
+                    archive.writestr(entry, path.read_bytes())
+    return copy / "template.yaml"
+
+
+def linked(settings: LocalSettings) -> Path:
     """A copy of the build in which each layer only points to its built folder. Its template."""
-    linked = settings.state / "linked"
-    shutil.rmtree(linked, ignore_errors=True)
-    shutil.copytree(built(settings), linked, ignore=lambda folder, names: [name for name in names if name in LAYERS])
+    copy = _copy_without_layers(settings)
     for layer in LAYERS:
         source = built(settings) / layer / "python"
-        site = linked / layer / "python" / "lib" / settings.runtime / "site-packages"
+        site = copy / layer / "python" / "lib" / settings.runtime / "site-packages"
         site.mkdir(parents=True)
         # Python runs a .pth line that starts with import. The hash makes a changed layer a new version of it.
         line = f"import sys; sys.path.insert(0, {str(source)!r})  # {hash_of(files(source))}\n"
         (site / f"{layer}.pth").write_text(line)
-    return linked / "template.yaml"
+    return copy / "template.yaml"
+
+
+def forget_copy(settings: LocalSettings) -> None:
+    """Remove what `packed` or `linked` made."""
+    shutil.rmtree(settings.state / "to-deploy", ignore_errors=True)
+
+
+def _copy_without_layers(settings: LocalSettings) -> Path:
+    forget_copy(settings)
+    copy = settings.state / "to-deploy"
+    shutil.copytree(built(settings), copy, ignore=lambda folder, names: [name for name in names if name in LAYERS])
+    return copy
 
 
 def hash_of(paths: Iterable[Path]) -> str:
@@ -110,7 +150,7 @@ def files(folder: Path) -> Iterator[Path]:
 def _fingerprint(settings: LocalSettings) -> str:
     """Of all that goes into the build."""
     sources = [ROOT / "template.yaml", *files(ROOT / "functions"), *files(ROOT / "layers")]
-    return hash_of(sources) + f" {settings.runtime} {settings.architecture} {sys.version}"
+    return hash_of(sources) + f" {settings.runtime} {ARCHITECTURE} {sys.version}"
 
 
 def _forget_cache_of_other_recipes(settings: LocalSettings) -> None:

@@ -1,10 +1,13 @@
 """`make clean`: forget all that local runs have built and stored."""
 
 import argparse
+import contextlib
+import dataclasses
 import shutil
 import sys
 
-from local import postgres
+from local import engine, postgres
+from local.errors import LocalError
 from local.settings import LocalSettings, add_arguments, from_arguments
 from local.stack import alone, run, stop_leftovers
 
@@ -18,12 +21,18 @@ def main() -> int:
 
 
 def clean(settings: LocalSettings) -> int:
-    """Stop what a killed run left, then remove its files. Raises LocalError if a stack is running."""
-    if settings.state.exists():
-        with alone(settings):
-            stop_leftovers(settings)
-            shutil.rmtree(postgres.data_home(settings), ignore_errors=True)
-            shutil.rmtree(settings.state, ignore_errors=True)
+    """Stop what a killed run left, then remove its files and images. Raises LocalError if a stack is running."""
+    for state in (settings.state / "sam-local", settings.state):  # the first is make sam-local's
+        if state.exists():
+            one = dataclasses.replace(settings, state=state)
+            with alone(one):
+                stop_leftovers(one)
+                shutil.rmtree(postgres.data_home(one), ignore_errors=True)
+                shutil.rmtree(state, ignore_errors=True)
+    with contextlib.suppress(LocalError), engine.trouble():  # no engine, no containers
+        client = engine.connect()
+        engine.remove_containers(client, dataclasses.replace(settings, state=settings.state / "sam-local"))
+        engine.remove_images(client)
     return 0
 
 

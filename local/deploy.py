@@ -1,8 +1,10 @@
 """`sam deploy` of the built template to the emulator, when something changed."""
 
+import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,15 +30,14 @@ class Deployment:
 
 def fingerprint(settings: LocalSettings, parameters: dict[str, str]) -> str:
     """Of all that goes into a deployment; the parameters hold passwords, so only their hash."""
-    built = (settings.state / "build.sha256").read_text()
-    values = json.dumps([built, parameters, settings.port, settings.zipped_layers], sort_keys=True)
+    values = json.dumps([build.identity(settings), parameters, settings.port, settings.zipped_layers], sort_keys=True)
     return hashlib.sha256(values.encode()).hexdigest()
 
 
 def is_current(settings: LocalSettings, parameters: dict[str, str]) -> bool:
     """Whether the emulator's saved state holds just this deployment. Raises LocalError if it is of another port."""
     mark = _mark(settings)
-    if not mark.exists() or not (settings.state / "emulator" / "state" / "cloudformation.json").exists():
+    if not mark.exists() or not _written(settings):
         return False
     deployed = json.loads(mark.read_text())
     if deployed["port"] != settings.port:
@@ -46,11 +47,10 @@ def is_current(settings: LocalSettings, parameters: dict[str, str]) -> bool:
     return bool(deployed["fingerprint"] == fingerprint(settings, parameters))
 
 
-def deploy(settings: LocalSettings, parameters: dict[str, str]) -> None:
-    """Deploy the build; the emulator must be up. Raises StepFailed."""
-    mark = _mark(settings)
-    mark.unlink(missing_ok=True)
-    template = build.built(settings) / "template.yaml" if settings.zipped_layers else build.link(settings)
+def sam_deploy(settings: LocalSettings, parameters: dict[str, str]) -> None:
+    """`sam deploy` to the running emulator. Raises StepFailed."""
+    real_layers = settings.containers is not None or settings.zipped_layers
+    template = build.packed(settings) if real_layers else build.linked(settings)
     run_step(
         "sam deploy",
         [
@@ -62,10 +62,47 @@ def deploy(settings: LocalSettings, parameters: dict[str, str]) -> None:
         aws_environment(settings),
         settings.logs / "deploy.log",
         ROOT,
+        within_s=300,  # a migration that cannot start never answers, and CloudFormation would wait for 15 minutes
     )
-    shutil.rmtree(settings.state / "linked", ignore_errors=True)
+    build.forget_copy(settings)
     _repair_concurrency(settings)
-    mark.write_text(json.dumps({"port": settings.port, "fingerprint": fingerprint(settings, parameters)}))
+
+
+@contextlib.contextmanager
+def deployment(
+    settings: LocalSettings,
+    parameters: dict[str, str],
+    deploy: Callable[[LocalSettings, dict[str, str]], None] = sam_deploy,
+) -> Iterator[Callable[[], None]]:
+    """What deploys the build, to be called while the emulator is up; it may raise StepFailed.
+
+    The emulator writes its state when it stops, so run it inside this block. At the block's end what it knows is the
+    deployment or, if that failed or was not written, what it was before: a stack whose update failed takes no other.
+    """
+    state, before = settings.state / "emulator" / "state", settings.state / "emulator" / "state-before"
+    mark, deployed = _mark(settings), fingerprint(settings, parameters)
+    mark.unlink(missing_ok=True)
+    written_before = _written(settings)
+    shutil.rmtree(before, ignore_errors=True)
+    if state.exists():
+        shutil.copytree(state, before)
+    succeeded = False
+
+    def deploy_now() -> None:
+        nonlocal succeeded
+        deploy(settings, parameters)
+        succeeded = True
+
+    try:
+        yield deploy_now
+    finally:
+        if succeeded and _written(settings) != written_before:
+            mark.write_text(json.dumps({"port": settings.port, "fingerprint": deployed}))
+        else:
+            shutil.rmtree(state, ignore_errors=True)
+            if before.exists():
+                before.rename(state)
+        shutil.rmtree(before, ignore_errors=True)
 
 
 def describe(settings: LocalSettings) -> Deployment:
@@ -98,6 +135,12 @@ def _repair_concurrency(settings: LocalSettings) -> None:
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         concurrency = int(mapping["ScalingConfig"]["MaximumConcurrency"])
         functions.update_event_source_mapping(UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": concurrency})
+
+
+def _written(settings: LocalSettings) -> int:
+    """When the emulator last wrote what it knows of stacks; 0 if it never did."""
+    state = settings.state / "emulator" / "state" / "cloudformation.json"
+    return state.stat().st_mtime_ns if state.exists() else 0
 
 
 def _mark(settings: LocalSettings) -> Path:

@@ -1,6 +1,7 @@
 """MiniStack: S3, SQS, Lambda, API Gateway, EventBridge and CloudFormation in one process on loopback."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -10,9 +11,9 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from local.errors import LocalError, StepFailed
+from local.errors import LocalError
 from local.ports import refuse_taken
-from local.processes import Child, running, stop_leftover, tail, wait_until
+from local.processes import Child, serving, stop_leftover
 from local.settings import REGION, ROOT, LocalSettings
 
 START_WITHIN_S = 60
@@ -45,9 +46,11 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
     refuse_taken_port(settings)
     home = settings.state / "emulator"
     scratch = home / "tmp"
+    binds = [word for address in settings.bind_addresses for word in ("--bind", f"{address}:{settings.port}")]
     child = Child(
-        name="emulator",
-        command=[str(python), "-m", "ministack"],
+        name="the emulator",
+        # As `ministack` itself starts its server, but on more than one address.
+        command=[str(python), "-m", "hypercorn", "ministack.app:app", *binds, "--workers", "0", "--keep-alive", "75"],
         environment=_environment(settings, home, scratch),
         log=settings.logs / "emulator.log",
         pid_file=_pid_file(settings),
@@ -57,10 +60,7 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
     )
     _empty(scratch)
     try:
-        with running(child) as server:
-            up = wait_until(lambda: server.poll() is not None or _healthy(settings), START_WITHIN_S)
-            if not up or server.poll() is not None:
-                raise StepFailed(f"the emulator did not start\n{tail(child.log)}\nthe whole log: {child.log}")
+        with serving(child, lambda: _healthy(settings), START_WITHIN_S) as server:
             yield server
     finally:
         _empty(scratch)  # killed workers leave their folders
@@ -68,29 +68,12 @@ def emulator(settings: LocalSettings) -> Iterator[subprocess.Popen[bytes]]:
 
 def refuse_taken_port(settings: LocalSettings) -> None:
     """Raises LocalError if something listens there."""
-    refuse_taken(settings.port, "the API and the emulated AWS", "EDDA_PORT")
+    refuse_taken(settings.bind_addresses, settings.port, "the API and the emulated AWS", "EDDA_PORT")
 
 
 def stop_leftover_server(settings: LocalSettings) -> None:
     """End the one of a killed run."""
     stop_leftover(_pid_file(settings), STOP_SIGNAL, STOP_WITHIN_S)
-
-
-@contextlib.contextmanager
-def all_or_nothing(settings: LocalSettings) -> Iterator[None]:
-    """If the block fails, what the emulator knows is again what it was: a stack whose update failed takes no other."""
-    state, kept = settings.state / "emulator" / "state", settings.state / "emulator" / "state-before"
-    shutil.rmtree(kept, ignore_errors=True)
-    if state.exists():
-        shutil.copytree(state, kept)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(state, ignore_errors=True)
-        if kept.exists():
-            kept.rename(state)
-        raise
-    shutil.rmtree(kept, ignore_errors=True)
 
 
 def forget(settings: LocalSettings) -> None:
@@ -113,8 +96,33 @@ def _environment(settings: LocalSettings, home: Path, scratch: Path) -> dict[str
         "S3_DATA_DIR": str(home / "s3"),
         "IOT_MTLS_ENABLED": "0",  # these two would listen on ports of their own
         "SFTP_ENABLED": "0",
-        "DOCKER_HOST": "unix:///nonexistent",  # it would look for containers to reap
+        # Without containers it has no business with an engine, where it would look for some to reap.
+        **(_in_containers(settings) if settings.containers else {"DOCKER_HOST": "unix:///nonexistent"}),
     }
+
+
+def container_label(settings: LocalSettings) -> str:
+    """What the emulator labels its containers with, as `ministack.instance`, before the port: this stack's own."""
+    return f"edda-{hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]}"
+
+
+def _in_containers(settings: LocalSettings) -> dict[str, str]:
+    """Functions run in Lambda's images, and fail if they cannot: no falling back to processes."""
+    engine = {name: os.environ[name] for name in os.environ if name.startswith("DOCKER_")}
+    return {
+        **engine,
+        "MINISTACK_HOSTNAME": container_label(settings),  # another MiniStack on this port has containers as well
+        "LAMBDA_EXECUTOR": "docker",
+        "LAMBDA_STRICT": "1",
+        # The custom resource sends its answer to that name.
+        "LAMBDA_DOCKER_FLAGS": "--add-host host.docker.internal:host-gateway",
+        "AWS_ENDPOINT_URL": endpoint_for_functions(settings),
+    }
+
+
+def endpoint_for_functions(settings: LocalSettings) -> str:
+    """The emulated AWS, as functions see it."""
+    return f"http://{settings.host_for_functions}:{settings.port}"
 
 
 def _pid_file(settings: LocalSettings) -> Path:

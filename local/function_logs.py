@@ -56,5 +56,5 @@ def _move(logs: Any, settings: LocalSettings, function: str) -> None:
 
 
 def _is_frame(line: str) -> bool:
-    """Lambda's own lines about an invocation's beginning and end."""
-    return line.startswith(("START RequestId: ", "END RequestId: ", "REPORT RequestId: "))
+    """Lambda's own lines about an invocation's beginning and end; in a container also its emulator's."""
+    return line.startswith(("START RequestId: ", "END RequestId: ", "REPORT RequestId: ")) or "] (rapid) " in line

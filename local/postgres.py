@@ -19,7 +19,7 @@ from psycopg import sql
 
 from local.errors import LocalError, StepFailed
 from local.ports import refuse_taken
-from local.processes import Child, running, stop_leftover, tail, wait_until
+from local.processes import Child, serving, stop_leftover, tail
 from local.settings import LocalSettings
 
 DATABASE = "edda"
@@ -61,10 +61,10 @@ def database(settings: LocalSettings) -> Iterator[Database]:
         name = "postgres" if role == SUPERUSER else DATABASE
         return f"postgresql://{role}:{passwords[role]}@127.0.0.1:{settings.database_port}/{name}"
 
-    command = [str(binaries / "postgres"), "-D", str(home / "data"), "-h", "127.0.0.1"]
+    command = [str(binaries / "postgres"), "-D", str(home / "data"), "-h", ",".join(settings.bind_addresses)]
     command += ["-p", str(settings.database_port), "-c", "unix_socket_directories="]
     child = Child(
-        name="postgres",
+        name="PostgreSQL",
         command=command,
         environment={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
         log=settings.logs / "postgres.log",
@@ -74,18 +74,14 @@ def database(settings: LocalSettings) -> Iterator[Database]:
         folder=home,
         user=user,
     )
-    with running(child) as server:
-        if not wait_until(lambda: server.poll() is not None or _answers(url(SUPERUSER)), START_WITHIN_S):
-            raise StepFailed(f"PostgreSQL does not answer\n{tail(child.log)}\nthe whole log: {child.log}")
-        if server.poll() is not None:
-            raise StepFailed(f"PostgreSQL did not start\n{tail(child.log)}\nthe whole log: {child.log}")
+    with serving(child, lambda: _answers(url(SUPERUSER)), START_WITHIN_S) as server:
         _create_roles(url(SUPERUSER), passwords)
         yield Database(url(APPLICATION), url(OWNER), is_new, server)
 
 
 def refuse_taken_port(settings: LocalSettings) -> None:
     """Raises LocalError if something listens there."""
-    refuse_taken(settings.database_port, "PostgreSQL", "EDDA_DATABASE_PORT")
+    refuse_taken(settings.bind_addresses, settings.database_port, "PostgreSQL", "EDDA_DATABASE_PORT")
 
 
 def stop_leftover_server(settings: LocalSettings) -> None:
@@ -169,6 +165,8 @@ def _initialise(home: Path, binaries: Path, user: int | None, log: Path) -> None
         if code:
             shutil.rmtree(data, ignore_errors=True)
             raise StepFailed(f"initdb failed (exit code {code})\n{tail(log)}\nthe whole log: {log}")
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all all scram-sha-256\n")  # containers; the addresses it listens on are the limit
         _write_private(home / "passwords.json", json.dumps(passwords))
     finally:
         password_file.unlink(missing_ok=True)

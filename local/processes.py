@@ -59,7 +59,21 @@ def running(child: Child) -> Iterator[subprocess.Popen[bytes]]:
         child.pid_file.unlink(missing_ok=True)
 
 
-def run_step(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path) -> None:
+@contextlib.contextmanager
+def serving(child: Child, answers: Callable[[], bool], within_s: float) -> Iterator[subprocess.Popen[bytes]]:
+    """As `running`, from when it answers. Raises StepFailed if it does not within this time, or ends instead."""
+    with running(child) as process:
+        answered = wait_until(lambda: process.poll() is not None or answers(), within_s)
+        if process.poll() is not None:
+            raise StepFailed(f"{child.name} did not start\n{tail(child.log)}\nthe whole log: {child.log}")
+        if not answered:
+            raise StepFailed(f"{child.name} does not answer\n{tail(child.log)}\nthe whole log: {child.log}")
+        yield process
+
+
+def run_step(
+    name: str, command: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path, *, within_s: float = 900
+) -> None:
     """Run a tool to its end; what it says goes to a log that the error names. Raises StepFailed."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -74,11 +88,14 @@ def run_step(name: str, command: Sequence[str], environment: Mapping[str, str], 
             preexec_fn=_die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - it calls prctl and no more
         )
     try:
-        code = process.wait()
+        code = process.wait(within_s)
+        outcome = f"failed (exit code {code})" if code else ""
+    except subprocess.TimeoutExpired:
+        outcome = f"did not end within {within_s:.0f} s"
     finally:
         _stop(process, signal.SIGTERM, within_s=5)
-    if code:
-        raise StepFailed(f"{name} failed (exit code {code})\n{tail(log)}\nthe whole log: {log}")
+    if outcome:
+        raise StepFailed(f"{name} {outcome}\n{tail(log)}\nthe whole log: {log}")
 
 
 def stop_leftover(pid_file: Path, stop_signal: signal.Signals, within_s: float) -> None:

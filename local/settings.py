@@ -11,16 +11,30 @@ ROOT = Path(__file__).resolve().parent.parent
 TENANT = "demo"
 STACK_NAME = "edda"
 REGION = "us-east-1"
+OWN_RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
+ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """How functions run in Lambda's containers: what they are built from, and where they find this machine."""
+
+    build: Path  # SAM's build folder
+    runtime: str
+    host: str  # this machine, as a container calls it
+    host_is_local: bool  # whether this machine has that address itself; Docker Desktop's engine passes calls on
+    api_port: int  # of sam local start-api
 
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """One local stack: its folder and its two ports."""
+    """One local stack: its folder, its ports, and whether functions are processes (default) or containers."""
 
     state: Path
     port: int
     database_port: int
     zipped_layers: bool
+    containers: Containers | None = None
 
     @property
     def logs(self) -> Path:
@@ -34,13 +48,20 @@ class LocalSettings:
 
     @property
     def runtime(self) -> str:
-        """The emulator runs functions on its own interpreter, so the stack is built for that."""
-        return f"python{sys.version_info.major}.{sys.version_info.minor}"
+        """Lambda's name for the functions' Python: without containers, the interpreter that runs the emulator."""
+        return self.containers.runtime if self.containers else OWN_RUNTIME
 
     @property
-    def architecture(self) -> str:
-        """Lambda's name for this machine's processor."""
-        return "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
+    def host_for_functions(self) -> str:
+        """This machine, as its functions call it."""
+        return self.containers.host if self.containers else "127.0.0.1"
+
+    @property
+    def bind_addresses(self) -> tuple[str, ...]:
+        """What the servers listen on: loopback, and the engine's bridge if functions are containers."""
+        if self.containers and self.containers.host_is_local:
+            return "127.0.0.1", self.containers.host
+        return ("127.0.0.1",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,13 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port,
         default=os.environ.get("EDDA_PORT", "4566"),
         help="port of the API and of the emulated AWS (EDDA_PORT; default: 4566)",
     )
     parser.add_argument(
         "--database-port",
-        type=_port,
+        type=port,
         default=os.environ.get("EDDA_DATABASE_PORT", "54329"),
         help="port of PostgreSQL (EDDA_DATABASE_PORT; default: 54329)",
     )
@@ -82,9 +103,9 @@ def from_arguments(arguments: argparse.Namespace) -> LocalSettings:
     )
 
 
-def _port(text: str) -> int:
+def port(text: str) -> int:
     """An unprivileged TCP port."""
-    port = int(text)
-    if not 1024 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port between 1024 and 65535")
-    return port
+    number = int(text)
+    if not 1024 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is no port between 1024 and 65535")
+    return number

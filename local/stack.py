@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from local import build, deploy, emulator, function_logs, postgres
+from local import build, deploy, emulator, engine, function_logs, postgres
 from local.deploy import Deployment
 from local.errors import LocalError, StepFailed
+from local.ports import refuse_taken
+from local.processes import stop_leftover
 from local.settings import ROOT, TENANT, LocalSettings, add_arguments, from_arguments
 
 T = TypeVar("T")
@@ -39,22 +42,39 @@ class Stack:
 def stack(settings: LocalSettings) -> Iterator[Stack]:
     """Everything up for as long as the block lasts; its data stays. Raises LocalError, StepFailed."""
     began = time.monotonic()
-    settings.state.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.state.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"{settings.state} cannot be a folder ({error.strerror}): set EDDA_STATE") from None
+
+    def remove_containers() -> None:
+        engine.remove_containers(engine.connect(), settings)
+
     with contextlib.ExitStack() as servers:
         servers.enter_context(alone(settings))
         stop_leftovers(settings)
         emulator.refuse_taken_port(settings)  # said before minutes are spent on a build
         postgres.refuse_taken_port(settings)
-        _step("build", lambda: build.build(settings))
+        if settings.containers is None:
+            _step("build", lambda: build.build(settings))
+        else:
+            refuse_taken(["127.0.0.1"], settings.containers.api_port, "sam local start-api", "EDDA_API_PORT")
+            remove_containers()
+            servers.callback(remove_containers)
         database = _step("postgres", lambda: servers.enter_context(postgres.database(settings)))
         if database.is_new:
             emulator.forget(settings)  # what it knows was about other data
         parameters = build.parameters(settings, database.application_url, database.owner_url)
+        deploy_now = None
         if not deploy.is_current(settings, parameters):
-            _step("deploy", lambda: _deploy_and_save(settings, parameters))
+            deploy_now = servers.enter_context(deploy.deployment(settings, parameters))
         aws = _step("emulator", lambda: servers.enter_context(emulator.emulator(settings)))
+        if settings.containers:
+            servers.callback(remove_containers)  # at once; the emulator would stop one after the other, gently
         servers.enter_context(function_logs.collected(settings))
-        print(f"  ready in {time.monotonic() - began:5.1f} s", flush=True)
+        if deploy_now is not None:
+            _step("deploy", deploy_now)
+        print(f"  up in      {time.monotonic() - began:5.1f} s", flush=True)
         try:
             yield Stack(settings, deploy.describe(settings), database, (database.server, aws))
         finally:
@@ -62,9 +82,15 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
 
 
 def stop_leftovers(settings: LocalSettings) -> None:
-    """End servers of a run that was killed, if it left any. Only while no other run is alive."""
+    """End what a run that was killed has left, if anything. Only while no other run is alive."""
+    stop_leftover(sam_pid_file(settings), signal.SIGINT, within_s=15)
     postgres.stop_leftover_server(settings)
     emulator.stop_leftover_server(settings)
+
+
+def sam_pid_file(settings: LocalSettings) -> Path:
+    """Of `sam local start-api`."""
+    return settings.state / "run" / "start-api.pid"
 
 
 def _step(name: str, action: Callable[[], T]) -> T:
@@ -73,12 +99,6 @@ def _step(name: str, action: Callable[[], T]) -> T:
     result = action()
     print(f"  {name:<10} {time.monotonic() - began:5.1f} s", flush=True)
     return result
-
-
-def _deploy_and_save(settings: LocalSettings, parameters: dict[str, str]) -> None:
-    """The emulator writes its state when it is stopped: stop it at once, and a later hard kill costs no deployment."""
-    with emulator.all_or_nothing(settings), emulator.emulator(settings), function_logs.collected(settings):
-        deploy.deploy(settings, parameters)
 
 
 def api_key(settings: LocalSettings, database: postgres.Database) -> str:

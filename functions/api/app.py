@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import date
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,12 +18,15 @@ from edda.api_models import (
     DocumentBody,
     DocumentChange,
     DocumentPage,
+    DocumentUsage,
+    DocumentUsagePage,
     HealthBody,
     NewDocument,
     NewUpload,
     SearchRequest,
     UploadBody,
     UploadForm,
+    UsageBody,
     field_problems,
 )
 from edda.documents import Description, Documents
@@ -32,6 +36,7 @@ from edda.forms import Form, FormFile, parse_form
 from edda.gateway import NOT_FOUND, PROBLEM, Event, Gateway, answer, file_body, parse_json, responses
 from edda.models import DocumentStatus
 from edda.observability import function_logger
+from edda.reporting import Reporting
 from edda.runtime import LambdaContext
 from edda.services import ApiServices
 from pydantic import ValidationError
@@ -44,6 +49,8 @@ PUBLIC = frozenset({"/v1/health", "/openapi.json", "/docs"})
 
 DocumentId = Annotated[str, Path(description="As the upload gave it.", json_schema_extra={"format": "uuid"})]
 Cursor = Annotated[str | None, Query(description="next_cursor of the page before.", max_length=500)]
+FirstDay = Annotated[date | None, Query(description="UTC; the first of the month by default.")]
+LastDay = Annotated[date | None, Query(description="UTC; today by default.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 IdempotencyKey = Annotated[
     str | None,
@@ -56,6 +63,9 @@ IdempotencyKey = Annotated[
     ),
 ]
 CONFLICT: dict[int, Any] = {409: {"description": "The document of this idempotency key was deleted", **PROBLEM}}
+OVER_QUOTA: dict[int, Any] = {
+    429: {"description": "`quota_exceeded`: a usage cap is reached; `Retry-After` says when it counts anew", **PROBLEM}
+}
 UNSUPPORTED: dict[int, Any] = {415: {"description": "Neither a form nor a file with a name", **PROBLEM}}
 
 
@@ -75,7 +85,9 @@ def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
         "ask for the document until its status is ready, partial or failed.",
         operation_id="upload_document",
         tags=["documents"],
-        responses=responses(202, "Accepted; where it stands is at Location", DocumentBody, CONFLICT, UNSUPPORTED),
+        responses=responses(
+            202, "Accepted; where it stands is at Location", DocumentBody, CONFLICT, UNSUPPORTED, OVER_QUOTA
+        ),
     )
     def upload_document(
         idempotency_key: IdempotencyKey = None,
@@ -109,7 +121,7 @@ def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
         description="Post the file straight to storage with it. The document exists from now on, and waits.",
         operation_id="promise_upload",
         tags=["documents"],
-        responses=responses(201, "A form for one file", UploadBody, CONFLICT),
+        responses=responses(201, "A form for one file", UploadBody, CONFLICT, OVER_QUOTA),
     )
     def promise_upload(upload: Annotated[NewUpload, Body()], idempotency_key: IdempotencyKey = None) -> Response[Any]:
         async def work() -> UploadBody:
@@ -205,6 +217,44 @@ def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
 
         gateway.run(work())
         return Response(status_code=204, body="")
+
+    @app.get(
+        "/v1/usage",
+        summary="What embedding took, by day",
+        description="Of all your documents or of one, and how much of your caps is used.",
+        operation_id="usage",
+        tags=["usage"],
+        responses=responses(200, "Days on which something was done", UsageBody),
+    )
+    def usage(
+        first_day: FirstDay = None,
+        last_day: LastDay = None,
+        document_id: Annotated[UUID | None, Query(description="Only this document's.")] = None,
+    ) -> Response[Any]:
+        async def work() -> UsageBody:
+            reporting = Reporting((await provide()).usage)
+            return UsageBody.of(await reporting.by_day(gateway.tenant, first_day, last_day, document_id))
+
+        return answer(gateway.run(work()))
+
+    @app.get(
+        "/v1/usage/documents",
+        summary="What embedding took, by document",
+        operation_id="usage_by_document",
+        tags=["usage"],
+        responses=responses(200, "A page", DocumentUsagePage),
+    )
+    def usage_by_document(
+        first_day: FirstDay = None, last_day: LastDay = None, cursor: Cursor = None, limit: Limit = DEFAULT_PAGE
+    ) -> Response[Any]:
+        async def work() -> DocumentUsagePage:
+            reporting = Reporting((await provide()).usage)
+            page = await reporting.by_document(gateway.tenant, first_day, last_day, cursor, limit)
+            return DocumentUsagePage(
+                documents=[DocumentUsage(**row) for row in page.items], next_cursor=page.next_cursor
+            )
+
+        return answer(gateway.run(work()))
 
     @app.post(**openapi.SEARCH_OPERATION)
     def search(question: Annotated[SearchRequest, Body()]) -> Response[Any]:

@@ -8,7 +8,7 @@ from edda.concurrency import Deadline
 from edda.ingesting import Ingestion
 from edda.messages import IngestVersion
 from edda.observability import function_logger
-from edda.runtime import LambdaContext, deadline, run
+from edda.runtime import LambdaContext, cut_off, deadline, run
 from edda.s3_events import object_changes
 from edda.sqs_events import PartialBatchResponse, back_off, is_sqs_event, partial_response
 
@@ -19,7 +19,8 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialBatc
     """From the ingest queue, or straight from S3 (a hand-wired trigger, `sam local invoke`)."""
     if is_sqs_event(event):
         return run(handle_messages(event["Records"], deadline(context)))
-    run(handle_body(event, deadline(context)))
+    until = deadline(context)
+    run(cut_off(handle_body(event, until), until))
     return None
 
 
@@ -28,7 +29,7 @@ async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> Par
     failed = []
     for record in records:
         try:
-            await handle_body(json.loads(record["body"]), until)
+            await cut_off(handle_body(json.loads(record["body"]), until), until)
         except Exception:
             logger.exception("message failed", message_id=record["messageId"])
             failed.append(record["messageId"])

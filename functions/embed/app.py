@@ -7,7 +7,7 @@ from edda.concurrency import Deadline
 from edda.errors import EddaError
 from edda.messages import EmbedBatch
 from edda.observability import function_logger
-from edda.runtime import LambdaContext, deadline, run
+from edda.runtime import LambdaContext, cut_off, deadline, run
 from edda.sqs_events import PartialBatchResponse, back_off, partial_response
 from pydantic import ValidationError
 
@@ -21,7 +21,11 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialBatc
 
 async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> PartialBatchResponse:
     """A message that fails goes back to its queue, alone; those that succeeded are deleted."""
-    failed = await embed(records, until)
+    try:
+        failed = await cut_off(embed(records, until), until)
+    except TimeoutError:
+        logger.exception("the function's time was up")
+        failed = [record["messageId"] for record in records]
     if failed:
         await (await services.embed_queue()).delay(back_off(records, failed))
     return partial_response(failed)

@@ -1,20 +1,38 @@
-"""On every deployment: bring the schema up to date, register the embedding model, make the first tenant."""
+"""On every deployment: bring the schema up to date, register the embedding model, make the first tenant.
+
+By hand it does what `python -m edda.admin` does, for it reaches a database in a VPC.
+"""
 
 import json
+from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.request import Request, urlopen
+from uuid import UUID
 
 from edda import services
+from edda.errors import InvalidRequest
 from edda.observability import function_logger
 from edda.runtime import LambdaContext, run
 
 logger = function_logger()
 
+# What an operator asks for by hand, where this function alone reaches the database.
+COMMANDS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
+    "CreateKey": services.create_key,
+    "SetCaps": services.set_caps,
+    "SetWebhook": services.set_webhook,
+    "RemoveWebhook": services.remove_webhook,
+}
+OPERATIONS = {"Redrive", "ConfirmDeletes", "DiscardDeletes"}
+
 
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A CloudFormation custom resource. Invoked by hand (`{"DryRun": true}` is known) it only returns its answer."""
-    if "CreateKey" in event:
-        return run(services.create_key(event["CreateKey"]["tenant"]))
+    for name, command in COMMANDS.items():
+        if name in event:
+            return run(command(**event[name]))
+    if known := OPERATIONS & event.keys():
+        return run(operate(known.pop(), event))
     if "ResponseURL" not in event:
         return run(services.migrate(dry_run=bool(event.get("DryRun"))))
     try:
@@ -26,6 +44,24 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         return {}
     respond(event, "SUCCESS", "", answer)
     return answer
+
+
+async def operate(what: str, event: dict[str, Any]) -> dict[str, int]:
+    """{"ConfirmDeletes": {"tenant": SLUG}}, {"DiscardDeletes": {"tenant": SLUG}}, {"Redrive": {"document": ID}} or
+    {"tenant": SLUG} or {"queue": "ingest" or "embed"}. What was done."""
+    operating = await services.operating()
+    match what, event[what]:
+        case "Redrive", {"queue": str(name), **rest} if not rest:
+            return await services.redrive_queue(name)
+        case "Redrive", {"document": str(document_id), **rest} if not rest:
+            return await operating.redrive_document(UUID(document_id))
+        case "Redrive", {"tenant": str(slug), **rest} if not rest:
+            return await operating.redrive_tenant(slug)
+        case "ConfirmDeletes", {"tenant": str(slug), **rest} if not rest:
+            return await operating.confirm_deletes(slug)
+        case "DiscardDeletes", {"tenant": str(slug), **rest} if not rest:
+            return await operating.discard_deletes(slug)
+    raise InvalidRequest(f"{what} needs one of: tenant, document, queue. See docs/operations.md.")
 
 
 def respond(event: dict[str, Any], status: str, reason: str, data: dict[str, Any]) -> None:

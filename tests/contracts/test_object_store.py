@@ -14,6 +14,7 @@ from botocore.config import Config
 from edda.adapters.aws import CONFIG, AwsClients
 from edda.adapters.s3 import PIECE_BYTES, S3ObjectStore
 from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
+from edda.models import ObjectListing
 from edda.ports import ObjectStore
 
 from tests.aws import client
@@ -138,6 +139,46 @@ async def test_a_form_uploads_to_one_key_until_it_expires(store: ObjectStore) ->
     assert "policy" in form.fields
     assert form.url.startswith("http")
     assert abs(form.expires_at - datetime.now(UTC) - timedelta(seconds=60)) < timedelta(seconds=10)
+
+
+async def test_a_listing_tells_the_newest_version_of_every_key_in_the_order_of_its_bytes(store: ObjectStore) -> None:
+    for key in ("acme/b", "acme/ü", "acme/a b+c%.txt", "acme/Z", "acme/\U0001f600", "acme/\ufffd", "acme-2/x"):
+        await store.put(key, b"first", "text/plain")
+    await store.put("acme/b", b"second", "text/plain")
+    await store.put("acme/gone", b"x", "text/plain")
+    await store.delete("acme/gone")
+    listing = await store.page("acme/", "", 1000)
+    keys = [listed.key for listed in listing.objects]
+    assert keys == sorted(keys, key=str.encode)
+    assert len(keys) == 7
+    assert [listed.key for listed in listing.objects if listed.removed] == ["acme/gone"]
+    assert listing.until is None
+    for listed in listing.objects:
+        assert abs(listed.last_modified - datetime.now(UTC)) < timedelta(minutes=1)
+        if not listed.removed:
+            assert (await store.head(listed.key)).version_id == listed.version_id
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+async def test_pages_follow_each_other_without_a_gap_whatever_versions_a_key_has(
+    store: ObjectStore, limit: int
+) -> None:
+    keys = [f"acme/{number}" for number in range(6)]
+    for key in keys:
+        await store.put(key, b"x", "text/plain")
+    for _ in range(4):
+        await store.put(keys[2], b"again", "text/plain")
+    seen: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        listing = await store.page("acme/", after, limit)
+        seen += [listed.key for listed in listing.objects]
+        after = listing.until
+    assert seen == keys
+
+
+async def test_a_folder_without_objects_is_an_empty_listing(store: ObjectStore) -> None:
+    assert await store.page("nobody/", "", 10) == ObjectListing([], None)
 
 
 # S3 alone ---------------------------------------------------------------------------------------------------------

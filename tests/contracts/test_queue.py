@@ -46,9 +46,29 @@ async def test_equal_messages_all_arrive(queue: tuple[Queue, Received]) -> None:
     assert received() == ["same"] * 12
 
 
+async def test_messages_of_a_group_arrive_like_others(queue: tuple[Queue, Received]) -> None:
+    sender, received = queue
+    assert await sender.send([str(number) for number in range(12)], group="acme") == []
+    assert len(received()) == 12
+
+
 async def test_a_delay_that_cannot_be_set_is_no_error(queue: tuple[Queue, Received]) -> None:
     sender, _ = queue
     await sender.delay({"no-such-receipt-handle": 5})
+
+
+@pytest.mark.parametrize("n", [0, 1, 10, 25])
+async def test_what_is_received_is_hidden_and_what_is_removed_is_gone(queue: tuple[Queue, Received], n: int) -> None:
+    one, received = queue
+    bodies = [f"message {number}" for number in range(n)]
+    await one.send(bodies)
+    seen = []
+    while messages := await one.receive():
+        assert len(messages) <= 10
+        seen += messages
+        await one.remove([message.receipt_handle for message in messages if message.body != "message 3"])
+    assert sorted(message.body for message in seen) == sorted(bodies)
+    assert received() == []
 
 
 # SQS alone --------------------------------------------------------------------------------------------------------
@@ -142,6 +162,16 @@ async def test_a_queue_that_does_not_exist_has_taken_nothing(aws: str) -> None:
     client("sqs").delete_queue(QueueUrl=url)
     async with AwsClients(QUICK) as clients:
         assert await SqsQueue(clients, url).send(["a"]) == [0]
+
+
+async def test_a_group_travels_with_its_messages_and_those_without_have_none(aws: str) -> None:
+    url = make_queue()
+    async with AwsClients() as clients:
+        await SqsQueue(clients, url).send(["a", "b"], group="acme")
+        await SqsQueue(clients, url).send(["c"])
+    answer = client("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["MessageGroupId"])
+    groups = {message["Body"]: message.get("Attributes", {}).get("MessageGroupId") for message in answer["Messages"]}
+    assert groups == {"a": "acme", "b": "acme", "c": None}
 
 
 async def test_a_delayed_message_comes_again_when_the_delay_is_over_and_not_when_its_visibility_timeout_is(

@@ -7,6 +7,7 @@ from edda.concurrency import Deadline
 from edda.errors import Corrupt, QueueUnavailable, RetryableError, StorageUnavailable
 from edda.messages import IngestVersion
 from edda.s3_events import padded_sequencer
+from edda.store.bucket import Outcome, Sighting
 
 from tests.database.world import MAX_CHUNKS, MAX_DOCUMENT_BYTES, World
 from tests.postgres import DatabaseUrls
@@ -140,7 +141,7 @@ async def test_an_overwrite_while_the_first_version_is_in_flight_never_mixes_the
     world.embed_queue.messages = messages
     await world.embed()
     assert world.visible("a.txt") == ["new one", "shared"]
-    assert world.statuses("a.txt") == ["ready", "ready"]
+    assert world.error_codes("a.txt") == ["superseded", None]
 
 
 # Deletes ----------------------------------------------------------------------------------------------------------
@@ -187,7 +188,9 @@ async def test_a_put_between_looking_and_deleting_is_not_deleted(world: World) -
     delete = await world.delete("a.txt")
     await world.bring_in("a.txt", "new")
     sequencer = padded_sequencer(delete["s3"]["object"]["sequencer"])
-    await world.ingestion.store.delete_by_key(world.tenant_id, world.key("a.txt"), "a.txt", sequencer)
+    sighting = Sighting(world.key("a.txt"), "a.txt", last_known="", sequencer=sequencer, exact=True)
+    noted = await world.sweep.bucket.object_is_gone(world.tenant_id, sighting)
+    assert noted.outcome is Outcome.OVERTAKEN
     assert world.visible("a.txt") == ["new"]
 
 
@@ -369,9 +372,11 @@ async def test_an_object_that_is_gone_before_it_is_read_fails_with_its_reason(wo
     with pytest.raises(RetryableError):
         await world.notice(await world.put("a.txt", "one"))
     world.objects.erase(world.key("a.txt"))
-    await world.run_sweep()
-    await world.answer_ingest_queue()
+    ((version_id,),) = world.rows("SELECT version_id FROM document_versions")
+    message = IngestVersion(tenant_id=world.tenant_id, version_id=version_id)
+    await world.ingestion.ingest(message, Deadline.after(30))
     assert world.error_codes("a.txt") == ["object_vanished"]
+    assert await world.run_sweep() == {"documents_deleted": 1}
 
 
 async def test_a_failed_version_is_not_tried_again_by_a_late_event(world: World) -> None:

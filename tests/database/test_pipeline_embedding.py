@@ -17,7 +17,9 @@ from edda.errors import (
 )
 from edda.messages import EmbedBatch
 from edda.models import DocumentStatus
+from edda.observing import Observing
 from edda.s3_events import object_changes
+from edda.store.bucket import BucketStore, DeleteBrake
 from edda.store.database import Database, HalfVector
 from edda.store.embed import BatchLease, EmbedStore
 from edda.store.ingest import BATCH_CHUNKS, IngestStore, ordinal_ranges
@@ -320,7 +322,12 @@ async def test_a_vector_is_not_deleted_between_the_plan_to_use_it_and_the_plans_
     world.parser.error = None
     ((version_id,),) = world.rows("SELECT version_id FROM document_versions WHERE finished_at IS NULL")
     removal = await world.delete("a.txt")
-    other = replace(world.ingestion, store=IngestStore(elsewhere, world.model.model_id), keys=KeyStore(elsewhere))
+    other = replace(
+        world.ingestion,
+        store=IngestStore(elsewhere, world.model.model_id),
+        keys=KeyStore(elsewhere),
+        observing=Observing(BucketStore(elsewhere, DeleteBrake()), world.objects),
+    )
     async with await psycopg.AsyncConnection.connect(world.urls.owner) as holder:
         # The batch of b's one missing text seems to be there already: b stops after it has looked what is missing.
         await holder.execute("SET LOCAL session_replication_role = replica")

@@ -20,7 +20,9 @@ from edda.identity import content_hash
 from edda.ingesting import Ingestion
 from edda.messages import EmbedBatch, IngestVersion
 from edda.models import Chunk, EmbeddingModel, ParseOutcome, Tenant
+from edda.observing import Observing
 from edda.s3_events import object_changes
+from edda.store.bucket import BucketStore, DeleteBrake
 from edda.store.database import Database
 from edda.store.embed import EmbedStore
 from edda.store.ingest import IngestStore
@@ -113,6 +115,8 @@ class World:
         embedder = BusyEmbedder(model.name, model.dimensions)
         ingest_queue, embed_queue = FakeQueue(), FakeQueue()
         ingest_store, keys = IngestStore(database, model.model_id), KeyStore(database)
+        bucket = BucketStore(database, DeleteBrake())
+        observing = Observing(bucket, objects)
         return cls(
             urls=urls,
             model=model,
@@ -123,10 +127,20 @@ class World:
             embedder=embedder,
             ingest_queue=ingest_queue,
             embed_queue=embed_queue,
-            ingestion=Ingestion(ingest_store, keys, objects, parser, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS),
+            ingestion=Ingestion(
+                ingest_store, keys, observing, objects, parser, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS
+            ),
             embedding=Embedding(EmbedStore(database, model.model_id), embedder, RetryPolicy(attempts=1)),
             sweep=Sweep(
-                SweepStore(database, model.model_id), ingest_store, keys, ingest_queue, embed_queue, Patience(grace_s=0)
+                SweepStore(database, model.model_id),
+                ingest_store,
+                bucket,
+                keys,
+                observing,
+                objects,
+                ingest_queue,
+                embed_queue,
+                Patience(grace_s=0, event_s=0, walk_s=0),
             ),
         )
 
@@ -278,6 +292,29 @@ MUST_BE_EMPTY = {
         SELECT c.version_id FROM chunks c JOIN document_versions v USING (version_id)
         JOIN documents d USING (document_id)
         WHERE c.tenant_id <> v.tenant_id OR v.tenant_id <> d.tenant_id""",
+    "the ledger of a tenant is the sum of its documents'": """
+        SELECT * FROM tenant_usage t FULL JOIN (
+            SELECT tenant_id, day, sum(bytes) AS bytes, sum(chunks) AS chunks, sum(tokens_planned) AS tokens_planned,
+                   sum(tokens) AS tokens, sum(tokens_unsettled) AS tokens_unsettled,
+                   sum(provider_calls) AS provider_calls, sum(provider_calls_lost) AS provider_calls_lost,
+                   sum(cost_planned) AS cost_planned, sum(cost) AS cost
+            FROM document_usage GROUP BY 1, 2) d USING (tenant_id, day)
+        WHERE (t.bytes, t.chunks, t.tokens_planned, t.tokens, t.tokens_unsettled, t.provider_calls,
+               t.provider_calls_lost, t.cost_planned, t.cost)
+              IS DISTINCT FROM (d.bytes, d.chunks, d.tokens_planned, d.tokens, d.tokens_unsettled, d.provider_calls,
+               d.provider_calls_lost, d.cost_planned, d.cost)""",
+    "nobody has settled more than was reserved": """
+        SELECT * FROM document_usage
+        WHERE tokens_unsettled < 0 OR tokens < 0 OR provider_calls_lost > provider_calls""",
+    "a version that has ended has told of it, and events are numbered without a gap": """
+        SELECT v.version_id FROM document_versions v JOIN document_event_counters c USING (document_id)
+        WHERE v.finished_at IS NOT NULL AND NOT EXISTS (
+            SELECT FROM document_events e WHERE e.body -> 'data' ->> 'version_id' = v.version_id::text
+              AND e.type = 'document.' || v.status)
+        UNION ALL
+        SELECT document_id FROM document_events e JOIN document_event_counters c USING (document_id)
+        GROUP BY document_id, c.sequence
+        HAVING count(*) <> c.sequence - min(e.sequence) + 1 OR max(e.sequence) <> c.sequence""",
     "nobody sits in an open transaction": """
         SELECT state, query FROM pg_stat_activity
         WHERE datname = current_database() AND state LIKE 'idle in transaction%'""",

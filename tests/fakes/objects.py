@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
-from edda.models import PresignedPost, StoredObject
+from edda.models import ListedObject, ObjectListing, PresignedPost, StoredObject
 
 MAX_KEY_BYTES = 1024  # S3's own
 
@@ -26,12 +26,17 @@ class Version:
 
 @dataclass(slots=True)
 class FakeObjectStore:
-    """Passes the same contract suite as S3. `outage`: nothing answers. `events`: what S3 would have told of."""
+    """Passes the same contract suite as S3. `outage`: nothing answers. `events`: what S3 would have told of.
+
+    `versioned`: keeps what was replaced.
+    """
 
     outage: bool = False
+    versioned: bool = True
     events: list[dict[str, Any]] = field(default_factory=list)
     objects: dict[str, list[Version]] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
+    _versions: "count[int]" = field(default_factory=lambda: count(1))
 
     async def head(self, key: str, version_id: str = "") -> StoredObject:
         version = self._find(key, version_id)
@@ -65,11 +70,27 @@ class FakeObjectStore:
         self._check()
         self._add("ObjectRemoved:DeleteMarkerCreated", key, None, None)
 
+    async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
+        self._check()
+        keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after_key)
+        newest = [(key, self.objects[key][-1]) for key in keys[:limit]]
+        return ObjectListing(
+            [ListedObject(key, one.version_id, one.body is None, one.last_modified) for key, one in newest],
+            keys[limit - 1] if len(keys) > limit else None,
+        )
+
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         fields = {"key": key, "policy": f"at most {max_bytes} bytes"}
         if content_type is not None:
             fields["Content-Type"] = content_type
         return PresignedPost("https://uploads.invalid/", fields, datetime.now(UTC) + timedelta(seconds=expires_s))
+
+    def restore(self, key: str) -> None:
+        """Delete the newest version or delete marker for good: what was before is there again."""
+        gone = self.objects[key].pop()
+        if not self.objects[key]:
+            del self.objects[key]
+        self._tell("ObjectRemoved:Delete", key, gone)
 
     def erase(self, key: str) -> None:
         """Every version is gone, as after a lifecycle rule, and no event tells of it."""
@@ -85,21 +106,30 @@ class FakeObjectStore:
         return versions[-1]
 
     def _add(self, event: str, key: str, body: bytes | None, content_type: str | None) -> None:
-        number = next(self._numbers)
-        now = datetime.now(UTC)
-        self.objects.setdefault(key, []).append(Version(f"version-{number}", body, content_type, now))
+        version_id = f"version-{next(self._versions)}" if self.versioned else ""
+        version = Version(version_id, body, content_type, datetime.now(UTC))
+        if self.versioned:
+            self.objects.setdefault(key, []).append(version)
+        elif body is None:
+            self.objects.pop(key, None)
+            event = "ObjectRemoved:Delete"
+        else:
+            self.objects[key] = [version]
+        self._tell(event, key, version)
+
+    def _tell(self, event: str, key: str, version: Version) -> None:
         entry = {
             "key": quote_plus(key, safe="/"),
-            "versionId": f"version-{number}",
-            "sequencer": f"{number:018X}",
+            "versionId": version.version_id,
+            "sequencer": f"{next(self._numbers):018X}",
         }
-        if body is not None:
-            entry["size"] = str(len(body))
+        if version.body is not None:
+            entry["size"] = str(len(version.body))
         self.events.append(
             {
                 "eventVersion": "2.1",
                 "eventSource": "aws:s3",
-                "eventTime": now.isoformat(),
+                "eventTime": datetime.now(UTC).isoformat(),
                 "eventName": event,
                 "s3": {"bucket": {"name": "uploads"}, "object": entry},
             }

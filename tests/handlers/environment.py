@@ -9,9 +9,11 @@ import importlib
 import importlib.util
 import json
 import logging
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +69,13 @@ def call(lambda_handler: Any, invocation: dict[str, Any], seconds: float = 60) -
     answer = lambda_handler(invocation, FakeContext(seconds))
     json.dumps(answer)
     return answer
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
 
 
 @dataclass

@@ -21,6 +21,7 @@ from edda.settings import Settings
 from edda.store.documents import DocumentStore
 from edda.store.keys import KeyStore, create_key
 from edda.store.search import SearchStore
+from edda.store.usage import UsageStore
 
 from functions.api import app as api_app
 from functions.search import app as search_app
@@ -172,6 +173,7 @@ def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage
         settings=settings,
         documents=DocumentStore(world.database, model.model_id),
         keys=keys,
+        usage=UsageStore(world.database),
         objects=world.objects,
         database=world.database,
     )

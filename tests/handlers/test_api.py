@@ -898,6 +898,8 @@ def test_one_openapi_document_describes_both_functions(stage: Stage) -> None:
         ("GET", "/v1/documents/{document_id}/chunks"),
         ("POST", "/v1/uploads"),
         ("POST", "/v1/search"),
+        ("GET", "/v1/usage"),
+        ("GET", "/v1/usage/documents"),
         ("GET", "/v1/health"),
     }
     search = {route.rule.pattern for route in stage.search_function.resolver._static_routes}
@@ -964,3 +966,13 @@ def test_the_nasty_upload_is_data(stage: Stage) -> None:
 def test_the_recorded_key_opens_nothing(stage: Stage) -> None:
     for name in ("api-upload", "api-nasty"):
         assert call(stage.api, event(name)).status == 401
+
+
+def test_a_document_whose_deletion_is_held_says_so_and_is_found(stage: Stage) -> None:
+    document_id = stage.ready()
+    stage.world.rows("UPDATE documents SET hold = 'held' WHERE document_id = %s", document_id)
+    shown = stage.client.send("GET", f"/v1/documents/{document_id}").json
+    assert [warning["code"] for warning in shown["warnings"]] == ["deletion_held"]
+    assert [hit["document_id"] for hit in stage.client.search().json["hits"]] == [document_id]
+    assert stage.client.send("DELETE", f"/v1/documents/{document_id}").status == 204
+    assert stage.client.send("GET", f"/v1/documents/{document_id}").status == 404

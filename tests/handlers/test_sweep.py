@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.aws import client
 from tests.database.world import LineParser
 from tests.handlers.environment import (
     ColdStart,
@@ -27,6 +28,38 @@ def test_what_is_stuck_is_rung_for_once(cold_start: ColdStart, surroundings: Sur
     assert call(sweep, event("sweep.json"))["versions_rung"] == 0
     (message,) = surroundings.taken(surroundings.ingest_queue)
     assert json.loads(message["body"])["version_id"] == str(version_ids(surroundings)[0])
+
+
+def test_what_events_did_not_tell_is_found_in_the_bucket_and_told_as_metrics(
+    cold_start: ColdStart,
+    surroundings: Surroundings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    version = surroundings.put("acme/handbook/welcome aboard.md", "one")
+    call(cold_start("chunk"), event("s3-put.json"))
+    client("s3").delete_object(Bucket=surroundings.bucket, Key="acme/handbook/welcome aboard.md", VersionId=version)
+    surroundings.put("acme/just put.txt", "its event may be on the way")
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Edda/test")
+    done = call(cold_start("sweep"), event("sweep.json"))
+    assert (done["documents_deleted"], done.get("objects_taken_in", 0)) == (1, 0)
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    assert (line["service"], line["documents_deleted"], line["deletes_waiting"]) == ("test", [1.0], [0.0])
+    assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Edda/test"
+
+
+def test_a_sweep_that_could_not_look_into_the_bucket_does_the_rest_and_fails_loudly(
+    cold_start: ColdStart, surroundings: Surroundings, parser: LineParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surroundings.put("acme/handbook/welcome aboard.md", "one")
+    parser.hangs = True
+    with pytest.raises(Exception, match="time was up"):
+        call(cold_start("chunk"), event("s3-put.json"), seconds=3.3)
+    surroundings.rows("UPDATE document_versions SET created_at = created_at - interval '1 hour'")
+    monkeypatch.setenv("EDDA_UPLOADS_BUCKET", "there-is-no-such-bucket")
+    with pytest.raises(Exception, match="could not be swept"):
+        call(cold_start("sweep"), event("sweep.json"))
+    assert len(surroundings.taken(surroundings.ingest_queue)) == 1
 
 
 def test_a_sweep_of_nothing_is_quiet(cold_start: ColdStart, surroundings: Surroundings) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 
 from botocore.exceptions import ClientError
 from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
-from edda.models import PresignedPost, StoredObject
+from edda.models import ListedObject, ObjectListing, PresignedPost, StoredObject
 
 from tests.simulation.lambdas import Environment
 from tests.simulation.violations import Violation
@@ -75,6 +75,8 @@ class Bucket:
         self.records.append(record)
         self.world.note(f"s3 {name} {key} {version_id}")
         fault = self.world.strike("event")
+        if fault is not None and fault.kind == "event_lost":
+            return
         delay_s = self.world.random.uniform(0.1, 3)
         if fault is not None and fault.kind == "event_delayed":
             delay_s += fault.amount
@@ -143,6 +145,15 @@ class ObjectsOf:
     async def delete(self, key: str) -> None:
         await self._step()
         self._bucket.add(key, None)
+
+    async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
+        await self._step()
+        keys = sorted(key for key in self._bucket.history if key.startswith(prefix) and key > after_key)
+        newest = [(key, self._bucket.history[key][-1]) for key in keys[:limit]]
+        return ObjectListing(
+            [ListedObject(key, one.version_id, one.body is None, one.at) for key, one in newest],
+            keys[limit - 1] if len(keys) > limit else None,
+        )
 
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         raise NotImplementedError
@@ -325,7 +336,7 @@ class EventSourceMapping:
             kind = fault.kind if fault else None
             if kind == "message_duplicated" and fault is not None:
                 self.queue.duplicate(message, fault.amount)
-            if kind == "message_lost" and self.world.may_lose(message):
+            if kind == "message_lost":
                 self.queue.lose(message)
             elif kind != "throttled":  # a throttled one was received, was never handled, and comes again
                 batch.append(message)

@@ -75,8 +75,8 @@ BEGIN
 END $$;
 CREATE TRIGGER guard BEFORE UPDATE ON embed_batches FOR EACH ROW EXECUTE FUNCTION simulated.guard_batch();
 """
-CLEAN = "DELETE FROM documents; DELETE FROM embeddings; DELETE FROM tenants"
-TRUNCATE = "TRUNCATE tenants, documents, document_versions, chunks, embed_batches, embeddings, api_keys"
+CLEAN = "DELETE FROM documents; DELETE FROM embeddings; DELETE FROM tenants"  # the rest goes with its tenant
+TRUNCATE = "TRUNCATE tenants, embeddings CASCADE"  # everything a tenant owns
 TRUNCATE_EVERY = 100  # it takes longer than to delete few rows, but leaves no dead ones
 # How far behind the virtual time a transaction's may be. Telling it takes a round trip.
 CLOCK_TOLERANCE_S = 0.03

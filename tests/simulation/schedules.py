@@ -53,7 +53,7 @@ class Fault:
 # site: its kinds with their weights, and about how many passages a schedule has.
 SITES: dict[str, tuple[int, dict[str, int]]] = {
     # S3 tells of a change.
-    "event": (4, {"event_duplicated": 3, "event_delayed": 4}),
+    "event": (4, {"event_duplicated": 3, "event_delayed": 4, "event_lost": 3}),
     # SendMessageBatch takes one entry.
     "send": (4, {"send_failed": 3, "send_omitted": 3, "send_refused": 1, "send_answer_lost": 2}),
     # The event source mapping gets messages.

@@ -17,14 +17,17 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID
 
+from edda import sweeping
 from edda.adapters.sqs import SqsQueue
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.documents import Description, Documents
 from edda.embedding import Embedding
 from edda.errors import Corrupt
-from edda.ingesting import Ingestion
+from edda.ingesting import Ingestion, Lane
 from edda.models import ParseOutcome, Tenant
+from edda.observing import Observing
+from edda.store.bucket import BucketStore, DeleteBrake
 from edda.store.conditions import compile_filter
 from edda.store.database import HalfVector
 from edda.store.documents import DocumentStore
@@ -32,13 +35,13 @@ from edda.store.embed import EmbedStore
 from edda.store.ingest import IngestStore, ordinal_ranges
 from edda.store.keys import KeyStore
 from edda.store.search import SearchStore
-from edda.store.sweep import SweepStore
+from edda.store.sweep import Patience, SweepStore
 from edda.sweeping import Sweep
 from edda.vectors import from_floats, to_halfvec_binary
 
 from tests.database.world import LineParser
 from tests.simulation import invariants
-from tests.simulation.aws import Bucket, EventSourceMapping, Message, ObjectsOf, SimulatedQueue, SqsClients, shuffled
+from tests.simulation.aws import Bucket, EventSourceMapping, ObjectsOf, SimulatedQueue, SqsClients, shuffled
 from tests.simulation.clock import VirtualLoop
 from tests.simulation.database import EPOCH, MODEL_DIMENSIONS, EnvironmentDatabase, SimulatedDatabase
 from tests.simulation.lambdas import Environment, running_in
@@ -55,6 +58,10 @@ CHUNK_VISIBILITY_S, EMBED_VISIBILITY_S = 1800, 720
 EMBED_BATCH_SIZE, EMBED_WINDOW_S = 10, 1
 RESERVE_S = 3.0  # edda.runtime
 SWEEP_EVERY_S = 60
+# How long the sweep waits for an event, and between two looks at the whole bucket: less than in truth (300 and 900 s), so
+# that it often comes before a late event.
+EVENT_S, WALK_S = 30, 60
+LANE_SHARE = 1  # of two workers
 # To save (real) time, rounds are left out, most of them while every version is at its end.
 SWEEPS_LEFT_OUT, IDLE_SWEEPS_LEFT_OUT, SLOWEST_SWEEP_S = 0.75, 0.97, 600
 MAX_DOCUMENT_BYTES = 10_000
@@ -110,11 +117,13 @@ class Services:
         return Ingestion(
             store=IngestStore(database, world.model_id),
             keys=KeyStore(database),
+            observing=self._observing(),
             objects=ObjectsOf(self.environment),
             parser=SlowParser(self.environment),
             embed_queue=await self.embed_queue(),
             max_document_bytes=MAX_DOCUMENT_BYTES,
             max_chunks=MAX_CHUNKS,
+            lane=Lane(await self.ingest_queue(), LANE_SHARE),
         )
 
     async def embedding(self) -> Embedding:
@@ -131,9 +140,15 @@ class Services:
         return Sweep(
             store=SweepStore(database, world.model_id),
             ingest_store=IngestStore(database, world.model_id),
+            bucket=BucketStore(database, DeleteBrake()),
             keys=KeyStore(database),
+            observing=self._observing(),
+            objects=ObjectsOf(self.environment),
             ingest_queue=await self.ingest_queue(),
             embed_queue=await self.embed_queue(),
+            patience=Patience(event_s=EVENT_S, walk_s=WALK_S),
+            now=world.now,
+            shuffle=world.random.shuffle,
         )
 
     async def ingest_queue(self) -> SqsQueue:
@@ -145,6 +160,9 @@ class Services:
     def documents(self) -> Documents:
         store = DocumentStore(self.environment.database, self.environment.world.model_id)
         return Documents(store, ObjectsOf(self.environment), MAX_DOCUMENT_BYTES)
+
+    def _observing(self) -> Observing:
+        return Observing(BucketStore(self.environment.database, DeleteBrake()), ObjectsOf(self.environment))
 
     def _queue(self, queue: SimulatedQueue) -> SqsQueue:
         return SqsQueue(SqsClients(self.environment, queue), queue.name)  # type: ignore[arg-type]
@@ -160,6 +178,18 @@ class LoggedErrors:
         self.environment.world.observer.raised(self.environment, sys.exception())
 
     def error(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+class SweepLogger:
+    """The same for the verb of the sweep, which goes on with the next tenant."""
+
+    def exception(self, *_: Any, **__: Any) -> None:
+        environment = running_in.get()
+        assert environment is not None
+        environment.world.observer.raised(environment, sys.exception())
+
+    def warning(self, *_: Any, **__: Any) -> None:
         pass
 
 
@@ -238,10 +268,6 @@ class World:
             self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time() + fault.amount)
         return fault
 
-    def may_lose(self, message: Message) -> bool:
-        """S3's own events are not found again when they are lost: see docs/reliability.md."""
-        return '"Records"' not in message.body
-
     def environment(self, function: str) -> Environment:
         """A warm environment, or a cold start."""
         warm = self._warm[function]
@@ -308,8 +334,10 @@ class World:
         await self._quiet()
         self.faults.over = True
         for _ in range(5):
+            await asyncio.sleep(max(EVENT_S, WALK_S) + 1)  # so that this round walks through the whole bucket
             if not any((await self._sweep_once() or {"failed": 1}).values()):
                 break
+            await self._quiet()
         await self._search_all()
         invariants.check(self)
         if self.schedule.seed % 4 == 0:
@@ -347,7 +375,7 @@ class World:
                 self.note("operator redrives")
                 self.ingest_queue.redrive()
                 self.embed_queue.redrive()
-            elif not (unfinished := self._unfinished()):
+            elif not (unfinished := self._unfinished() or self._unnoticed()):
                 return
             elif late:
                 raise Violation("N3 liveness", f"not at an end after {LIVENESS_S:.0f} s: {unfinished}")
@@ -357,6 +385,24 @@ class World:
             "SELECT object_key, status FROM document_versions JOIN documents USING (document_id) "
             "WHERE finished_at IS NULL"
         )
+
+    def _unnoticed(self) -> list[tuple[Any, ...]]:
+        """Where the database does not know what the bucket shows."""
+        known = {
+            key: (deleted, s3_version_id)
+            for key, deleted, s3_version_id in self.database.rows(
+                "SELECT object_key, deleted_at IS NOT NULL, (SELECT s3_version_id FROM document_versions v "
+                "WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1) FROM documents d"
+            )
+        }
+        unnoticed = []
+        for key, history in self.bucket.history.items():
+            newest = history[-1]
+            deleted, s3_version_id = known.get(key, (True, None))
+            there = None if deleted else s3_version_id
+            if there != (None if newest.body is None else newest.version_id):
+                unnoticed.append((key, newest.version_id, there))
+        return unnoticed
 
     def _moves(self) -> str:
         waiting = {
@@ -424,7 +470,7 @@ class World:
             chance = self.random.random()
             if chance < SWEEPS_LEFT_OUT and not due:
                 continue
-            if chance < IDLE_SWEEPS_LEFT_OUT and not self._unfinished():
+            if chance < IDLE_SWEEPS_LEFT_OUT and not self._unfinished() and not self._unnoticed():
                 continue
             last_s = self.loop.time()
             fault = self.strike("sweep")
@@ -511,7 +557,7 @@ def simulate(schedule: Schedule, database: SimulatedDatabase) -> Outcome:
     """Run one schedule to its end."""
     loop = VirtualLoop()
     loop.set_task_factory(_task_of_its_environment)  # type: ignore[arg-type]
-    with determinism(schedule.seed):
+    with determinism(schedule.seed, loop):
         world = World(schedule, database, loop)
         violation = None
         try:
@@ -540,16 +586,22 @@ def _task_of_its_environment(
 
 
 @contextmanager
-def determinism(seed: int) -> Iterator[None]:
-    """Chance from the seed, wherever it is asked for: random.random, uuid4. And embed batches of a few chunks only,
-    so that small documents have several (no test could wait for documents of hundreds of chunks)."""
+def determinism(seed: int, loop: VirtualLoop) -> Iterator[None]:
+    """Chance from the seed, wherever it is asked for: random.random, uuid4; deadlines by the loop's time. And embed
+    batches of a few chunks only, so that small documents have several (no test could wait for documents of hundreds of
+    chunks)."""
     state, urandom = random.getstate(), os.urandom
     random.seed(f"everything else {seed}")
     os.urandom = random.randbytes
     defaults, ordinal_ranges.__defaults__ = ordinal_ranges.__defaults__, (CHUNKS_A_BATCH,)
+    after = Deadline.after.__func__  # type: ignore[attr-defined]
+    clocks, after.__defaults__ = after.__defaults__, (loop.time,)
+    logger, sweeping.logger = sweeping.logger, SweepLogger()  # type: ignore[assignment]
     try:
         yield
     finally:
+        sweeping.logger = logger
+        after.__defaults__ = clocks
         ordinal_ranges.__defaults__ = defaults
         os.urandom = urandom
         random.setstate(state)

@@ -142,6 +142,14 @@ def test_each_queue_is_watched(resources: Template) -> None:
     assert ("Errors", "SweepFunction") in watched
 
 
+def test_held_deletes_are_watched_where_the_sweep_tells_of_them(resources: Template) -> None:
+    alarm = resources["DeleteBrakeAlarm"]["Properties"]
+    told = resources["SweepFunction"]["Properties"]["Environment"]["Variables"]
+    assert alarm["Namespace"] == told["POWERTOOLS_METRICS_NAMESPACE"]
+    assert alarm["Dimensions"] == [{"Name": "service", "Value": told["POWERTOOLS_SERVICE_NAME"]}]
+    assert alarm["MetricName"] == "deletes_waiting"
+
+
 def test_everything_stored_is_encrypted(resources: Template) -> None:
     for name, queue in of_type(resources, "AWS::SQS::Queue").items():
         assert queue["Properties"]["SqsManagedSseEnabled"] is True, name

@@ -16,7 +16,18 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 
-VERBS = {"edda.ingesting", "edda.embedding", "edda.sweeping", "edda.documents", "edda.searching"}
+VERBS = {
+    "edda.ingesting",
+    "edda.embedding",
+    "edda.metering",
+    "edda.delivering",
+    "edda.sweeping",
+    "edda.documents",
+    "edda.reporting",
+    "edda.searching",
+    "edda.observing",
+    "edda.operating",
+}
 # The outer ring: what knows the environment and builds real things.
 OUTER = {"edda.services", "edda.runtime", "edda.observability", "edda.settings", "edda.admin", "edda.gateway"}
 PLATFORM = {"boto3", "botocore", "aioboto3", "aiobotocore", "aws_lambda_powertools", "aiohttp", "httpx"}

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import pytest
-from edda.s3_events import ObjectChange, object_changes, padded_sequencer
+from edda.s3_events import ObjectChange, document_key_of, just_after, object_changes, padded_sequencer
 from edda.sqs_events import is_sqs_event, partial_response
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,7 +134,7 @@ def test_sequencers_compare_as_the_numbers_they_are(left: int, right: int) -> No
 def test_a_metadata_file_names_its_document(key: str, document: str | None) -> None:
     change = only_change(event(key))
     assert change.is_metadata is (document is not None)
-    assert change.document_key == (document or key)
+    assert document_key_of(change.key) == (document or key)
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("*.json")), ids=lambda path: path.name)
@@ -163,3 +163,19 @@ def test_an_event_of_a_queue_is_told_from_others(body: dict[str, Any], expected:
 def test_the_answer_to_a_queue_names_the_messages_that_failed() -> None:
     assert partial_response(["a", "b"]) == {"batchItemFailures": [{"itemIdentifier": "a"}, {"itemIdentifier": "b"}]}
     assert partial_response([]) == {"batchItemFailures": []}
+
+
+def test_a_place_just_after_an_event_is_before_every_later_event() -> None:
+    first, second = padded_sequencer("0055"), padded_sequencer("00550001")
+    places = ["", just_after(""), just_after(just_after("")), padded_sequencer("0")]
+    places += [first, just_after(first), just_after(just_after(first)), second]
+    assert places == sorted(places)
+    assert len(set(places)) == len(places)
+
+
+def test_a_thousand_sightings_after_one_event_stay_in_order() -> None:
+    places = [padded_sequencer("0055")]
+    for _ in range(1000):
+        places.append(just_after(places[-1]))
+    assert all(earlier < later for earlier, later in pairwise(places))
+    assert len(places[-1]) == len(places[1])

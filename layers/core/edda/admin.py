@@ -1,16 +1,25 @@
-"""python -m edda.admin: what an operator does to the database by hand, as its owner (EDDA_DATABASE_OWNER_URL)."""
+"""python -m edda.admin: what an operator does by hand.
+
+migrate, create-key and revoke-key as the schema's owner (EDDA_DATABASE_OWNER_URL), the rest as the application
+(EDDA_DATABASE_URL). Where the database is in a VPC, the migrate function does the same: see docs/operations.md.
+"""
 
 import argparse
 import asyncio
 import sys
+from dataclasses import fields
+from decimal import Decimal
+from uuid import UUID
 
 from psycopg import Error
 
 from edda import services
 from edda.errors import EddaError
 from edda.settings import Settings
-from edda.store import keys
+from edda.store import events, keys, usage
 from edda.store.migrations import MigrationError
+
+OWNERS_COMMANDS = {"migrate", "create-key", "revoke-key", "set-caps", "set-webhook", "remove-webhook"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,16 +33,62 @@ def parser() -> argparse.ArgumentParser:
     create.add_argument("--name", default="key", help="what the key is for")
     revoke = commands.add_parser("revoke-key", help="a key stops working at once")
     revoke.add_argument("prefix", help="the twelve characters after edda_")
+    redrive = commands.add_parser("redrive", help="begin failed and partial documents again, or move dead letters back")
+    which = redrive.add_mutually_exclusive_group(required=True)
+    which.add_argument("--document", type=UUID, metavar="ID", help="one document")
+    which.add_argument("--tenant", metavar="SLUG", help="all failed and partial documents of a tenant")
+    which.add_argument("--queue", choices=["ingest", "embed"], help="its dead letters, without those that are stale")
+    for name, meaning in (("confirm", "carry held deletes out"), ("discard", "keep documents whose delete is held")):
+        decide = commands.add_parser(f"{name}-deletes", help=f"{meaning}, and let go of the delete brake")
+        decide.add_argument("--tenant", required=True, metavar="SLUG")
+    caps = commands.add_parser("set-caps", help="what a tenant may use; a cap that is not given is lifted")
+    caps.add_argument("--tenant", required=True, help="slug")
+    caps.add_argument("--tokens-per-day", type=int)
+    caps.add_argument("--tokens-per-month", type=int)
+    caps.add_argument("--cost-per-day", type=Decimal, help="dollars")
+    caps.add_argument("--cost-per-month", type=Decimal, help="dollars")
+    hook = commands.add_parser("set-webhook", help="where a tenant's events go; prints the secret that signs them")
+    hook.add_argument("--tenant", required=True, help="slug")
+    hook.add_argument("--url", required=True, help="https://...")
+    hook.add_argument("--secret", help="whsec_ and 24 to 64 bytes of base64; a new one by default")
+    unhook = commands.add_parser("remove-webhook", help="a tenant's events go nowhere any more")
+    unhook.add_argument("--tenant", required=True, help="slug")
     return root
 
 
+async def operate(options: argparse.Namespace) -> dict[str, int]:
+    """Run one command that needs no owner. What it did."""
+    try:
+        if options.command == "redrive" and options.queue:
+            return await services.redrive_queue(options.queue)
+        operating = await services.operating()
+        if options.command == "redrive":
+            if options.document:
+                return await operating.redrive_document(options.document)
+            return await operating.redrive_tenant(options.tenant)
+        if options.command == "confirm-deletes":
+            return await operating.confirm_deletes(options.tenant)
+        return await operating.discard_deletes(options.tenant)
+    finally:
+        await services.aclose()
+
+
 async def execute(options: argparse.Namespace, owner_url: str) -> int:
-    """Run one command. The process's exit code."""
+    """Run one command of the owner's. The process's exit code."""
     if options.command == "migrate":
         print(await services.migrate(dry_run=options.dry_run))
     elif options.command == "create-key":
         tenant = await keys.create_tenant(owner_url, options.tenant)
         print(await keys.create_key(owner_url, tenant, options.name))
+    elif options.command == "set-caps":
+        limits = {field.name: getattr(options, field.name) for field in fields(usage.Caps)}
+        await usage.set_caps(owner_url, await keys.find_tenant(owner_url, options.tenant), usage.Caps(**limits))
+    elif options.command == "set-webhook":
+        url, secret = services.checked_webhook(options.url, options.secret)
+        await events.set_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant), url, secret)
+        print(secret)
+    elif options.command == "remove-webhook":
+        await events.remove_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant))
     elif not await keys.revoke_key(owner_url, options.prefix):
         print("no key in use has this prefix", file=sys.stderr)
         return 1
@@ -43,15 +98,22 @@ async def execute(options: argparse.Namespace, owner_url: str) -> int:
 def main() -> int:
     """Entry point."""
     options = parser().parse_args()
-    owner_url = Settings.from_environment().database_owner_url
-    if not owner_url:
+    settings = Settings.from_environment()
+    as_owner = options.command in OWNERS_COMMANDS
+    if as_owner and not settings.database_owner_url:
         print("set EDDA_DATABASE_OWNER_URL to a Postgres URL of the schema's owner", file=sys.stderr)
         return 2
+    if not as_owner and not (settings.database_url or settings.database_secret_arn):
+        print("set EDDA_DATABASE_URL to a Postgres URL of the application's role", file=sys.stderr)
+        return 2
     try:
-        return asyncio.run(execute(options, owner_url))
+        if as_owner:
+            return asyncio.run(execute(options, settings.database_owner_url))
+        print(asyncio.run(operate(options)))
     except (EddaError, MigrationError, Error) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    return 0
 
 
 if __name__ == "__main__":

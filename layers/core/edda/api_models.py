@@ -1,7 +1,7 @@
 """The API's requests and answers. Their limits are here, and from here they go into the OpenAPI document."""
 
 import unicodedata
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from edda.models import DocumentStatus, Hit, JsonObject
 from edda.object_metadata import MAX_ATTRIBUTES, MAX_KEY_CHARACTERS, check_metadata
 from edda.store.database import Row
 from edda.store.documents import DocumentView
+from edda.store.usage import UsageReport
 
 MAX_NAME_CHARACTERS = 1024
 MAX_TAGS = 50
@@ -175,6 +176,9 @@ class Stages(BaseModel):
     finished_at: datetime | None
 
 
+DELETION_HELD = "deletion_held"
+
+
 class DocumentBody(BaseModel):
     """A document. What is said of the file is said of its newest version."""
 
@@ -206,6 +210,8 @@ class DocumentBody(BaseModel):
         warnings = []
         if view.metadata_problem is not None:
             warnings.append(Reason(code=InvalidMetadata.code, message=view.metadata_problem))
+        if view.deletion_held:
+            warnings.append(Reason(code=DELETION_HELD, message="The file is gone; its deletion waits for an operator."))
         return cls(
             document_id=view.document_id,
             name=view.name,
@@ -314,6 +320,64 @@ class SearchBody(BaseModel):
 
     hits: list[HitBody]
     model: str = Field(description="The embedding model that compared them.")
+
+
+class UsageNumbers(BaseModel):
+    """What was used. Without faults `tokens` equals `tokens_planned`, and nothing stays unsettled."""
+
+    bytes: int = Field(description="Of files that were read and cut into chunks.")
+    chunks: int
+    tokens_planned: int = Field(description="Of texts that had no vector yet when their file was read.")
+    tokens: int = Field(description="Of texts that the provider embedded, by our own estimate of tokens.")
+    tokens_unsettled: int = Field(
+        description="Being embedded now; or lost with a worker or an answer, so that the provider alone knows whether "
+        "they were paid for."
+    )
+    provider_calls: int = Field(description="A request that several documents share counts with the first of them.")
+    provider_calls_lost: int = Field(description="Of these, requests without an answer that could be used.")
+    cost: float = Field(description="Of `tokens`, in dollars, at the price that this deployment was told.")
+
+
+class UsageDay(UsageNumbers):
+    """Work counts on the day (UTC) that it was begun."""
+
+    day: date
+
+
+class CapBody(BaseModel):
+    """A limit that an operator has set. What was planned counts, or what was paid if that is more."""
+
+    name: str = Field(examples=["tokens_per_month"])
+    allowed: float
+    used: float
+    resets_on: date
+
+
+class UsageBody(BaseModel):
+    """What embedding documents took. Searches are not counted."""
+
+    days: list[UsageDay]
+    caps: list[CapBody]
+
+    @classmethod
+    def of(cls, report: UsageReport) -> Self:
+        """As the store has it."""
+        return cls(days=[UsageDay(**row) for row in report.days], caps=[CapBody(**row) for row in report.caps])
+
+
+class DocumentUsage(UsageNumbers):
+    """What one document took."""
+
+    document_id: UUID
+    name: str | None
+    deleted: bool
+
+
+class DocumentUsagePage(BaseModel):
+    """In the order of the documents' ids, deleted ones too."""
+
+    documents: list[DocumentUsage]
+    next_cursor: str | None
 
 
 class HealthBody(BaseModel):

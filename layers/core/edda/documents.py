@@ -11,10 +11,9 @@ from uuid import UUID, uuid4
 
 from edda.errors import Conflict, DocumentTooLarge, InvalidRequest, NotFound
 from edda.filters import Filter
-from edda.ingesting import API_FOLDER
 from edda.models import DocumentStatus, JsonObject, PresignedPost, Tenant
 from edda.ports import ObjectStore
-from edda.s3_events import METADATA_SUFFIX
+from edda.s3_events import API_FOLDER, METADATA_SUFFIX, came_over_https
 from edda.store.conditions import compile_filter, with_status
 from edda.store.database import Row
 from edda.store.documents import Announcement, DocumentStore, DocumentView
@@ -147,8 +146,9 @@ class Documents:
         """
         object_key = await self.store.delete(tenant.tenant_id, document_id)
         await self.objects.delete(object_key)
-        if not object_key.startswith(_folder(tenant)):
+        if not came_over_https(object_key):
             await self.objects.delete(object_key + METADATA_SUFFIX)
+        await self.store.object_is_deleted(tenant.tenant_id, document_id)
 
     async def _announce(
         self, tenant: Tenant, said: Description, request: list[Any], idempotency_key: str | None, expires_s: int

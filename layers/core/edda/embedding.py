@@ -8,8 +8,10 @@ from uuid import UUID
 
 from edda.batching import RetryPolicy, embed_all
 from edda.concurrency import Deadline
+from edda.delivering import Delivery
 from edda.errors import EddaError, EmbeddingRejected, RetryableError
 from edda.messages import EmbedBatch
+from edda.metering import Meter
 from edda.ports import Embedder
 from edda.store.database import HalfVector
 from edda.store.embed import BatchLease, EmbedStore, TextToEmbed
@@ -28,6 +30,7 @@ class _Work:
     leases: list[BatchLease] = field(default_factory=list)
     rejected: dict[UUID, EmbeddingRejected] = field(default_factory=dict)
     stored: set[UUID] = field(default_factory=set)
+    ended_a_version: bool = False
 
     def texts(self) -> list[TextToEmbed]:
         return list({text.content_hash: text for lease in self.leases for text in lease.texts}.values())
@@ -43,6 +46,7 @@ class Embedding:
     store: EmbedStore
     embedder: Embedder
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    delivery: Delivery | None = None  # without it, events wait for the sweep
 
     async def embed_batches(self, batches: Sequence[EmbedBatch], deadline: Deadline) -> dict[int, EddaError]:
         """Embed what these messages name. For each position that must be delivered again, the reason.
@@ -62,9 +66,12 @@ class Embedding:
             if lease is not None:
                 work.setdefault(batch.tenant_id, _Work()).leases.append(lease)
                 positions[batch.version_id, batch.first_ordinal] = position
-        for tenant_id, tenant_work in work.items():
+        # Who has little is not kept waiting by who has much.
+        for tenant_id, tenant_work in sorted(work.items(), key=lambda item: len(item[1].texts())):
             for lease, problem in await self._embed_tenant(tenant_id, tenant_work, deadline):
                 failures[positions[lease.batch.version_id, lease.batch.first_ordinal]] = problem
+        if self.delivery is not None:
+            await self.delivery.promptly([tenant for tenant, done in work.items() if done.ended_a_version], deadline)
         return failures
 
     async def _embed_tenant(
@@ -72,8 +79,9 @@ class Embedding:
     ) -> list[tuple[BatchLease, EddaError]]:
         """Embed one tenant's texts, write each provider batch as it comes, then finish what is whole."""
         problem: EddaError = RetryableError("The work was not done in time.")
+        meter = Meter(self.embedder, work.leases)
         try:
-            problem = await self._embed_texts(tenant_id, work, deadline) or problem
+            problem = await self._embed_texts(tenant_id, work, meter, deadline) or problem
         except EddaError as error:
             problem = error
         unfinished = []
@@ -83,18 +91,19 @@ class Embedding:
                     raise problem
                 rejected = {text.content_hash: work.rejected[text.content_hash] for text in lease.texts
                             if text.content_hash in work.rejected}  # fmt: skip
-                await self.store.finish_batch(lease, rejected)
+                status = await self.store.finish_batch(lease, rejected, meter.settle([lease]))
+                work.ended_a_version = work.ended_a_version or status is not None
             except EddaError as error:
                 unfinished.append((lease, error))
-        await self._release([lease for lease, _ in unfinished])
+        await self._release([lease for lease, _ in unfinished], meter)
         return unfinished
 
-    async def _embed_texts(self, tenant_id: UUID, work: _Work, deadline: Deadline) -> EddaError | None:
+    async def _embed_texts(self, tenant_id: UUID, work: _Work, meter: Meter, deadline: Deadline) -> EddaError | None:
         """The last error of a provider batch that has to be tried again, if there was one."""
         problem: EddaError | None = None
         texts = work.texts()
         finished = embed_all(
-            self.embedder, [text.text for text in texts], [text.tokens for text in texts], deadline, self.retry
+            meter, [text.text for text in texts], [text.tokens for text in texts], deadline, self.retry
         )
         async with aclosing(finished):
             async for batch in finished:
@@ -111,16 +120,16 @@ class Embedding:
                         work.rejected[content_hash] = vector
                     else:
                         vectors[content_hash] = HalfVector(to_halfvec_binary(vector))
-                await self._save(tenant_id, work, vectors)
+                await self._save(tenant_id, work, vectors, meter)
         return problem
 
-    async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector]) -> None:
+    async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector], meter: Meter) -> None:
         if vectors:
-            await self.store.save_vectors(tenant_id, vectors)
+            await self.store.save_vectors(tenant_id, vectors, meter.settle())
             work.stored |= vectors.keys()
 
-    async def _release(self, leases: Sequence[BatchLease]) -> None:
+    async def _release(self, leases: Sequence[BatchLease], meter: Meter) -> None:
         try:
-            await self.store.release_batches(leases)
+            await self.store.release_batches(leases, meter.settle(leases))
         except RetryableError:
             logger.warning("leases could not be released; they expire", extra={"leases": len(leases)})

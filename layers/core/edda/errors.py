@@ -4,11 +4,13 @@ EddaError
 ├── DocumentError            permanent: recorded on the document, never retried
 │   ├── NoText  Encrypted  Corrupt  UnsupportedType  DocumentTooLarge  DecompressionLimit
 │   ├── ParseTimeout  TooLargeToProcess  TooManyChunks  ObjectVanished  InvalidMetadata
-│   └── EmbeddingRejected
+│   ├── EmbeddingRejected
+│   └── QuotaExceeded        until a cap counts anew or is raised; 429 over HTTP
 ├── RetryableError           goes back to the queue, 503 over HTTP
 │   ├── DatabaseUnavailable  StorageUnavailable  QueueUnavailable
 │   └── ProviderUnavailable  ── ProviderThrottled
 ├── ProviderMisconfigured    wrong key, model or dimensions: stops everything, an operator must act
+├── WebhookFailed            a receiver's trouble: tried again until the event is given up
 └── RequestError             the caller's fault, seen over HTTP only
     ├── InvalidRequest  ── InvalidFilter  MalformedBody
     ├── Unauthorized  NotFound  MethodNotAllowed  Conflict
@@ -100,6 +102,17 @@ class EmbeddingRejected(DocumentError):
     default_message = "The embedding provider rejected this text."
 
 
+class QuotaExceeded(DocumentError):
+    """No fault of the file's, but trying again by oneself would only cost more: an operator or the calendar helps."""
+
+    code = "quota_exceeded"
+    default_message = "A usage cap of this tenant is reached."
+
+    def __init__(self, message: str | None = None, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class RetryableError(EddaError):
     """Nothing is wrong with the work: try again later."""
 
@@ -141,6 +154,17 @@ class ProviderMisconfigured(EddaError):
 
     code = "provider_misconfigured"
     default_message = "The embedding provider refused the configuration."
+
+
+class WebhookFailed(EddaError):
+    """An event did not arrive; `is_final`: it never will."""
+
+    code = "webhook_failed"
+    default_message = "The webhook could not be delivered."
+
+    def __init__(self, message: str | None = None, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
 
 
 class RequestError(EddaError):

@@ -17,6 +17,7 @@ from edda.errors import (
     NotFound,
     PayloadTooLarge,
     ProviderMisconfigured,
+    QuotaExceeded,
     RequestError,
     RetryableError,
     Unauthorized,
@@ -39,6 +40,8 @@ STATUSES: dict[type[EddaError], HTTPStatus] = {
     IdempotencyMismatch: HTTPStatus.UNPROCESSABLE_ENTITY,
     InvalidRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     RequestError: HTTPStatus.BAD_REQUEST,
+    # Not 402, which RFC 9110 only reserves: 429 with Retry-After says what helps, and `code` which limit it is.
+    QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
     DocumentError: HTTPStatus.UNPROCESSABLE_ENTITY,
     RetryableError: HTTPStatus.SERVICE_UNAVAILABLE,
     ProviderMisconfigured: HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -91,6 +94,6 @@ def headers_of(error: Exception) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="edda"'}
     if isinstance(error, MethodNotAllowed):
         return {"Allow": ", ".join(error.allowed)}
-    if isinstance(error, RetryableError):
+    if isinstance(error, RetryableError | QuotaExceeded):
         return {"Retry-After": str(max(1, math.ceil(error.retry_after_s or RETRY_AFTER_S)))}
     return {}

@@ -5,33 +5,43 @@ import logging
 import tempfile
 from collections.abc import Awaitable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
 from edda.concurrency import Deadline
+from edda.delivering import Delivery
 from edda.errors import (
     DocumentError,
     DocumentTooLarge,
-    InvalidMetadata,
     NoText,
-    ObjectVanished,
     QueueUnavailable,
     RetryableError,
     TooManyChunks,
 )
 from edda.messages import IngestVersion
 from edda.models import ParseOutcome
-from edda.object_metadata import MAX_FILE_BYTES, parse_object_metadata
+from edda.observing import Observing
 from edda.ports import ObjectStore, Parser, Queue
-from edda.s3_events import METADATA_SUFFIX, ObjectChange
-from edda.store.ingest import IngestStore, VersionLease
+from edda.s3_events import ObjectChange, came_over_https
+from edda.store.bucket import Outcome
+from edda.store.ingest import IngestStore, LaneFull, VersionLease
 from edda.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-API_FOLDER = ".edda"  # `<tenant>/.edda/<document id>`: objects that came over HTTPS
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Where files wait whose tenant has its share of the workers: `queue` delivers fairly among tenants.
+
+    S3's own messages name no tenant to the queue, so a large upload of one would keep all others waiting. What is in
+    the lane is begun by whichever worker is free: the share keeps no worker idle.
+    """
+
+    queue: Queue
+    share: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +50,14 @@ class Ingestion:
 
     store: IngestStore
     keys: KeyStore
+    observing: Observing
     objects: ObjectStore
     parser: Parser
     embed_queue: Queue
     max_document_bytes: int
     max_chunks: int
+    delivery: Delivery | None = None  # without it, events wait for the sweep
+    lane: Lane | None = None  # without it, files are begun in the order in which they are heard of
 
     async def object_changed(self, change: ObjectChange, deadline: Deadline) -> None:
         """Bring the database into line with one change in the bucket. May be repeated, may come late.
@@ -59,70 +72,65 @@ class Ingestion:
             logger.warning("object outside of any tenant's folder", extra={"object_key": change.key})
             return
         if change.is_metadata:
-            await self._metadata_changed(tenant.tenant_id, change)
-        elif change.removed:
-            await self._removed(tenant.tenant_id, change)
-        else:
-            await self._created(tenant.tenant_id, change, deadline)
+            await self.observing.read_metadata(tenant.tenant_id, change.document_key)
+            return
+        noted = await self.observing.observe(tenant.tenant_id, change.key, change)
+        if noted.version_id is not None:
+            await self._begin(IngestVersion(tenant_id=tenant.tenant_id, version_id=noted.version_id), deadline)
+        elif noted.outcome is Outcome.DELETED:
+            await self._tell(tenant.tenant_id, deadline)
 
-    async def ingest(self, message: IngestVersion, deadline: Deadline) -> None:
-        """Parse a registered version and send its chunks on, unless that is done or under way."""
-        lease = await self.store.claim_version(message.tenant_id, message.version_id, deadline.remaining_s())
+    async def ingest(self, message: IngestVersion, deadline: Deadline, *, share: int | None = None) -> None:
+        """Parse a registered version and send its chunks on, unless that is done or under way.
+
+        Raises LaneFull when its tenant has `share` others in work.
+        """
+        lease = await self.store.claim_version(
+            message.tenant_id, message.version_id, deadline.remaining_s(), share=share
+        )
         if lease is not None:
             await self._ingest_claimed(lease, deadline)
         await self.send_batches(message.tenant_id, message.version_id)
+        if lease is not None:
+            await self._tell(message.tenant_id, deadline)
 
     async def send_batches(self, tenant_id: UUID, version_id: UUID) -> None:
         """Ring for every batch not known to be rung for. Raises QueueUnavailable when some could not be sent."""
         batches = await self.store.unsent_batches(tenant_id, version_id)
         if not batches:
             return
-        failed = set(await self.embed_queue.send([batch.model_dump_json() for batch in batches]))
+        bodies = [batch.model_dump_json() for batch in batches]
+        failed = set(await self.embed_queue.send(bodies, group=str(tenant_id)))
         sent = [batch.first_ordinal for index, batch in enumerate(batches) if index not in failed]
         await self.store.mark_sent(tenant_id, version_id, sent)
         if failed:
             raise QueueUnavailable(f"{len(failed)} of {len(batches)} messages could not be sent.")
 
-    async def _created(self, tenant_id: UUID, change: ObjectChange, deadline: Deadline) -> None:
-        try:
-            stored = await self.objects.head(change.key, change.version_id)
-        except ObjectVanished:
-            # Deleted since: its own event, or the sweep, tells of that. A promised document ends by its expiry.
-            logger.info("object vanished before it was read", extra={"object_key": change.key})
-            return
-        name = PurePosixPath(change.key).name
-        version_id = await self.store.register_version(tenant_id, change, stored, name)
-        if version_id is None:
-            return
-        if not _came_over_https(change.key):
-            await self._metadata_changed(tenant_id, change)
-        await self.ingest(IngestVersion(tenant_id=tenant_id, version_id=version_id), deadline)
+    async def _tell(self, tenant_id: UUID, deadline: Deadline) -> None:
+        """A version or a document may just have ended."""
+        if self.delivery is not None:
+            await self.delivery.promptly([tenant_id], deadline)
 
-    async def _removed(self, tenant_id: UUID, change: ObjectChange) -> None:
-        """Deleting an old version, or a delete that a newer put has overtaken, leaves an object in its place."""
+    async def _begin(self, message: IngestVersion, deadline: Deadline) -> None:
+        """Ingest a version at once or, when its tenant has its share of the workers, send it to the lane."""
+        if self.lane is None:
+            await self.ingest(message, deadline)
+            return
         try:
-            await self.objects.head(change.key)
-        except ObjectVanished:
-            await self.store.delete_by_key(tenant_id, change.key, PurePosixPath(change.key).name, change.sequencer)
-
-    async def _metadata_changed(self, tenant_id: UUID, change: ObjectChange) -> None:
-        """Take over the metadata file beside the object; what is wrong with it becomes a warning on the document."""
-        try:
-            data = await self.objects.read(change.document_key + METADATA_SUFFIX, MAX_FILE_BYTES)
-            if data is None and not change.is_metadata:
-                return
-            metadata = {} if data is None else parse_object_metadata(data)
-        except DocumentTooLarge:
-            problem = f"The metadata file is larger than {MAX_FILE_BYTES} bytes."
-            await self.store.set_metadata(tenant_id, change.document_key, {}, problem)
-        except InvalidMetadata as error:
-            await self.store.set_metadata(tenant_id, change.document_key, {}, error.message)
-        else:
-            await self.store.set_metadata(tenant_id, change.document_key, metadata, None)
+            await self.ingest(message, deadline, share=self.lane.share)
+        except LaneFull:
+            if await self.lane.queue.send([message.model_dump_json()], group=str(message.tenant_id)):
+                await self.ingest(message, deadline)  # the queue did not take it
+            else:
+                await self.store.mark_waiting(message.tenant_id, message.version_id)
 
     async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
         try:
+            if not came_over_https(lease.object_key):
+                await self.observing.read_metadata(lease.tenant_id, lease.object_key)
+            await self.store.refuse_over_cap(lease.tenant_id)  # before a file is read for nothing
             outcome, digest = await _before(deadline, self._parse(lease))
+            is_saved = await self.store.save_chunks(lease, outcome, digest)
         except DocumentError as error:
             logger.info("document failed", extra={"version_id": str(lease.version_id), "code": error.code})
             await self.store.fail_version(lease, error)
@@ -130,7 +138,7 @@ class Ingestion:
         except RetryableError:
             await self.store.release_version(lease)
             raise
-        if not await self.store.save_chunks(lease, outcome, digest):
+        if not is_saved:
             logger.warning("lease was lost", extra={"version_id": str(lease.version_id), "attempt": lease.attempt})
 
     async def _parse(self, lease: VersionLease) -> tuple[ParseOutcome, bytes]:
@@ -147,10 +155,6 @@ class Ingestion:
         if len(outcome.chunks) > self.max_chunks:
             raise TooManyChunks
         return outcome, digest
-
-
-def _came_over_https(key: str) -> bool:
-    return key.split("/", 2)[1] == API_FOLDER
 
 
 async def _before(deadline: Deadline, work: Awaitable[T]) -> T:

@@ -4,7 +4,7 @@ Character offsets are Python string offsets (code points) into the parsed text: 
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -85,6 +85,24 @@ class StoredObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedObject:
+    """The newest version of one key, as a listing tells of it; `removed`: it is a delete marker."""
+
+    key: str
+    version_id: str
+    removed: bool
+    last_modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectListing:
+    """Objects in key order. `until` is the key up to which this is all there is; None: there are no more."""
+
+    objects: list[ListedObject]
+    until: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ParseOutcome:
     """What the parser process makes of one file: everything the pipeline stores about it."""
 
@@ -149,6 +167,35 @@ class EmbeddingModel:
     model_id: int
     name: str
     dimensions: int
+
+
+@dataclass(slots=True)
+class Usage:
+    """What is added to one row of the ledger. What each number counts stands in migration 0002."""
+
+    bytes: int = 0
+    chunks: int = 0
+    tokens_planned: int = 0
+    tokens: int = 0
+    tokens_unsettled: int = 0
+    provider_calls: int = 0
+    provider_calls_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BusEvent:
+    """An event as a bus takes it; `detail` is JSON."""
+
+    type: str
+    time: datetime
+    detail: str
+
+
+class Account(NamedTuple):
+    """A row of the ledger: a document, on the day (UTC) that its work was begun."""
+
+    document_id: UUID
+    day: date
 
 
 JsonObject = dict[str, Any]

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
-from edda.models import EmbeddingLimits, ParseOutcome, PresignedPost, StoredObject
+from edda.models import BusEvent, EmbeddingLimits, ObjectListing, ParseOutcome, PresignedPost, StoredObject
 
 
 class ObjectStore(Protocol):
@@ -27,19 +27,40 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> None:
         """Delete an object (a delete marker, in a versioned bucket); no error when there is none."""
 
+    async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
+        """The newest version of each key under `prefix` and behind `after_key`, in the order of their UTF-8 bytes:
+        at most `limit` of them, deleted ones too."""
+
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         """A form for a browser or curl: one key, a size range, an expiry."""
+
+
+class QueuedMessage(NamedTuple):
+    """A message as it was received, and what it is removed by."""
+
+    body: str
+    receipt_handle: str
 
 
 class Queue(Protocol):
     """An SQS queue: a doorbell, never the truth."""
 
-    async def send(self, bodies: Sequence[str]) -> list[int]:
-        """Send every message. The indices of those that are not known to be sent, after retries."""
+    async def send(self, bodies: Sequence[str], group: str = "") -> list[int]:
+        """Send every message. The indices of those that are not known to be sent, after retries.
+
+        Of messages with a group (a tenant), those of quiet groups are delivered before those of a group that has many.
+        """
 
     async def delay(self, delays_s: Mapping[str, int]) -> None:
         """Let messages being handled (by receipt handle) come again so soon, and not only when their visibility
         timeout ends. Best effort: where it fails, that timeout stands."""
+
+    async def receive(self) -> list[QueuedMessage]:
+        """Some messages, hidden from others for a while; none when the queue is empty. For dead letters: what a
+        queue has for a function is Lambda's to receive. Raises QueueUnavailable."""
+
+    async def remove(self, receipt_handles: Sequence[str]) -> None:
+        """Delete received messages. Raises QueueUnavailable: they will come again."""
 
 
 class Parser(Protocol):
@@ -75,6 +96,20 @@ class Embedder(Protocol):
 
     async def aclose(self) -> None:
         """Give connections back."""
+
+
+class EventBus(Protocol):
+    """EventBridge, for whoever listens in the operator's account."""
+
+    async def send(self, events: Sequence[BusEvent]) -> list[int]:
+        """Send every event. The indices of those that are not known to be taken."""
+
+
+class Webhooks(Protocol):
+    """Tenants' own receivers of events."""
+
+    async def post(self, url: str, headers: dict[str, str], body: bytes, deadline: Deadline) -> None:
+        """One attempt. Raises WebhookFailed unless it is answered with success."""
 
 
 class Secrets(Protocol):

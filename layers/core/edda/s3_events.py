@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 METADATA_SUFFIX = ".metadata.json"  # Bedrock Knowledge Bases' convention
+API_FOLDER = ".edda"  # `<tenant>/.edda/<document id>`: objects that came over HTTPS
 SEQUENCER_WIDTH = 40
 
 
@@ -20,18 +21,36 @@ class ObjectChange:
 
     @property
     def is_metadata(self) -> bool:
-        name = self.key.rpartition("/")[2]
-        return name.endswith(METADATA_SUFFIX) and name != METADATA_SUFFIX
+        return self.document_key != self.key
 
     @property
     def document_key(self) -> str:
-        """The key of the document: for `report.pdf.metadata.json` that is `report.pdf`."""
-        return self.key.removesuffix(METADATA_SUFFIX) if self.is_metadata else self.key
+        return document_key_of(self.key)
+
+
+def came_over_https(key: str) -> bool:
+    """Is it the object of a document that the API made? Such a document has no metadata file beside it."""
+    return key.split("/", 2)[1] == API_FOLDER
+
+
+def document_key_of(key: str) -> str:
+    """The key of the document: for `report.pdf.metadata.json` that is `report.pdf`."""
+    name = key.rpartition("/")[2]
+    return key if name == METADATA_SUFFIX else key.removesuffix(METADATA_SUFFIX)
 
 
 def padded_sequencer(sequencer: str) -> str:
     """S3 sequencers of one key compare as hexadecimal strings, the shorter padded with zeros on the right."""
     return sequencer.lower().ljust(SEQUENCER_WIDTH, "0") if sequencer else ""
+
+
+def just_after(sequencer: str) -> str:
+    """A place in the order for what no event told of: after this one, before every later event.
+
+    A plus sign sorts before all digits, so even what follows nothing at all ('') comes before the first event.
+    """
+    event, _, number = sequencer.partition("+")
+    return f"{event}+{int(number or 0) + 1:06d}"
 
 
 def object_changes(event: dict[str, Any]) -> Iterator[ObjectChange]:

@@ -12,7 +12,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from edda.adapters.aws import AwsClients
-from edda.errors import ProviderMisconfigured
+from edda.errors import InvalidRequest, ProviderMisconfigured
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
 from edda.settings import Settings
 from edda.store.database import Database
@@ -20,10 +20,14 @@ from edda.store.keys import KeyStore
 from edda.store.models import find_model
 
 if TYPE_CHECKING:
+    from edda.delivering import Delivery
     from edda.embedding import Embedding
     from edda.ingesting import Ingestion
+    from edda.operating import Operating
+    from edda.store.bucket import DeleteBrake
     from edda.store.documents import DocumentStore
     from edda.store.search import SearchStore
+    from edda.store.usage import UsageStore
     from edda.sweeping import Sweep
 
 T = TypeVar("T")
@@ -36,6 +40,7 @@ class ApiServices:
     settings: Settings
     documents: "DocumentStore"
     keys: KeyStore
+    usage: "UsageStore"
     objects: ObjectStore
     database: Database
 
@@ -89,6 +94,7 @@ async def api_services() -> ApiServices:
     """For functions/api."""
     from edda.adapters.s3 import S3ObjectStore
     from edda.store.documents import DocumentStore
+    from edda.store.usage import UsageStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
@@ -97,6 +103,7 @@ async def api_services() -> ApiServices:
         settings=settings,
         documents=DocumentStore(database, model.model_id),
         keys=KeyStore(database),
+        usage=UsageStore(database),
         objects=S3ObjectStore(clients, settings.uploads_bucket),
         database=database,
     )
@@ -124,20 +131,27 @@ async def ingestion() -> "Ingestion":
     """For functions/chunk."""
     from edda.adapters.parser_process import ParserProcess
     from edda.adapters.s3 import S3ObjectStore
-    from edda.ingesting import Ingestion
+    from edda.ingesting import Ingestion, Lane
+    from edda.observing import Observing
+    from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    objects = S3ObjectStore(clients, settings.uploads_bucket)
     return Ingestion(
         store=IngestStore(database, model.model_id),
         keys=KeyStore(database),
-        objects=S3ObjectStore(clients, settings.uploads_bucket),
+        observing=Observing(BucketStore(database, _brake(settings)), objects),
+        objects=objects,
         parser=ParserProcess(settings),
         embed_queue=_queue(clients, settings.embed_queue_url),
         max_document_bytes=settings.max_document_bytes,
         max_chunks=settings.max_chunks,
+        delivery=_delivery(settings, clients, database),
+        # From the bucket's own events, half of the workers: the others pass on what waits behind them.
+        lane=Lane(_queue(clients, settings.ingest_queue_url), max(1, settings.chunk_concurrency // 2)),
     )
 
 
@@ -151,7 +165,9 @@ async def embedding() -> "Embedding":
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return Embedding(
-        store=EmbedStore(database, model.model_id), embedder=_opens(await build_embedder(settings, clients))
+        store=EmbedStore(database, model.model_id),
+        embedder=_opens(await build_embedder(settings, clients)),
+        delivery=_delivery(settings, clients, database),
     )
 
 
@@ -170,20 +186,61 @@ async def embed_queue() -> Queue:
 @once
 async def sweeping() -> "Sweep":
     """For functions/sweep."""
+    from edda.adapters.s3 import S3ObjectStore
+    from edda.observing import Observing
+    from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
-    from edda.store.sweep import SweepStore
+    from edda.store.sweep import Patience, SweepStore
     from edda.sweeping import Sweep
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
     database = _database(settings, clients)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    bucket, objects = BucketStore(database, _brake(settings)), S3ObjectStore(clients, settings.uploads_bucket)
     return Sweep(
         store=SweepStore(database, model.model_id),
         ingest_store=IngestStore(database, model.model_id),
+        bucket=bucket,
         keys=KeyStore(database),
+        observing=Observing(bucket, objects),
+        objects=objects,
+        patience=Patience(walk_s=settings.walk_interval_s),
         ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
+        delivery=_delivery(settings, clients, database),
     )
+
+
+@once
+async def operating() -> "Operating":
+    """For an operator, under the application's role, which sees one tenant at a time."""
+    from edda.operating import Operating
+    from edda.store.bucket import BucketStore
+    from edda.store.redrive import RedriveStore
+
+    settings = Settings.from_environment()
+    database = _database(settings, _opens(AwsClients()))
+    store = RedriveStore(database)
+    if not await store.sees_one_tenant_only():
+        raise InvalidRequest("The database role sees the rows of all tenants; use the application's, edda_app.")
+    return Operating(store, BucketStore(database, _brake(settings)), KeyStore(database))
+
+
+async def redrive_queue(name: str) -> dict[str, int]:
+    """Move the dead letters of the ingest or the embed queue back to it. Raises InvalidRequest for another name."""
+    settings = Settings.from_environment()
+    urls = {
+        "ingest": (settings.ingest_dead_letter_queue_url, settings.ingest_queue_url),
+        "embed": (settings.embed_dead_letter_queue_url, settings.embed_queue_url),
+    }
+    if name not in urls:
+        raise InvalidRequest("The queue is ingest or embed.")
+    dead_letters, queue = urls[name]
+    if not dead_letters or not queue:
+        wanted = f"EDDA_{name.upper()}_DEAD_LETTER_QUEUE_URL and EDDA_{name.upper()}_QUEUE_URL"
+        raise InvalidRequest(f"Set {wanted} to the queues' URLs.")
+    clients = _opens(AwsClients())
+    return await (await operating()).redrive_queue(_queue(clients, dead_letters), _queue(clients, queue))
 
 
 def model_name(settings: Settings) -> str:
@@ -206,7 +263,12 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
     applied = await migrations.migrate(owner, app_password=password, dry_run=dry_run)
     done: dict[str, Any] = {"applied": applied, "dry_run": dry_run}
     if not dry_run:
-        model = await migrations.register_model(owner, model_name(settings), settings.embedding_dimensions)
+        model = await migrations.register_model(
+            owner,
+            model_name(settings),
+            settings.embedding_dimensions,
+            price_per_million_tokens=settings.embedding_price_per_million_tokens,
+        )
         done["model"] = model.name
         if settings.first_tenant:
             done["tenant"] = (await keys.create_tenant(owner, settings.first_tenant)).slug
@@ -215,12 +277,56 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
 
 async def create_key(tenant: str) -> dict[str, Any]:
     """For functions/migrate, which alone reaches a database in a VPC as its owner: a key, and its tenant if new."""
-    from edda.adapters.secrets import SecretsManager
     from edda.store import keys
 
-    async with AwsClients() as clients:
-        owner = await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
+    owner = await _owner()
     return {"key": await keys.create_key(owner, await keys.create_tenant(owner, tenant), "created by hand")}
+
+
+async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
+    """For functions/migrate: what a tenant may use. Raises NotFound."""
+    from edda.store import keys, usage
+
+    owner = await _owner()
+    await usage.set_caps(owner, await keys.find_tenant(owner, tenant), usage.Caps(**caps))
+    return {"caps": caps}
+
+
+async def set_webhook(tenant: str, url: str, secret: str | None = None) -> dict[str, Any]:
+    """For functions/migrate: where a tenant's events go, and the secret to check them with. Raises NotFound."""
+    from edda.store import events, keys
+
+    webhook = checked_webhook(url, secret)
+    owner = await _owner()
+    await events.set_webhook(owner, await keys.find_tenant(owner, tenant), *webhook)
+    return {"secret": webhook[1]}
+
+
+async def remove_webhook(tenant: str) -> dict[str, Any]:
+    """For functions/migrate: a tenant's events go nowhere any more. Raises NotFound."""
+    from edda.store import events, keys
+
+    owner = await _owner()
+    await events.remove_webhook(owner, await keys.find_tenant(owner, tenant))
+    return {}
+
+
+def checked_webhook(url: str, secret: str | None) -> tuple[str, str]:
+    """Address and secret, a new one if none is given. Raises InvalidRequest; whether it is public shows in use."""
+    from edda.signing import is_secret, new_secret
+
+    if not url.startswith("https://") and not Settings.from_environment().webhook_allow_private:
+        raise InvalidRequest("A webhook's address begins with https://.")
+    if secret is not None and not is_secret(secret):
+        raise InvalidRequest("A webhook's secret is whsec_ and 24 to 64 bytes of base64.")
+    return url, secret or new_secret()
+
+
+async def _owner() -> str:
+    from edda.adapters.secrets import SecretsManager
+
+    async with AwsClients() as clients:
+        return await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
 
 
 async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
@@ -261,10 +367,30 @@ async def _conninfo_from_secret(settings: Settings, secrets: Secrets, arn: str) 
     )
 
 
+def _brake(settings: Settings) -> "DeleteBrake":
+    from edda.store.bucket import DeleteBrake
+
+    return DeleteBrake(settings.delete_brake_percent, settings.delete_brake_minimum)
+
+
 def _queue(clients: AwsClients, url: str) -> Queue:
     from edda.adapters.sqs import SqsQueue
 
     return SqsQueue(clients, url)
+
+
+def _delivery(settings: Settings, clients: AwsClients, database: Database) -> "Delivery":
+    from edda.adapters.event_bus import EventBridge
+    from edda.adapters.webhooks import HttpWebhooks
+    from edda.delivering import Delivery
+    from edda.store.events import EventStore
+
+    return Delivery(
+        store=EventStore(database),
+        keys=KeyStore(database),
+        webhooks=_opens(HttpWebhooks(allow_private=settings.webhook_allow_private)),
+        bus=EventBridge(clients, settings.event_bus_name) if settings.event_bus_name else None,
+    )
 
 
 async def build_embedder(settings: Settings, clients: AwsClients) -> Embedder:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -33,13 +34,21 @@ class Settings(BaseModel):
     uploads_bucket: str = ""
     ingest_queue_url: str = ""
     embed_queue_url: str = ""
+    ingest_dead_letter_queue_url: str = ""
+    embed_dead_letter_queue_url: str = ""
 
     embedding_provider: Literal["in-process", "openai", "bedrock"] = "in-process"
     embedding_model: str = "all-MiniLM-L6-v2"
     embedding_dimensions: int = Field(default=384, ge=1, le=4000)
+    embedding_price_per_million_tokens: Decimal = Field(default=Decimal(0), ge=0)
     provider_base_url: str = "https://api.openai.com/v1"
     provider_api_key_secret_arn: str = ""
     provider_api_key: str = ""  # for a local run; a deployment uses the secret
+
+    event_bus_name: str = ""  # empty: none
+    webhook_allow_private: bool = False  # for a local run
+
+    chunk_concurrency: int = Field(default=10, ge=1)  # chunk functions at the same time
 
     max_document_bytes: int = Field(default=100 * MEGABYTE, ge=1, le=5 * GIGABYTE)
     chunk_tokens: int = Field(default=200, ge=20, le=8000)
@@ -47,6 +56,10 @@ class Settings(BaseModel):
     max_chunks: int = Field(default=100_000, ge=1)
     parse_timeout_s: float = Field(default=120, gt=0)
     parse_memory_bytes: int = Field(default=GIGABYTE, ge=64 * MEGABYTE)
+
+    delete_brake_percent: int = Field(default=20, ge=0, le=100)
+    delete_brake_minimum: int = Field(default=100, ge=0)
+    walk_interval_s: float = Field(default=900, gt=0)
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from edda.adapters.aws import AwsClients
 from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
-from edda.models import PresignedPost, StoredObject
+from edda.models import ListedObject, ObjectListing, PresignedPost, StoredObject
 
 PIECE_BYTES = 1024 * 1024
 # 405: the version is a delete marker. A key that is too long, as a metadata file's may be, can have no object.
@@ -31,7 +31,7 @@ class S3ObjectStore:
             found = await client.head_object(**self._object(key, version_id))
         return StoredObject(
             key=key,
-            version_id=found.get("VersionId") or "",
+            version_id=_version_id(found),
             size_bytes=found["ContentLength"],
             content_type=found.get("ContentType"),
             last_modified=found["LastModified"],
@@ -73,6 +73,21 @@ class S3ObjectStore:
         async with self._client() as client:
             await client.delete_object(**self._object(key))
 
+    async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
+        # A key may have more versions than a page holds: then the next page has nothing new, and it is the one after
+        # that counts.
+        markers = {"KeyMarker": after_key} if after_key else {}
+        async with self._client() as client:
+            while True:
+                answer = await client.list_object_versions(Bucket=self._bucket, Prefix=prefix, MaxKeys=limit, **markers)
+                entries = [*answer.get("Versions", []), *answer.get("DeleteMarkers", [])]
+                newest = [_listed(entry) for entry in entries if entry["IsLatest"] and entry["Key"] > after_key]
+                if newest or not answer["IsTruncated"]:
+                    break
+                markers = {"KeyMarker": answer["NextKeyMarker"], "VersionIdMarker": answer["NextVersionIdMarker"]}
+        newest.sort(key=lambda listed: listed.key)  # of code points: the same order as that of UTF-8's bytes
+        return ObjectListing(newest, newest[-1].key if answer["IsTruncated"] else None)
+
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         fields = {} if content_type is None else {"Content-Type": content_type}
         conditions: list[Any] = [["content-length-range", 1, max_bytes], *({name: fields[name]} for name in fields)]
@@ -96,3 +111,13 @@ class S3ObjectStore:
             raise StorageUnavailable(f"S3 answered {error.response['Error']['Code']}.") from error
         except (BotoCoreError, HTTPClientError, ClientPayloadError) as error:  # the last: a body that was cut off
             raise StorageUnavailable from error
+
+
+def _version_id(entry: dict[str, Any]) -> str:
+    """S3 calls it null where there was no versioning yet, or says nothing."""
+    version_id = str(entry.get("VersionId") or "null")
+    return "" if version_id == "null" else version_id
+
+
+def _listed(entry: dict[str, Any]) -> ListedObject:
+    return ListedObject(entry["Key"], _version_id(entry), "Size" not in entry, entry["LastModified"])

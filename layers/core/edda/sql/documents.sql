@@ -18,14 +18,14 @@ WHERE document_id = %(document_id)s;
 -- name: select_documents
 -- A document as the API shows it: its newest version tells the status, the visible one what search sees.
 SELECT d.document_id, d.name, COALESCE(d.title, v.title) AS title, d.tags, d.metadata, d.metadata_problem,
-       d.object_key, d.created_at, d.updated_at, d.current_version_id, d.upload_expires_at,
+       COALESCE(d.hold = 'held', false) AS deletion_held, d.object_key, d.created_at, d.updated_at, d.current_version_id, d.upload_expires_at,
        d.upload_expires_at < now() AS upload_expired,
        v.version_id, v.status, v.error_code, v.error_message, v.size_bytes, v.media_type, v.language, v.characters,
        v.planned_chunks, v.created_at AS version_created_at, v.chunked_at, v.finished_at
 FROM documents d
 LEFT JOIN LATERAL (
     SELECT * FROM document_versions v
-    WHERE v.document_id = d.document_id ORDER BY v.sequencer DESC, v.created_at DESC LIMIT 1
+    WHERE v.document_id = d.document_id ORDER BY v.sequencer DESC LIMIT 1
 ) v ON true
 WHERE d.deleted_at IS NULL
 
@@ -60,6 +60,6 @@ SET name = CASE WHEN %(set_name)s THEN %(name)s ELSE name END,
 WHERE document_id = %(document_id)s AND deleted_at IS NULL
 RETURNING document_id;
 
--- name: find_object_key
--- Of a deleted document too: a repeated delete must reach the object.
-SELECT object_key FROM documents WHERE document_id = %(document_id)s;
+-- name: lock_to_delete
+-- A deleted document too: a repeated delete must reach the object.
+SELECT object_key, deleted_at IS NOT NULL AS deleted FROM documents WHERE document_id = %(document_id)s FOR UPDATE;

@@ -1,41 +1,6 @@
--- name: find_document
--- The document of one object key, with its tombstone.
-SELECT document_id, deleted_at IS NOT NULL AS deleted, deleted_sequencer
-FROM documents WHERE object_key = %(object_key)s;
-
--- name: upsert_document
--- A file put straight into the bucket makes its document; one announced over HTTPS is there already.
-INSERT INTO documents (document_id, tenant_id, object_key, name)
-VALUES (gen_random_uuid(), %(tenant_id)s, %(object_key)s, %(name)s)
-ON CONFLICT (tenant_id, object_key) DO UPDATE SET object_key = EXCLUDED.object_key
-RETURNING document_id, deleted_at IS NOT NULL AS deleted, deleted_sequencer, name,
-          idempotency_key IS NOT NULL OR upload_expires_at IS NOT NULL AS announced;
-
 -- name: lock_document
 -- Serialises everything that decides which version of a document is seen.
-SELECT document_id, current_version_id, deleted_at IS NOT NULL AS deleted, deleted_sequencer
-FROM documents WHERE document_id = %(document_id)s FOR UPDATE;
-
--- name: insert_version
--- One row per object version, however often its event comes.
-INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, size_bytes, media_type)
-VALUES (gen_random_uuid(), %(tenant_id)s, %(document_id)s, %(s3_version_id)s, %(sequencer)s, %(size_bytes)s,
-        %(media_type)s)
-ON CONFLICT (document_id, s3_version_id, sequencer) DO UPDATE SET s3_version_id = EXCLUDED.s3_version_id
-RETURNING version_id, finished_at IS NOT NULL AS finished;
-
--- name: revive_document
--- A newer put than the delete brings the document back.
-UPDATE documents SET deleted_at = NULL, updated_at = now() WHERE document_id = %(document_id)s;
-
--- name: touch_document
-UPDATE documents SET updated_at = now() WHERE document_id = %(document_id)s;
-
--- name: newer_version_exists
--- Was this document put again after the given event?
-SELECT EXISTS (
-    SELECT FROM document_versions WHERE document_id = %(document_id)s AND sequencer > %(sequencer)s
-) AS newer;
+SELECT document_id FROM documents WHERE document_id = %(document_id)s FOR UPDATE;
 
 -- name: claim_version
 -- A fenced lease by database time: one worker at a time, and a later one outranks an earlier one.
@@ -49,7 +14,16 @@ WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
   AND v.status IN ('queued', 'parsing')
   AND (v.lease_until IS NULL OR v.lease_until < now())
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
-          v.media_type, v.size_bytes, d.deleted_at IS NOT NULL AS deleted;
+          v.media_type, v.size_bytes;
+
+-- name: lock_lane
+-- Those who begin on files of one tenant's do so one after another: each counts the others.
+SELECT pg_advisory_xact_lock(hashtextextended('edda lane ' || %(tenant_id)s::text, 0));
+
+-- name: others_in_work
+-- How many other files of this tenant are being parsed.
+SELECT count(*) AS others FROM document_versions
+WHERE tenant_id = %(tenant_id)s AND lease_until > now() AND status = 'parsing' AND version_id <> %(version_id)s;
 
 -- name: fence_version
 -- Does this worker still hold the version? Taken as a row lock, so that nobody else gets it before we commit.
@@ -70,7 +44,7 @@ VALUES (%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b);
 
 -- name: missing_ordinals
 -- Chunks whose text has no vector by this model yet, the first of equal texts only.
-SELECT DISTINCT ON (c.content_hash) c.ordinal
+SELECT DISTINCT ON (c.content_hash) c.ordinal, c.tokens
 FROM chunks c
 LEFT JOIN embeddings e
     ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
@@ -92,9 +66,11 @@ SET status = 'embedding', planned_chunks = %(planned_chunks)s, chunked_at = now(
 WHERE version_id = %(version_id)s;
 
 -- name: unsent_batches
-SELECT version_id, first_ordinal, last_ordinal FROM embed_batches
-WHERE version_id = %(version_id)s AND done_at IS NULL AND sent_at IS NULL
-ORDER BY first_ordinal;
+-- Not of a version that has been superseded meanwhile.
+SELECT b.version_id, b.first_ordinal, b.last_ordinal
+FROM embed_batches b JOIN document_versions v USING (version_id)
+WHERE b.version_id = %(version_id)s AND v.status = 'embedding' AND b.done_at IS NULL AND b.sent_at IS NULL
+ORDER BY b.first_ordinal;
 
 -- name: batches_are_sent
 -- A lease that has ended is forgotten: from here on it is the message that is waited for.
@@ -122,7 +98,7 @@ FROM document_versions v
 WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
   AND v.version_id = b.version_id AND v.status = 'embedding'
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
-RETURNING b.attempt, b.last_ordinal;
+RETURNING b.attempt, b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day;
 
 -- name: texts_to_embed
 -- The texts of a batch that have no vector by this model yet.
@@ -194,14 +170,20 @@ WHERE d.document_id = %(document_id)s AND v.version_id = %(version_id)s AND d.de
       SELECT FROM document_versions c
       WHERE c.version_id = d.current_version_id AND c.sequencer > v.sequencer);
 
+-- name: supersede_older
+-- What the version just published has replaced.
+UPDATE document_versions SET superseded_at = now()
+WHERE document_id = %(document_id)s AND superseded_at IS NULL
+  AND sequencer < (SELECT sequencer FROM document_versions WHERE version_id = %(version_id)s);
+
 -- name: delete_document
 -- A tombstone: puts up to this sequencer do not bring the document back.
-UPDATE documents
+UPDATE documents d
 SET deleted_at = COALESCE(deleted_at, now()), updated_at = now(), current_version_id = NULL,
-    deleted_sequencer = GREATEST(deleted_sequencer, %(sequencer)s,
+    object_to_delete = %(object_to_delete)s, hold = NULL, hold_sequencer = '',
+    deleted_sequencer = GREATEST(deleted_sequencer, hold_sequencer, %(sequencer)s,
         (SELECT max(sequencer) FROM document_versions v WHERE v.document_id = d.document_id))
-FROM (SELECT %(document_id)s::uuid AS document_id) AS d
-WHERE documents.document_id = d.document_id;
+WHERE document_id = %(document_id)s;
 
 -- name: delete_versions
 -- Chunks and batches go with their version.
@@ -216,15 +198,3 @@ WHERE e.content_hash = ANY (%(content_hashes)s)
 -- name: hashes_of_document
 SELECT DISTINCT c.content_hash FROM chunks c JOIN document_versions v USING (version_id)
 WHERE v.document_id = %(document_id)s;
-
--- name: set_object_metadata
--- From the metadata file beside the object.
-UPDATE documents
-SET metadata = %(metadata)s, metadata_problem = %(problem)s, updated_at = now()
-WHERE object_key = %(object_key)s
-RETURNING document_id;
-
--- name: set_metadata_problem
-UPDATE documents SET metadata_problem = %(problem)s, updated_at = now()
-WHERE object_key = %(object_key)s
-RETURNING document_id;

@@ -46,14 +46,15 @@ WHERE version_id = %(version_id)s AND finished_at IS NULL AND (lease_until IS NU
 RETURNING version_id;
 
 -- name: superseded_versions
--- Finished versions that a newer, visible one has replaced: their chunks are dead weight.
-SELECT v.version_id
-FROM document_versions v
-JOIN documents d USING (document_id)
-JOIN document_versions current ON current.version_id = d.current_version_id
-WHERE v.finished_at IS NOT NULL AND v.version_id <> current.version_id AND v.sequencer < current.sequencer
-  AND EXISTS (SELECT FROM chunks c WHERE c.version_id = v.version_id)
-ORDER BY v.created_at LIMIT %(limit)s;
+-- Rows whose place a newer one has taken: dead weight.
+SELECT version_id FROM document_versions WHERE superseded_at IS NOT NULL ORDER BY superseded_at LIMIT %(limit)s;
+
+-- name: delete_superseded_version
+-- Unless it is what search sees: then the newer one did not come to be seen after all.
+DELETE FROM document_versions v
+WHERE v.version_id = %(version_id)s AND v.superseded_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM documents d WHERE d.document_id = v.document_id AND d.current_version_id = v.version_id)
+RETURNING v.version_id;
 
 -- name: hashes_of_version
 SELECT DISTINCT content_hash FROM chunks WHERE version_id = %(version_id)s;

@@ -11,12 +11,15 @@ from psycopg.types.json import Jsonb
 
 from edda.errors import IdempotencyMismatch, NotFound
 from edda.models import DocumentStatus
+from edda.s3_events import just_after
 from edda.store.conditions import Condition
 from edda.store.database import Cursor, Database, Row, fetch_all, fetch_one
-from edda.store.finishing import forget_versions
+from edda.store.finishing import forget_versions, hold_vectors
 from edda.store.queries import queries
+from edda.store.usage import refuse_over_cap
 
 SQL = queries("documents")
+BUCKET = queries("bucket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class DocumentView:
     tags: tuple[str, ...]
     metadata: dict[str, Any]
     metadata_problem: str | None
+    deletion_held: bool  # its object is gone, and the delete brake waits for an operator
     object_key: str
     status: DocumentStatus
     error_code: str | None
@@ -83,7 +87,7 @@ class DocumentStore:
         """Write the row that an upload will fill: document id, object key, and whether it is new.
 
         With an idempotency key seen before it is the earlier document; raises IdempotencyMismatch when that was
-        made by another request.
+        made by another request, and QuotaExceeded when it would be a new one and a cap is used up.
         """
         values = {
             "tenant_id": tenant_id,
@@ -99,6 +103,7 @@ class DocumentStore:
         }
         async with self._database.transaction(tenant_id) as cursor:
             if await fetch_one(cursor, SQL["announce_document"], values) is not None:
+                await refuse_over_cap(cursor, tenant_id, used_up=True)
                 return announcement.document_id, announcement.object_key, True
             earlier = await fetch_one(cursor, SQL["find_by_idempotency_key"], values)
             if earlier is None or bytes(earlier["request_sha256"]) != announcement.request_sha256:
@@ -154,13 +159,23 @@ class DocumentStore:
         """Tombstone the document and drop what was made of it. Its object key. Raises NotFound.
 
         May be repeated: a document that was deleted before is still found here, so that a retry can finish the job.
+        Until `object_is_deleted` is called the sweep takes care that the object goes as well.
         """
         async with self._database.transaction(tenant_id) as cursor:
-            document = await fetch_one(cursor, SQL["find_object_key"], {"document_id": document_id})
+            await hold_vectors(cursor, tenant_id, to_delete=True)
+            document = await fetch_one(cursor, SQL["lock_to_delete"], {"document_id": document_id})
             if document is None:
                 raise NotFound
-            await forget_versions(cursor, tenant_id, document_id, sequencer="")
+            if not document["deleted"]:
+                known = await fetch_one(cursor, BUCKET["last_known"], document)
+                sequencer = just_after(known["sequencer"] or "" if known else "")
+                await forget_versions(cursor, tenant_id, document_id, sequencer, object_to_delete=True)
         return str(document["object_key"])
+
+    async def object_is_deleted(self, tenant_id: UUID, document_id: UUID) -> None:
+        """The object of a deleted document is known to be gone."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await cursor.execute(BUCKET["object_is_deleted"], {"document_id": document_id})
 
     async def _select(self, cursor: Cursor, rest: sql.Composable, values: dict[str, Any]) -> list[DocumentView]:
         await cursor.execute(sql.SQL(" ").join([sql.SQL(SQL["select_documents"]), rest]), values)
@@ -189,6 +204,7 @@ def _view(row: Row, counted: Row) -> DocumentView:
         tags=tuple(row["tags"]),
         metadata=row["metadata"],
         metadata_problem=row["metadata_problem"],
+        deletion_held=row["deletion_held"],
         object_key=row["object_key"],
         status=DocumentStatus(status),
         error_code=error_code,

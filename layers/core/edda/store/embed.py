@@ -6,12 +6,14 @@ from uuid import UUID
 
 from edda.errors import EmbeddingRejected
 from edda.messages import EmbedBatch
-from edda.models import DocumentStatus
+from edda.models import Account, DocumentStatus, Usage
 from edda.store.database import Database, HalfVector, fetch_all, fetch_one
 from edda.store.finishing import finish_if_complete, hold_vectors
 from edda.store.queries import queries
+from edda.store.usage import Charges, charge
 
 SQL = queries("pipeline")
+NO_CHARGES: Charges = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class BatchLease:
     batch: EmbedBatch
     attempt: int
     texts: tuple[TextToEmbed, ...]
+    account: Account
+
+    @property
+    def name(self) -> tuple[UUID, int]:
+        return self.batch.version_id, self.batch.first_ordinal
 
 
 class EmbedStore:
@@ -40,7 +47,10 @@ class EmbedStore:
         self._model_id = model_id
 
     async def claim_batch(self, batch: EmbedBatch, lease_s: float) -> BatchLease | None:
-        """Take the lease and read what is missing. None: it is done, its version is gone, or another worker has it."""
+        """Take the lease, read what is missing and reserve its tokens in the ledger.
+
+        None: it is done, its version is gone, or another worker has it.
+        """
         async with self._database.transaction(batch.tenant_id) as cursor:
             values = {
                 "version_id": batch.version_id,
@@ -52,9 +62,14 @@ class EmbedStore:
             if claimed is None:
                 return None
             rows = await fetch_all(cursor, SQL["texts_to_embed"], values | {"last_ordinal": claimed["last_ordinal"]})
-            return BatchLease(batch, claimed["attempt"], tuple(TextToEmbed(**row) for row in rows))
+            account = Account(claimed["document_id"], claimed["day"])
+            reserved = Usage(tokens_unsettled=sum(row["tokens"] for row in rows))
+            await charge(cursor, batch.tenant_id, self._model_id, {account: reserved})
+            return BatchLease(batch, claimed["attempt"], tuple(TextToEmbed(**row) for row in rows), account)
 
-    async def save_vectors(self, tenant_id: UUID, vectors: Mapping[UUID, HalfVector]) -> None:
+    async def save_vectors(
+        self, tenant_id: UUID, vectors: Mapping[UUID, HalfVector], charges: Charges = NO_CHARGES
+    ) -> None:
         """Store vectors by content hash. Those that are there already stay as they are.
 
         The vector of a text that was deleted while the provider worked is not stored: nobody would ever delete it.
@@ -69,11 +84,15 @@ class EmbedStore:
                 "vectors": [vectors[content_hash] for content_hash in hashes],
             }
             await cursor.execute(SQL["insert_embeddings"], values)
+            await charge(cursor, tenant_id, self._model_id, charges)
 
     async def finish_batch(
-        self, lease: BatchLease, rejected: Mapping[UUID, EmbeddingRejected]
+        self, lease: BatchLease, rejected: Mapping[UUID, EmbeddingRejected], charges: Charges = NO_CHARGES
     ) -> DocumentStatus | None:
-        """The batch is done; so is its version, if this was the last. The version's final status, or None."""
+        """The batch is done; so is its version, if this was the last. The version's final status, or None.
+
+        What it cost is written even where the lease was lost: that was paid as well.
+        """
         batch = lease.batch
         async with self._database.transaction(batch.tenant_id) as cursor:
             await hold_vectors(cursor, batch.tenant_id)
@@ -85,15 +104,17 @@ class EmbedStore:
                 "content_hashes": list(rejected),
                 "messages": [error.message for error in rejected.values()],
             }
-            if await fetch_one(cursor, SQL["batch_is_done"], values) is None:
-                return None
-            if rejected:
-                await cursor.execute(SQL["reject_chunks"], values)
-            return await finish_if_complete(cursor, batch.version_id, self._model_id)
+            status = None
+            if await fetch_one(cursor, SQL["batch_is_done"], values) is not None:
+                if rejected:
+                    await cursor.execute(SQL["reject_chunks"], values)
+                status = await finish_if_complete(cursor, batch.version_id, self._model_id)
+            await charge(cursor, batch.tenant_id, self._model_id, charges)
+            return status
 
-    async def release_batches(self, leases: Sequence[BatchLease]) -> None:
-        """Give leases back: these batches could not be done now."""
-        for lease in leases:
+    async def release_batches(self, leases: Sequence[BatchLease], charges: Charges = NO_CHARGES) -> None:
+        """Give one tenant's leases back: these batches could not be done now. What they cost goes with the first."""
+        for position, lease in enumerate(leases):
             async with self._database.transaction(lease.batch.tenant_id) as cursor:
                 values = {
                     "version_id": lease.batch.version_id,
@@ -101,3 +122,4 @@ class EmbedStore:
                     "attempt": lease.attempt,
                 }
                 await cursor.execute(SQL["release_batch"], values)
+                await charge(cursor, lease.batch.tenant_id, self._model_id, NO_CHARGES if position else charges)

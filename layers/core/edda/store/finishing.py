@@ -54,13 +54,16 @@ async def finish_if_complete(cursor: Cursor, version_id: UUID, model_id: int) ->
     await cursor.execute(SQL["finish_version"], values)
     if values["status"] != DocumentStatus.FAILED:
         await cursor.execute(SQL["publish_version"], values)
+        await cursor.execute(SQL["supersede_older"], values)
     return DocumentStatus(values["status"])
 
 
-async def forget_versions(cursor: Cursor, tenant_id: UUID, document_id: UUID, sequencer: str) -> None:
+async def forget_versions(
+    cursor: Cursor, tenant_id: UUID, document_id: UUID, sequencer: str, *, object_to_delete: bool = False
+) -> None:
     """Tombstone a document and drop its versions, chunks and the vectors nobody else uses."""
     await hold_vectors(cursor, tenant_id, to_delete=True)
-    values = {"document_id": document_id, "sequencer": sequencer}
+    values = {"document_id": document_id, "sequencer": sequencer, "object_to_delete": object_to_delete}
     await cursor.execute(SQL["lock_document"], values)
     hashes = await fetch_all(cursor, SQL["hashes_of_document"], values)
     await cursor.execute(SQL["delete_document"], values)

@@ -6,19 +6,19 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int4
 
 from edda.errors import DocumentError
 from edda.identity import chunk_ids
 from edda.messages import EmbedBatch
-from edda.models import ParseOutcome, StoredObject
-from edda.s3_events import ObjectChange
+from edda.models import Account, ParseOutcome, Usage
 from edda.store.database import Cursor, Database, fetch_all, fetch_one
-from edda.store.finishing import finish_if_complete, forget_versions, hold_vectors
+from edda.store.finishing import finish_if_complete, hold_vectors
 from edda.store.queries import queries
+from edda.store.usage import charge, refuse_over_cap, today
 
 SQL = queries("pipeline")
+SWEEP = queries("sweep")
 BATCH_CHUNKS = 64  # chunks named by one message: one provider request's worth
 
 
@@ -37,50 +37,35 @@ class VersionLease:
     size_bytes: int
 
 
+class LaneFull(Exception):
+    """The tenant has its share of the workers."""
+
+
 class IngestStore:
-    """Registers object versions and stores what was parsed."""
+    """Hands out versions to parse and stores what was parsed."""
 
     def __init__(self, database: Database, model_id: int) -> None:
         self._database = database
         self._model_id = model_id
 
-    async def register_version(
-        self, tenant_id: UUID, change: ObjectChange, stored: StoredObject, name: str
-    ) -> UUID | None:
-        """The version row of an object version, made if it is new.
+    async def claim_version(
+        self, tenant_id: UUID, version_id: UUID, lease_s: float, *, share: int | None = None
+    ) -> VersionLease | None:
+        """Take the lease. None when there is nothing to do, or another worker is at it.
 
-        None when there is nothing to do: it is finished, or its document was deleted after it was put.
+        Raises LaneFull, and takes nothing, when the tenant has `share` files in work already.
         """
         async with self._database.transaction(tenant_id) as cursor:
-            values: dict[str, Any] = {"tenant_id": tenant_id, "object_key": change.key, "name": name}
-            document = await fetch_one(cursor, SQL["upsert_document"], values)
-            assert document is not None  # noqa: S101 - an upsert returns its row
-            if document["deleted"] and document["announced"]:
-                return None
-            was_deleted = document["deleted"] or document["deleted_sequencer"]
-            if was_deleted and change.sequencer <= document["deleted_sequencer"]:
-                return None
-            if document["deleted"]:
-                await cursor.execute(SQL["revive_document"], document)
-            values = {
-                "tenant_id": tenant_id,
-                "document_id": document["document_id"],
-                "s3_version_id": change.version_id,
-                "sequencer": change.sequencer,
-                "size_bytes": stored.size_bytes,
-                "media_type": stored.content_type,
-            }
-            version = await fetch_one(cursor, SQL["insert_version"], values)
-            assert version is not None  # noqa: S101
-            await cursor.execute(SQL["touch_document"], document)
-            return None if version["finished"] else version["version_id"]
-
-    async def claim_version(self, tenant_id: UUID, version_id: UUID, lease_s: float) -> VersionLease | None:
-        """Take the lease. None when there is nothing to do, or another worker is at it."""
-        async with self._database.transaction(tenant_id) as cursor:
-            row = await fetch_one(cursor, SQL["claim_version"], {"version_id": version_id, "lease_s": lease_s})
+            values: dict[str, Any] = {"tenant_id": tenant_id, "version_id": version_id, "lease_s": lease_s}
+            if share is not None:
+                await cursor.execute(SQL["lock_lane"], values)
+            row = await fetch_one(cursor, SQL["claim_version"], values)
             if row is None:
                 return None
+            if share is not None:
+                counted = await fetch_one(cursor, SQL["others_in_work"], values)
+                if counted is not None and counted["others"] >= share:
+                    raise LaneFull
             return VersionLease(
                 tenant_id=tenant_id,
                 version_id=version_id,
@@ -93,8 +78,16 @@ class IngestStore:
                 size_bytes=row["size_bytes"],
             )
 
+    async def mark_waiting(self, tenant_id: UUID, version_id: UUID) -> None:
+        """A message was sent for this version: the sweep need not send another for a while."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await cursor.execute(SWEEP["versions_are_rung"], {"version_ids": [version_id]})
+
     async def save_chunks(self, lease: VersionLease, outcome: ParseOutcome, content_sha256: bytes) -> bool:
-        """Store every chunk and plan its embedding, in one transaction. False when the lease was lost."""
+        """Store every chunk and plan its embedding, in one transaction. False when the lease was lost.
+
+        Raises QuotaExceeded, and stores nothing, when what has yet to be embedded is more than the tenant's caps allow.
+        """
         async with self._database.transaction(lease.tenant_id) as cursor:
             await hold_vectors(cursor, lease.tenant_id)
             fence = {"version_id": lease.version_id, "attempt": lease.attempt}
@@ -105,7 +98,7 @@ class IngestStore:
             await cursor.execute(SQL["delete_batches"], fence)
             await cursor.execute(SQL["delete_chunks"], fence)
             await _insert_chunks(cursor, lease, outcome)
-            await plan_batches(cursor, lease.tenant_id, lease.version_id, self._model_id)
+            tokens = await plan_batches(cursor, lease.tenant_id, lease.version_id, self._model_id)
             values = {
                 "version_id": lease.version_id,
                 "planned_chunks": len(outcome.chunks),
@@ -118,7 +111,17 @@ class IngestStore:
             await cursor.execute(SQL["version_is_chunked"], values)
             # Everything may be embedded already: the same text was seen before.
             await finish_if_complete(cursor, lease.version_id, self._model_id)
+            usage = Usage(bytes=lease.size_bytes, chunks=len(outcome.chunks), tokens_planned=tokens)
+            account = Account(lease.document_id, await today(cursor))
+            await charge(cursor, lease.tenant_id, self._model_id, {account: usage})
+            if tokens:
+                await refuse_over_cap(cursor, lease.tenant_id)
             return True
+
+    async def refuse_over_cap(self, tenant_id: UUID) -> None:
+        """Raises QuotaExceeded when one of the tenant's usage caps is used up."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await refuse_over_cap(cursor, tenant_id, used_up=True)
 
     async def unsent_batches(self, tenant_id: UUID, version_id: UUID) -> list[EmbedBatch]:
         """Messages not yet known to be sent."""
@@ -148,32 +151,6 @@ class IngestStore:
         async with self._database.transaction(lease.tenant_id) as cursor:
             await cursor.execute(SQL["release_version"], {"version_id": lease.version_id, "attempt": lease.attempt})
 
-    async def delete_by_key(self, tenant_id: UUID, object_key: str, name: str, sequencer: str) -> None:
-        """The object is gone: so is everything that was made of it, unless it has been put again since.
-
-        A delete that comes before its put leaves a tombstone of a document nobody has seen, and the put finds it.
-        """
-        async with self._database.transaction(tenant_id) as cursor:
-            await hold_vectors(cursor, tenant_id, to_delete=True)
-            values = {"tenant_id": tenant_id, "object_key": object_key, "name": name, "sequencer": sequencer}
-            document = await fetch_one(cursor, SQL["upsert_document" if sequencer else "find_document"], values)
-            if document is None:
-                return
-            await cursor.execute(SQL["lock_document"], document)
-            newer = await fetch_one(cursor, SQL["newer_version_exists"], values | document)
-            if sequencer and newer is not None and newer["newer"]:
-                return
-            await forget_versions(cursor, tenant_id, document["document_id"], sequencer)
-
-    async def set_metadata(
-        self, tenant_id: UUID, object_key: str, metadata: dict[str, Any], problem: str | None
-    ) -> None:
-        """Metadata from the file beside the object; with a `problem`, what was there before stays."""
-        async with self._database.transaction(tenant_id) as cursor:
-            name = "set_object_metadata" if problem is None else "set_metadata_problem"
-            values = {"object_key": object_key, "metadata": Jsonb(metadata), "problem": problem}
-            await cursor.execute(SQL[name], values)
-
 
 async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutcome) -> None:
     ids = chunk_ids(lease.tenant_id, (chunk.content_hash for chunk in outcome.chunks))
@@ -198,10 +175,10 @@ async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutc
 
 
 async def plan_batches(cursor: Cursor, tenant_id: UUID, version_id: UUID, model_id: int) -> int:
-    """One batch row per message, covering every chunk whose text has no vector yet. The number of batches."""
+    """One batch row per message, covering every chunk whose text has no vector yet. The tokens of these texts."""
     values: dict[str, Any] = {"version_id": version_id, "model_id": model_id}
-    missing = sorted(row["ordinal"] for row in await fetch_all(cursor, SQL["missing_ordinals"], values))
-    ranges = list(ordinal_ranges(missing))
+    missing = await fetch_all(cursor, SQL["missing_ordinals"], values)
+    ranges = list(ordinal_ranges(sorted(row["ordinal"] for row in missing)))
     values = {
         "tenant_id": tenant_id,
         "version_id": version_id,
@@ -209,7 +186,7 @@ async def plan_batches(cursor: Cursor, tenant_id: UUID, version_id: UUID, model_
         "last_ordinals": [last for _, last in ranges],
     }
     await cursor.execute(SQL["insert_batches"], values)
-    return len(ranges)
+    return sum(row["tokens"] for row in missing)
 
 
 def ordinal_ranges(ordinals: Sequence[int], size: int = BATCH_CHUNKS) -> Iterable[tuple[int, int]]:

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from psycopg import AsyncConnection
 
-from edda.errors import Unauthorized
+from edda.errors import NotFound, Unauthorized
 from edda.models import Tenant
 from edda.store.database import Database
 
@@ -55,6 +55,16 @@ async def create_tenant(owner_conninfo: str, slug: str) -> Tenant:
         row = await cursor.fetchone()
         assert row is not None  # noqa: S101 - it was just made
         return Tenant(*row)
+
+
+async def find_tenant(owner_conninfo: str, slug: str) -> Tenant:
+    """The tenant of this slug. Raises NotFound. Runs as the schema's owner."""
+    async with await AsyncConnection.connect(owner_conninfo, autocommit=True) as connection:
+        cursor = await connection.execute("SELECT tenant_id, slug FROM tenants WHERE slug = %s", [slug])
+        row = await cursor.fetchone()
+    if row is None:
+        raise NotFound(f"There is no tenant {slug}.")
+    return Tenant(*row)
 
 
 async def create_key(owner_conninfo: str, tenant: Tenant, name: str) -> str:

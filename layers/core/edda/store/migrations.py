@@ -5,6 +5,7 @@ tool's own dependencies would travel in the migrate function, and what is needed
 """
 
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import sha256
 from importlib.resources import files
 
@@ -102,12 +103,19 @@ async def _ensure_app_role(connection: AsyncConnection[dict[str, str]], password
         await connection.execute(sql.SQL("ALTER ROLE edda_app PASSWORD {}").format(sql.Literal(password)))
 
 
-async def register_model(conninfo: str, name: str, dimensions: int) -> EmbeddingModel:
-    """The number of an embedding model, made with its HNSW index if it is new. Runs as the schema's owner."""
+async def register_model(
+    conninfo: str, name: str, dimensions: int, *, price_per_million_tokens: Decimal = Decimal(0)
+) -> EmbeddingModel:
+    """The number of an embedding model, made with its HNSW index if it is new. Runs as the schema's owner.
+
+    The price is for the usage ledger: what is counted from now on costs this.
+    """
     async with await AsyncConnection.connect(conninfo, autocommit=True, row_factory=dict_row) as connection:
         await connection.execute(LOCK)  # CREATE INDEX IF NOT EXISTS is no match for itself; ends with the connection
         await connection.execute(
-            "INSERT INTO embedding_models (name, dimensions) VALUES (%s, %s) ON CONFLICT DO NOTHING", [name, dimensions]
+            "INSERT INTO embedding_models (name, dimensions, price_per_million_tokens) VALUES (%s, %s, %s) "
+            "ON CONFLICT (name, dimensions) DO UPDATE SET price_per_million_tokens = EXCLUDED.price_per_million_tokens",
+            [name, dimensions, price_per_million_tokens],
         )
         cursor = await connection.execute(
             "SELECT model_id FROM embedding_models WHERE name = %s AND dimensions = %s", [name, dimensions]

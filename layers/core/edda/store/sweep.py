@@ -12,7 +12,6 @@ from edda.store.finishing import drop_unused_vectors, finish_if_complete, hold_v
 from edda.store.ingest import plan_batches
 from edda.store.queries import queries
 
-PIPELINE = queries("pipeline")
 SQL = queries("sweep")
 
 
@@ -22,12 +21,15 @@ class Patience:
 
     `grace_s`: work without a lease, after it was written. `resend_s`: a message that was sent. `max_failures`: workers
     that died over the same work. `give_up_s`: work that was given back again and again, for want of a service or time.
+    `event_s`: an event of S3's that may still come. `walk_s`: between the beginnings of two walks through the bucket.
     """
 
     grace_s: float = 120
     resend_s: float = 1800
     max_failures: int = 5
     give_up_s: float = 86_400
+    event_s: float = 300
+    walk_s: float = 900
 
 
 class SweepStore:
@@ -77,13 +79,19 @@ class SweepStore:
             values = {"version_id": version_id, "code": error.code, "message": error.message}
             return await fetch_one(cursor, SQL["give_up_version"], values) is not None
 
-    async def drop_superseded(self, tenant_id: UUID) -> int:
-        """Delete the chunks of versions that a newer visible one replaced, and vectors nobody uses. How many."""
+    async def superseded_versions(self, tenant_id: UUID) -> list[UUID]:
+        """Versions that a newer one has replaced."""
+        async with self._database.transaction(tenant_id) as cursor:
+            rows = await fetch_all(cursor, SQL["superseded_versions"], {"limit": self._limit})
+        return [row["version_id"] for row in rows]
+
+    async def drop_version(self, tenant_id: UUID, version_id: UUID) -> bool:
+        """Delete a superseded version, its chunks, and the vectors that nobody else uses."""
         async with self._database.transaction(tenant_id) as cursor:
             await hold_vectors(cursor, tenant_id, to_delete=True)
-            rows = await fetch_all(cursor, SQL["superseded_versions"], {"limit": self._limit})
-            for row in rows:
-                hashes = await fetch_all(cursor, SQL["hashes_of_version"], row)
-                await cursor.execute(PIPELINE["delete_chunks"], row)
-                await drop_unused_vectors(cursor, [entry["content_hash"] for entry in hashes])
-            return len(rows)
+            values = {"version_id": version_id}
+            hashes = await fetch_all(cursor, SQL["hashes_of_version"], values)
+            if await fetch_one(cursor, SQL["delete_superseded_version"], values) is None:
+                return False
+            await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])
+            return True

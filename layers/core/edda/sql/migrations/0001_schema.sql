@@ -25,31 +25,39 @@ CREATE TABLE api_keys (
 CREATE TABLE documents (
     document_id        uuid PRIMARY KEY,
     tenant_id          uuid NOT NULL REFERENCES tenants,
-    object_key         text NOT NULL,
+    object_key         text COLLATE "C" NOT NULL,      -- in S3's own order, so that a listing can be compared with it
     name               text NOT NULL,
     title              text,
     tags               text[] NOT NULL DEFAULT '{}',
     metadata           jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metadata) = 'object'),
     metadata_problem   text,                           -- why the metadata file beside the object was not taken
+    metadata_version   text NOT NULL DEFAULT '',       -- S3's version of the metadata file last read; '': there was none
     current_version_id uuid,                           -- the version that search sees
     upload_expires_at  timestamptz,                    -- a presigned upload not seen by then will not come
     idempotency_key    text,
     request_sha256     bytea,                          -- what the idempotency key was first used for
     deleted_at         timestamptz,                    -- tombstone
     deleted_sequencer  text COLLATE "C" NOT NULL DEFAULT '',
+    object_to_delete   boolean NOT NULL DEFAULT false, -- deleted over HTTPS, and its object may still be there
+    hold               text CHECK (hold IN ('held', 'kept')),  -- its object is gone: held by the brake, kept by an operator
+    hold_sequencer     text COLLATE "C" NOT NULL DEFAULT '',
     created_at         timestamptz NOT NULL DEFAULT now(),
     updated_at         timestamptz NOT NULL DEFAULT now(),
     UNIQUE (tenant_id, object_key),
-    UNIQUE (tenant_id, idempotency_key)
+    UNIQUE (tenant_id, idempotency_key),
+    UNIQUE (tenant_id, document_id)                    -- what foreign keys that carry the tenant point at
 );
 CREATE INDEX documents_newest ON documents (tenant_id, created_at DESC, document_id DESC) WHERE deleted_at IS NULL;
+CREATE INDEX documents_current ON documents (current_version_id);  -- deleting a version asks who points at it
+CREATE INDEX documents_object_to_delete ON documents (tenant_id) WHERE object_to_delete;
+CREATE INDEX documents_held ON documents (tenant_id) WHERE hold = 'held';
 
 CREATE TABLE document_versions (
     version_id     uuid PRIMARY KEY,
     tenant_id      uuid NOT NULL REFERENCES tenants,
-    document_id    uuid NOT NULL REFERENCES documents ON DELETE CASCADE,
+    document_id    uuid NOT NULL,
     s3_version_id  text NOT NULL,                      -- '' in an unversioned bucket
-    sequencer      text COLLATE "C" NOT NULL,          -- padded: text order is event order
+    sequencer      text COLLATE "C" NOT NULL,          -- padded: text order is the order of what happened
     status         text NOT NULL DEFAULT 'queued'
                    CHECK (status IN ('queued', 'parsing', 'embedding', 'ready', 'partial', 'failed')),
     error_code     text,
@@ -68,19 +76,22 @@ CREATE TABLE document_versions (
     created_at     timestamptz NOT NULL DEFAULT now(),
     chunked_at     timestamptz,
     finished_at    timestamptz,
-    UNIQUE (document_id, s3_version_id, sequencer),
+    superseded_at  timestamptz,                        -- a newer one has taken its place; the sweep deletes the row
+    FOREIGN KEY (tenant_id, document_id) REFERENCES documents (tenant_id, document_id) ON DELETE CASCADE,
+    UNIQUE (document_id, sequencer),                   -- one thing at a time: the newest is never in doubt
+    UNIQUE (tenant_id, version_id),
     CHECK ((status = 'failed') = (error_code IS NOT NULL)),
     CHECK ((status IN ('ready', 'partial', 'failed')) = (finished_at IS NOT NULL))
 );
-CREATE INDEX document_versions_newest ON document_versions (document_id, sequencer DESC, created_at DESC);
 CREATE INDEX document_versions_open ON document_versions (tenant_id, created_at) WHERE finished_at IS NULL;
+CREATE INDEX document_versions_superseded ON document_versions (tenant_id) WHERE superseded_at IS NOT NULL;
 
 ALTER TABLE documents ADD CONSTRAINT documents_current_version
-    FOREIGN KEY (current_version_id) REFERENCES document_versions;
+    FOREIGN KEY (tenant_id, current_version_id) REFERENCES document_versions (tenant_id, version_id);
 
 CREATE TABLE chunks (
     tenant_id     uuid NOT NULL,
-    version_id    uuid NOT NULL REFERENCES document_versions ON DELETE CASCADE,
+    version_id    uuid NOT NULL,
     ordinal       integer NOT NULL,
     chunk_id      uuid NOT NULL,
     content_hash  uuid NOT NULL,                       -- joins embeddings
@@ -93,7 +104,8 @@ CREATE TABLE chunks (
     language      text,
     error_code    text,                                -- the embedding provider refused this text
     error_message text,
-    PRIMARY KEY (version_id, ordinal)
+    PRIMARY KEY (version_id, ordinal),
+    FOREIGN KEY (tenant_id, version_id) REFERENCES document_versions (tenant_id, version_id) ON DELETE CASCADE
 );
 CREATE INDEX chunks_by_content ON chunks (tenant_id, content_hash);
 
@@ -120,7 +132,7 @@ CREATE TABLE embeddings (
 -- What is to do: one row is one message on the embed queue. Outbox (sent_at) and progress (done_at) in one.
 CREATE TABLE embed_batches (
     tenant_id     uuid NOT NULL,
-    version_id    uuid NOT NULL REFERENCES document_versions ON DELETE CASCADE,
+    version_id    uuid NOT NULL,
     first_ordinal integer NOT NULL,
     last_ordinal  integer NOT NULL,
     sent_at       timestamptz,
@@ -128,9 +140,29 @@ CREATE TABLE embed_batches (
     attempt       integer NOT NULL DEFAULT 0,
     releases      integer NOT NULL DEFAULT 0,
     lease_until   timestamptz,
-    PRIMARY KEY (version_id, first_ordinal)
+    PRIMARY KEY (version_id, first_ordinal),
+    FOREIGN KEY (tenant_id, version_id) REFERENCES document_versions (tenant_id, version_id) ON DELETE CASCADE
 );
 CREATE INDEX embed_batches_open ON embed_batches (tenant_id, version_id) WHERE done_at IS NULL;
+
+-- Upkeep ------------------------------------------------------------------------------------------------------
+
+-- How far the sweep has compared a tenant's folder in the bucket with its documents.
+CREATE TABLE bucket_walks (
+    tenant_id uuid PRIMARY KEY REFERENCES tenants ON DELETE CASCADE,
+    after_key text COLLATE "C" NOT NULL DEFAULT '',    -- everything up to this key has been compared
+    began_at  timestamptz NOT NULL,
+    ended_at  timestamptz
+);
+
+-- What was deleted by way of the bucket lately. Over its limit the brake is on until an operator says what to do.
+CREATE TABLE delete_brakes (
+    tenant_id  uuid PRIMARY KEY REFERENCES tenants ON DELETE CASCADE,
+    began_at   timestamptz NOT NULL,
+    documents  bigint,                                 -- at the window's beginning; NULL: confirmed, no limit
+    deleted    bigint NOT NULL,
+    tripped_at timestamptz
+);
 
 -- Row-level security ------------------------------------------------------------------------------------------
 
@@ -141,7 +173,8 @@ CREATE FUNCTION app_tenant() RETURNS uuid LANGUAGE sql STABLE
 DO $$
 DECLARE name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['documents', 'document_versions', 'chunks', 'embeddings', 'embed_batches'] LOOP
+    FOREACH name IN ARRAY ARRAY['documents', 'document_versions', 'chunks', 'embeddings', 'embed_batches',
+                                'bucket_walks', 'delete_brakes'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('CREATE POLICY own_rows ON %I USING (tenant_id = app_tenant())', name);
@@ -176,7 +209,7 @@ $$;
 -- The application's role: made with its password by the migrate step, owns nothing.
 GRANT USAGE ON SCHEMA public TO edda_app;
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON documents, document_versions, chunks, embeddings, embed_batches TO edda_app;
+    ON documents, document_versions, chunks, embeddings, embed_batches, bucket_walks, delete_brakes TO edda_app;
 GRANT SELECT ON embedding_models TO edda_app;
 REVOKE EXECUTE ON FUNCTION authenticate(text, bytea), tenant_of_slug(text), all_tenants() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION authenticate(text, bytea), tenant_of_slug(text), all_tenants(), app_tenant() TO edda_app;

@@ -322,6 +322,9 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         enters_pipeline = getattr(gen, "__qualname__", "") == "BasePipeline._enter_gen"
         try:
             fault = None if enters_pipeline else await self._may_begin()
+        except asyncio.CancelledError:
+            self._send_all_the_same(gen)
+            raise
         except BaseException:
             gen.close()
             raise
@@ -341,6 +344,15 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         if ran.error is not None:
             raise ran.error
         return ran.result  # type: ignore[no-any-return]
+
+    def _send_all_the_same(self, gen: "PQGen[Any]") -> None:
+        """psycopg sends before it waits, and when it is cancelled waits on for the end: a rollback is not left out."""
+        if self._environment.dead or self.pgconn.status != pq.ConnStatus.OK:
+            gen.close()
+            return
+        ran = self._database.run(self, gen)
+        if isinstance(ran, _Parked):
+            self._database.abandon(ran)
 
     async def _may_begin(self) -> str | None:
         """The fault that is to strike when the statement was carried out."""

@@ -193,8 +193,8 @@ class Observer:
 
 
 def state(database: "SimulatedDatabase") -> list[tuple[Any, ...]]:
-    """Everything that a replay may not change. An event that was lost and comes now may give what the sweep has seen its
-    place in the order, or leave a tombstone."""
+    """Everything that a replay may not change. An event that was lost and comes now may give what the sweep has seen
+    its place in the order, or leave a tombstone."""
     rows = [
         *database.rows("SELECT 'document', object_key, current_version_id FROM documents WHERE deleted_at IS NULL"),
         *database.rows(

@@ -20,10 +20,10 @@ from tests.simulation.schedules import CORRUPT, FEWEST_FAULTS, Fault, Operation,
 from tests.simulation.world import simulate
 
 SEEDS_A_TEST = 20
-# One of each kind: natural key, order of events, lease, doorbell, visibility, sweep.
+# One of each kind: natural key, the bucket decides, lease, doorbell, visibility, sweep.
 SOME_BUGS = (
-    "versions are inserted without ON CONFLICT",
-    "a late put undoes a delete",
+    "an object seen again is another version",
+    "a delete does not look at the bucket",
     "a version is claimed though somebody holds it",
     "messages are acknowledged first (chunk)",
     "visible before everything is embedded",
@@ -62,6 +62,13 @@ def test_what_was_deleted_is_not_found_though_the_put_after_it_failed(database: 
     outcome = simulate(Schedule(1, (put, delete, put_again), (late,)), database)
     assert outcome.fired == (late,)
     assert database.rows("SELECT current_version_id FROM documents") == [(None,)]
+
+
+def test_an_object_whose_event_was_lost_is_found_by_the_sweep(database: SimulatedDatabase) -> None:
+    put, lost = Operation("put", 0, "acme", "a.txt", ("acme line 1",)), Fault("event_lost", at=0, amount=0)
+    outcome = simulate(Schedule(1, (put,), (lost,)), database)
+    assert (outcome.violation, outcome.fired) == (None, (lost,))
+    assert database.rows("SELECT status FROM document_versions") == [("ready",)]
 
 
 def test_every_schedule_draws_at_least_eight_faults() -> None:

@@ -58,8 +58,8 @@ CHUNK_VISIBILITY_S, EMBED_VISIBILITY_S = 1800, 720
 EMBED_BATCH_SIZE, EMBED_WINDOW_S = 10, 1
 RESERVE_S = 3.0  # edda.runtime
 SWEEP_EVERY_S = 60
-# How long the sweep waits for an event, and between two looks at the whole bucket: less than in truth (300 and 900 s), so
-# that it often comes before a late event.
+# How long the sweep waits for an event, and between two walks through the bucket: less than in truth (300 and 900 s),
+# so that it often comes before a late event.
 EVENT_S, WALK_S = 30, 60
 LANE_SHARE = 1  # of two workers
 # To save (real) time, rounds are left out, most of them while every version is at its end.

@@ -14,6 +14,7 @@ from urllib.parse import quote_plus
 from botocore.exceptions import ClientError
 from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
 from edda.models import ListedObject, ObjectListing, PresignedPost, StoredObject
+from edda.s3_events import came_over_https
 
 from tests.simulation.lambdas import Environment
 from tests.simulation.violations import Violation
@@ -144,6 +145,8 @@ class ObjectsOf:
 
     async def delete(self, key: str) -> None:
         await self._step()
+        if not came_over_https(key):  # no operation of a schedule asks Edda to delete another
+            self._environment.world.violate("N1 no loss", f"Edda deletes an object that nobody deleted: {key}")
         self._bucket.add(key, None)
 
     async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:

@@ -362,7 +362,7 @@ class EventSourceMapping:
         ]
         answer = await self.world.invoke(environment, records, self.timeout_s)
         for message_id in _handled(answer, handles):
-            self.world.observer.acknowledged(environment, self.queue, bodies[message_id])
+            self.world.observer.acknowledged(environment, self.queue, message_id, bodies[message_id])
             if self.world.strike("acknowledge") is None:
                 self.queue.delete(handles[message_id])
         self.world.give_back(environment)

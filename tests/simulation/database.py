@@ -243,7 +243,8 @@ class SimulatedDatabase:
                         break
                 if ended:
                     self._parked.remove(parked)
-                    parked.done.set_result(None)
+                    if not parked.done.done():  # its task may have been cancelled, and not know it yet
+                        parked.done.set_result(None)
                     progress = True
 
     def _blockers(self, connections: list["SimulatedConnection"]) -> dict[int, list[int]]:

@@ -74,8 +74,8 @@ class SimulatedSqs:
         """Not used here."""
 
     async def receive(self) -> list[QueuedMessage]:
-        """Not used here."""
-        raise NotImplementedError
+        """Workers here take messages by `message`; only dead-letter queues are received from, and this is none."""
+        return []
 
     async def remove(self, receipt_handles: Sequence[str]) -> None:
         """Not used here."""

@@ -159,7 +159,7 @@ class ObjectsOf:
         )
 
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
-        raise NotImplementedError
+        raise NotImplementedError("no schedule uploads by a form")
 
     async def _step(self) -> None:
         if await self._environment.step("storage") is not None:

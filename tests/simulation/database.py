@@ -344,7 +344,7 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         await self._afterwards(fault, before)
         if ran.error is not None:
             raise ran.error
-        return ran.result  # type: ignore[no-any-return]
+        return ran.result  # type: ignore[no-any-return]  # Any: what the real call gave
 
     def _send_all_the_same(self, gen: "PQGen[Any]") -> None:
         """psycopg sends before it waits, and when it is cancelled waits on for the end: a rollback is not left out."""

@@ -78,7 +78,7 @@ class Provider:
             data[0]["embedding"] = [number] * MODEL_DIMENSIONS
             self.spoilt[texts[0]] += 1
         for item in data:
-            item["embedding"] = _packed(item["embedding"])  # type: ignore[arg-type]
+            item["embedding"] = _packed(item["embedding"])  # type: ignore[arg-type]  # a list until here
         body = json.dumps({"object": "list", "data": data}).encode()
         if kind == "truncated":
             return _reply(200, body[: len(body) // 2])

@@ -165,7 +165,7 @@ class Services:
         return Observing(BucketStore(self.environment.database, DeleteBrake()), ObjectsOf(self.environment))
 
     def _queue(self, queue: SimulatedQueue) -> SqsQueue:
-        return SqsQueue(SqsClients(self.environment, queue), queue.name)  # type: ignore[arg-type]
+        return SqsQueue(SqsClients(self.environment, queue), queue.name)  # type: ignore[arg-type]  # as much of the clients as it uses
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,7 +439,7 @@ class World:
 
         async def body() -> Any:
             running_in.set(environment)
-            environment.tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+            environment.tasks.add(asyncio.current_task())  # type: ignore[arg-type]  # a coroutine always has one
             return await work
 
         task = self.loop.create_task(body(), name="environment")
@@ -488,7 +488,7 @@ class World:
 
         done = await self._run(environment, sweep(), SWEEP_TIMEOUT_S)
         self.give_back(environment)
-        return done  # type: ignore[no-any-return]
+        return done  # type: ignore[no-any-return]  # what `sweep` above returns, by way of a task
 
     # Operations -----------------------------------------------------------------------------------------------------
 
@@ -558,7 +558,7 @@ SITES_STRUCK = {"event", "send", "receive", "acknowledge", "step", "commit", "sq
 def simulate(schedule: Schedule, database: SimulatedDatabase) -> Outcome:
     """Run one schedule to its end."""
     loop = VirtualLoop()
-    loop.set_task_factory(_task_of_its_environment)  # type: ignore[arg-type]
+    loop.set_task_factory(_task_of_its_environment)  # type: ignore[arg-type]  # the stubs want more keywords
     with determinism(schedule.seed, loop):
         world = World(schedule, database, loop)
         violation = None

@@ -124,6 +124,7 @@ class Sweep:
             if turn.expired:
                 break
             done["versions_dropped"] += await self.store.drop_version(tenant.tenant_id, version_id)
+        done["rows_forgotten"] += await self.store.forget(tenant.tenant_id, self.patience)
         return False
 
     async def _delete_objects(self, tenant: Tenant, done: Counter[str]) -> None:

@@ -191,8 +191,9 @@ DELETE FROM document_versions WHERE document_id = %(document_id)s;
 
 -- name: delete_orphaned_embeddings
 -- Vectors of texts that no chunk of this tenant holds any more. Given hashes only, so that it stays cheap.
-DELETE FROM embeddings e
-WHERE e.content_hash = ANY (%(content_hashes)s)
+-- By model, so that the whole key is known: without skip scans, before Postgres 18, all of a tenant's would be read.
+DELETE FROM embeddings e USING embedding_models m
+WHERE e.model_id = m.model_id AND e.content_hash = ANY (%(content_hashes)s)
   AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);
 
 -- name: hashes_of_document

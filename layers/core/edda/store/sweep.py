@@ -22,6 +22,8 @@ class Patience:
     `grace_s`: work without a lease, after it was written. `resend_s`: a message that was sent. `max_failures`: workers
     that died over the same work. `give_up_s`: work that was given back again and again, for want of a service or time.
     `event_s`: an event of S3's that may still come. `walk_s`: between the beginnings of two walks through the bucket.
+    `history_days`: rows of what is over, deleted documents and the usage ledger. Longer than the 366 days that can be
+    asked for, and than any message lives.
     """
 
     grace_s: float = 120
@@ -30,6 +32,7 @@ class Patience:
     give_up_s: float = 86_400
     event_s: float = 300
     walk_s: float = 900
+    history_days: int = 400
 
 
 class SweepStore:
@@ -95,3 +98,13 @@ class SweepStore:
                 return False
             await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])
             return True
+
+    async def forget(self, tenant_id: UUID, patience: Patience) -> int:
+        """Delete rows of what has long been over. How many."""
+        values = asdict(patience) | {"limit": self._limit}
+        forgotten = 0
+        async with self._database.transaction(tenant_id) as cursor:
+            for name in ("forget_documents", "forget_document_usage", "forget_tenant_usage"):
+                await cursor.execute(SQL[name], values)
+                forgotten += cursor.rowcount
+        return forgotten

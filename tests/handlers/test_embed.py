@@ -104,8 +104,13 @@ def test_a_model_nobody_registered_brings_every_message_back(
     """An operator must act: nothing is lost meanwhile, and nothing fails for good."""
     monkeypatch.setenv("EDDA_EMBEDDING_MODEL", "another")
     batch = event("embed.json", ids)
-    assert len(failed_messages(call(cold_start("embed"), batch))) == 2
+    embed = cold_start("embed")
+    for _ in range(3):
+        assert len(failed_messages(call(embed, batch))) == 2
     assert list(surroundings.statuses().values()) == ["embedding"]
+    # What could not be built is built again each time: it must not leave a connection behind each time.
+    connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'edda' AND datname = 'edda_lambda'"
+    assert surroundings.rows(connections) == [(1,)]  # the chunk function's
 
 
 def test_a_batch_of_garbage_alone_opens_nothing(

@@ -142,12 +142,22 @@ def test_each_queue_is_watched(resources: Template) -> None:
     assert ("Errors", "SweepFunction") in watched
 
 
-def test_held_deletes_are_watched_where_the_sweep_tells_of_them(resources: Template) -> None:
-    alarm = resources["DeleteBrakeAlarm"]["Properties"]
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("DeleteBrakeAlarm", "deletes_waiting"),
+        ("GivenUpAlarm", "given_up"),
+        ("AbandonedEventsAlarm", "deliveries_abandoned"),
+    ],
+)
+def test_what_needs_an_operator_is_watched_where_the_sweep_tells_of_it(
+    resources: Template, name: str, metric: str
+) -> None:
+    alarm = resources[name]["Properties"]
     told = resources["SweepFunction"]["Properties"]["Environment"]["Variables"]
     assert alarm["Namespace"] == told["POWERTOOLS_METRICS_NAMESPACE"]
     assert alarm["Dimensions"] == [{"Name": "service", "Value": told["POWERTOOLS_SERVICE_NAME"]}]
-    assert alarm["MetricName"] == "deletes_waiting"
+    assert alarm["MetricName"] == metric
 
 
 def test_everything_stored_is_encrypted(resources: Template) -> None:

@@ -1,6 +1,5 @@
 """The embed function on the events of events/, cold and warm."""
 
-import time
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from tests.handlers.environment import (
     call,
     event,
     failed_messages,
-    silent_server,
     version_ids,
 )
 
@@ -119,15 +117,3 @@ def test_a_batch_of_garbage_alone_opens_nothing(
     monkeypatch.setenv("EDDA_DATABASE_URL", "postgresql://edda_app@127.0.0.1:9/edda")
     batch: dict[str, Any] = sqs_event("garbage", "{}")
     assert len(failed_messages(call(cold_start("embed"), batch))) == 2
-
-
-def test_a_database_that_never_answers_is_given_up_before_the_functions_time_is_up(
-    cold_start: ColdStart, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    began = time.monotonic()
-    with silent_server() as port:
-        monkeypatch.setenv("EDDA_DATABASE_URL", f"postgresql://edda_app@127.0.0.1:{port}/edda")
-        messages = event("embed.json")
-        answer = call(cold_start("embed"), messages, seconds=3.5)
-    assert failed_messages(answer) == sorted(record["messageId"] for record in messages["Records"])
-    assert time.monotonic() - began < 3.5

@@ -7,7 +7,7 @@ from edda.concurrency import Deadline
 from edda.errors import Corrupt, QueueUnavailable, RetryableError, StorageUnavailable
 from edda.messages import IngestVersion
 from edda.s3_events import padded_sequencer
-from edda.store.bucket import Outcome, Sighting
+from edda.store.bucket import LastKnown, Outcome, Sighting
 
 from tests.database.world import MAX_CHUNKS, MAX_DOCUMENT_BYTES, World
 from tests.postgres import DatabaseUrls
@@ -188,7 +188,7 @@ async def test_a_put_between_looking_and_deleting_is_not_deleted(world: World) -
     delete = await world.delete("a.txt")
     await world.bring_in("a.txt", "new")
     sequencer = padded_sequencer(delete["s3"]["object"]["sequencer"])
-    sighting = Sighting(world.key("a.txt"), "a.txt", last_known="", sequencer=sequencer, exact=True)
+    sighting = Sighting(world.key("a.txt"), "a.txt", last_known=LastKnown(), sequencer=sequencer, exact=True)
     noted = await world.sweep.bucket.object_is_gone(world.tenant_id, sighting)
     assert noted.outcome is Outcome.OVERTAKEN
     assert world.visible("a.txt") == ["new"]

@@ -228,6 +228,13 @@ def test_what_a_new_object_starts_cannot_make_new_objects(resources: Template) -
         assert not {action for action in actions if action.startswith("s3:Put")}, function
 
 
+def test_who_observes_the_bucket_may_look_at_all_that_observing_looks_at(resources: Template) -> None:
+    """The emulators enforce no rights: here is what `Observing` and the store of objects ask S3 for."""
+    for function in ("ChunkFunction", "SweepFunction"):
+        actions = {action for s in statements_of(function, resources) for action in as_list(s["Action"])}
+        assert {"s3:GetObject", "s3:ListBucket", "s3:ListBucketVersions"} <= actions, function
+
+
 def test_only_migrate_knows_the_schemas_owner(resources: Template) -> None:
     for function in FUNCTIONS - {"MigrateFunction"}:
         variables = resources[function]["Properties"]["Environment"]["Variables"]

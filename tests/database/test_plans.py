@@ -19,9 +19,9 @@ SET session_replication_role = replica;  -- no triggers, for speed
 INSERT INTO documents (document_id, tenant_id, object_key, name)
     SELECT md5('d' || n)::uuid, %(tenant)s, 'acme/' || lpad(n::text, 8, '0'), 'a'
     FROM generate_series(1, %(documents)s) n;
-INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, planned_chunks, chunked_at,
-                               status, finished_at)
-    SELECT md5('v' || n)::uuid, %(tenant)s, md5('d' || n)::uuid, '1', 'a', 1, now() - interval '1 day',
+INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, modified_at,
+                               planned_chunks, chunked_at, status, finished_at)
+    SELECT md5('v' || n)::uuid, %(tenant)s, md5('d' || n)::uuid, '1', 'a', now(), 1, now() - interval '1 day',
            CASE WHEN n > %(open)s THEN 'ready' WHEN n %% 2 = 0 THEN 'embedding' ELSE 'queued' END,
            CASE WHEN n > %(open)s THEN now() END
     FROM generate_series(1, %(documents)s) n;

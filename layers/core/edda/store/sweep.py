@@ -26,7 +26,7 @@ class Patience:
     asked for, and than any message lives.
     """
 
-    grace_s: float = 120
+    grace_s: float = 45
     resend_s: float = 1800
     max_failures: int = 5
     give_up_s: float = 86_400

@@ -76,6 +76,7 @@ QUERIES: list[tuple[str, str, dict[str, Any]]] = [
     ("pipeline", "missing_ordinals", {"version_id": VERSION, "model_id": 1}),
     ("pipeline", "recount", {"version_id": VERSION, "model_id": 1}),
     ("pipeline", "delete_orphaned_embeddings", {"content_hashes": [HASH]}),
+    ("pipeline", "renew_batches", {"version_ids": [VERSION], "first_ordinals": [0], "attempts": [1], "lease_s": 45}),
     (
         "events",
         "claim_deliveries",

@@ -30,6 +30,11 @@ SELECT pg_advisory_xact_lock(hashtextextended('edda lane ' || %(tenant_id)s::tex
 SELECT count(*) AS others FROM document_versions
 WHERE tenant_id = %(tenant_id)s AND lease_until > now() AND status = 'parsing' AND version_id <> %(version_id)s;
 
+-- name: versions_are_rung
+-- Unless somebody has answered meanwhile.
+UPDATE document_versions SET rung_at = now()
+WHERE version_id = ANY (%(version_ids)s) AND (lease_until IS NULL OR lease_until < now());
+
 -- name: fence_version
 -- Does this worker still hold the version? Taken as a row lock, so that nobody else gets it before we commit.
 SELECT document_id FROM document_versions

@@ -10,10 +10,6 @@ WHERE finished_at IS NULL AND status IN ('queued', 'parsing')
   AND (rung_at IS NULL OR rung_at + make_interval(secs => %(resend_s)s) < now())
 ORDER BY created_at LIMIT %(limit)s;
 
--- name: versions_are_rung
-UPDATE document_versions SET rung_at = now()
-WHERE version_id = ANY (%(version_ids)s) AND (lease_until IS NULL OR lease_until < now());
-
 -- name: stuck_batches
 -- Never sent, or sent long ago and not done.
 SELECT b.version_id, b.first_ordinal, b.last_ordinal,

@@ -1,6 +1,5 @@
 """What the sweep finds and ends. Everything here may run twice at once."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -49,11 +48,6 @@ class SweepStore:
         async with self._database.transaction(tenant_id) as cursor:
             rows = await fetch_all(cursor, SQL["stuck_versions"], values)
         return [(row["version_id"], row["exhausted"]) for row in rows]
-
-    async def mark_rung(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> None:
-        """A message was sent for each of these versions."""
-        async with self._database.transaction(tenant_id) as cursor:
-            await cursor.execute(SQL["versions_are_rung"], {"version_ids": list(version_ids)})
 
     async def stuck_batches(self, tenant_id: UUID, patience: Patience) -> list[tuple[EmbedBatch, bool]]:
         """Batches nobody is embedding, and whether they were tried often or long enough."""

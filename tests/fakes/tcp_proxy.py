@@ -53,6 +53,8 @@ class TcpProxy:
     to_client: Faults = Faults()
     accept_s: float = 0.0
     connections: int = 0
+    nth: int | None = None  # of `reset_after` or `reset_before` only this sequence does harm
+    sequences: int = 0  # seen so far
     resets: int = 0  # by `reset_…` of a direction
     port: int = 0
     chance: Callable[[], float] = random.random
@@ -128,7 +130,12 @@ class TcpProxy:
             now = faults()
             await asyncio.sleep(_delay_s(now, len(data), self.chance()))
             now = faults()  # may have been switched meanwhile
-            data, end = _cut(now, passed, seen, data)
+            kept, end = _cut(now, passed, seen, data)
+            if end == "reset" and now.reset_after_bytes is None:
+                self.sequences += 1
+                if self.nth not in {None, self.sequences}:
+                    kept, end = data, None
+            data = kept
             writer.write(data)
             await writer.drain()
             passed, seen = passed + len(data), (seen + data)[-LONGEST_SEQUENCE:]
@@ -173,7 +180,7 @@ def _cut(faults: Faults, passed: int, seen: bytes, data: bytes) -> tuple[bytes, 
 
     def holds(sequence: bytes | None) -> bool:
         """Also one that began in an earlier piece."""
-        return sequence is not None and sequence in seen + data and sequence not in seen
+        return sequence is not None and (seen + data).count(sequence) > seen.count(sequence)
 
     if faults.blackhole:
         return b"", None

@@ -140,6 +140,19 @@ async def test_a_reset_after_a_sequence_passes_it_on(proxy: TcpProxy, echo: Echo
     assert echo.received == b"BEGIN; COMMIT;"
 
 
+async def test_of_many_sequences_the_nth_is_struck_and_no_other(proxy: TcpProxy, echo: EchoServer) -> None:
+    proxy.to_server, proxy.nth = Faults(reset_before=b"COMMIT"), 2
+    reader, writer = await connect(proxy)
+    writer.write(b"COMMIT;")
+    assert await reader.readexactly(7) == b"COMMIT;"
+    writer.write(b"COMMIT;")
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    assert await echoed(proxy, b"COMMIT;") == b"COMMIT;"
+    assert (proxy.sequences, proxy.resets) == (3, 1)
+
+
 async def test_a_reset_before_a_sequence_keeps_it(proxy: TcpProxy, echo: EchoServer) -> None:
     proxy.to_server = Faults(reset_before=b"COMMIT")
     reader, writer = await connect(proxy)

@@ -137,7 +137,7 @@ async def ingestion() -> "Ingestion":
     from edda.store.ingest import IngestStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
+    database = _database(settings, clients, patience_s=settings.database_patience_s)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     objects = S3ObjectStore(clients, settings.uploads_bucket)
     return Ingestion(
@@ -162,7 +162,7 @@ async def embedding() -> "Embedding":
     from edda.store.embed import EmbedStore
 
     settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
+    database = _database(settings, clients, patience_s=settings.database_patience_s)
     model = await find_model(database, model_name(settings), settings.embedding_dimensions)
     return Embedding(
         store=EmbedStore(database, model.model_id),
@@ -336,7 +336,7 @@ async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
     return await _conninfo_from_secret(settings, secrets, settings.database_owner_secret_arn)
 
 
-def _database(settings: Settings, clients: AwsClients) -> Database:
+def _database(settings: Settings, clients: AwsClients, *, patience_s: float = 0) -> Database:
     from edda.adapters.secrets import SecretsManager
 
     async def conninfo() -> str:
@@ -344,7 +344,7 @@ def _database(settings: Settings, clients: AwsClients) -> Database:
             return _checked_address("EDDA_DATABASE_URL", settings.database_url)
         return await _conninfo_from_secret(settings, SecretsManager(clients), settings.database_secret_arn)
 
-    return _opens(Database(conninfo))
+    return _opens(Database(conninfo, patience_s=patience_s))
 
 
 def _checked_address(name: str, address: str) -> str:

@@ -199,6 +199,28 @@ async def test_every_commit_whose_end_nobody_knows_is_done_once(world: World, pr
     assert nth > 8  # transactions on a document's way
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [Faults(reset_after=b"COMMIT"), Faults(reset_before=b"INSERT INTO embeddings"), Faults(reset_before=b"COMMIT")],
+    ids=["after the commit", "at the statement", "before the commit"],
+)
+async def test_vectors_that_were_paid_survive_a_connection_cut_while_they_are_stored(
+    world: World, proxy: TcpProxy, fault: Faults
+) -> None:
+    worker = await worker_of(world, connect(far_url(proxy)))
+    await worker.notice(await world.put("a.txt", TEXT))
+
+    async def cut_next() -> None:
+        proxy.to_server, proxy.nth, proxy.sequences = fault, 1, 0
+
+    worker.embedder.meanwhile = cut_next
+    assert await worker.embed() == {}
+    assert proxy.resets == 1
+    assert_whole(world, "a.txt")
+    assert sorted(worker.embedder.texts) == sorted(LINES)
+    await worker.database.aclose()
+
+
 @pytest.mark.parametrize("direction", ["to_server", "to_client"])
 async def test_a_connection_cut_after_any_number_of_bytes_costs_another_try(
     world: World, proxy: TcpProxy, direction: str

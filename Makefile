@@ -86,4 +86,7 @@ simulate: .venv/.ready  ## seeded faults, virtual time: make simulate [SEEDS=fir
 	@.venv/bin/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(REPLAY),--replay $(REPLAY)) \
 		$(if $(PLANTED),--planted "$(if $(filter-out 1,$(PLANTED)),$(PLANTED))")
 
-.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate
+figures: .venv/.ready  ## what faults cost, on real processes: make figures [FIGURES="--workers 4 --documents 40"]
+	@.venv/bin/python -m tests.processes.figures $(FIGURES)
+
+.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate figures

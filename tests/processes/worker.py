@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = {"chunk": 300.0, "embed": 120.0, "sweep": 55.0, "migrate": 900.0}
 BATCH_SIZE = {"chunk": 1, "embed": 10}
 QUEUE = {"chunk": "EDDA_INGEST_QUEUE_URL", "embed": "EDDA_EMBED_QUEUE_URL"}
-CHUNKS_A_BATCH = 3  # instead of 64: small documents make several messages
+CHUNKS_A_BATCH = "3"  # instead of 64: small documents make several messages
 WAIT_S = 1  # a long poll's
 
 
@@ -79,7 +79,7 @@ def main(function: str, pipe: Connection, environment: dict[str, str], log: Path
 def _load(function: str, *, real_parser: bool) -> Any:
     from edda.store.ingest import ordinal_ranges
 
-    ordinal_ranges.__defaults__ = (CHUNKS_A_BATCH,)
+    ordinal_ranges.__defaults__ = (int(os.environ.get("CHUNKS_A_BATCH", CHUNKS_A_BATCH)),)
     if not real_parser:
         parser_process.ParserProcess.parse = parse_lines  # type: ignore[method-assign, assignment] # takes its place
     spec = importlib.util.spec_from_file_location(f"{function}_app", ROOT / "functions" / function / "app.py")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edda.adapters import parser_process
-from edda.errors import Corrupt
+from edda.errors import Corrupt, RetryableError
 from edda.models import ParseOutcome
 
 from tests.database.world import LineParser
@@ -31,6 +31,10 @@ BATCH_SIZE = {"chunk": 1, "embed": 10}
 QUEUE = {"chunk": "EDDA_INGEST_QUEUE_URL", "embed": "EDDA_EMBED_QUEUE_URL"}
 CHUNKS_A_BATCH = 3  # instead of 64: small documents make several messages
 WAIT_S = 1  # a long poll's
+BUSY = "(busy)"  # marks a text that each worker cannot parse at first
+
+
+given_back: set[str] = set()
 
 
 async def parse_lines(_: object, path: Path, name: str, content_type: str | None) -> ParseOutcome:
@@ -40,6 +44,9 @@ async def parse_lines(_: object, path: Path, name: str, content_type: str | None
         raise Corrupt
     if DEADLY in text:
         os.kill(os.getpid(), signal.SIGKILL)
+    if BUSY in text and text not in given_back:
+        given_back.add(text)
+        raise RetryableError
     return await LineParser().parse(path, name, content_type)
 
 
@@ -64,7 +71,7 @@ def main(function: str, pipe: Connection, environment: dict[str, str], log: Path
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    points = Points()
+    points = Points(tell=lambda strike: pipe.send(("struck", strike)))
     handler = _load(function, real_parser=real_parser)
     points.wrap_all()
     try:
@@ -95,6 +102,7 @@ def _obey(pipe: Connection, points: Points) -> None:
     while pipe.poll():
         _, strikes = pipe.recv()
         points.arm(strikes)
+        given_back.clear()
 
 
 def _serve(function: str, handler: Any, pipe: Connection, points: Points) -> None:
@@ -141,7 +149,7 @@ class _Mapping:
                 continue
             _obey(self.pipe, self.points)  # what was sent before the messages counts for them
             received = [(one["MessageId"], int(one["Attributes"]["ApproximateReceiveCount"])) for one in messages]
-            self.pipe.send(("got", received))
+            self.pipe.send(("got", (received, dict(self.points.passages))))
             for one in self._handled(messages):
                 sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
             self.pipe.send(("idle", (None, dict(self.points.passages))))

@@ -61,7 +61,7 @@ class Worker:
         """By SIGSTOP."""
         try:
             stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
         return stat.rpartition(")")[2].split()[0] == "T"
 

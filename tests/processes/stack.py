@@ -140,7 +140,8 @@ class Stack:
 
     def delete(self, key: str, *, tell: bool = True) -> str:
         answer = self._s3.delete_object(Bucket=self.bucket, Key=key)
-        return self._changed("ObjectRemoved:DeleteMarkerCreated", key, answer["VersionId"], None, tell=tell)
+        marker = answer.get("VersionId", "")  # moto makes none where nothing was
+        return self._changed("ObjectRemoved:DeleteMarkerCreated", key, marker, None, tell=tell)
 
     def delete_over_https(self, key: str) -> None:
         """The api function dies before it has deleted the object, which is the sweep's then."""
@@ -201,6 +202,10 @@ class Stack:
         self.workers.append(worker)
         worker.arm(*self._strikes.get(function, ()))
         return worker
+
+    @property
+    def any_stopped(self) -> bool:
+        return any(worker.stopped for worker in self.workers)
 
     def resume_all(self) -> None:
         for worker in self.workers:

@@ -5,6 +5,7 @@ and dies when that is closed. Handlers, verbs, adapters and SQL are the real one
 real one is asked for, because each of its own child processes takes a second to start.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -16,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
 from edda.adapters import parser_process
 from edda.errors import Corrupt, RetryableError
 from edda.models import ParseOutcome
@@ -151,7 +153,8 @@ class _Mapping:
             received = [(one["MessageId"], int(one["Attributes"]["ApproximateReceiveCount"])) for one in messages]
             self.pipe.send(("got", (received, dict(self.points.passages))))
             for one in self._handled(messages):
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
+                with contextlib.suppress(ClientError):  # it came again meanwhile: then this delete is void
+                    sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
             self.pipe.send(("idle", (None, dict(self.points.passages))))
 
     def _handled(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

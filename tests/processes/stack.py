@@ -279,17 +279,17 @@ class Stack:
         self.sweep()
         self.wait_until_quiet()
 
-    def settle(self) -> None:
+    def settle(self, limit_s: float = LONGEST_S) -> None:
         """Until everything has come to an end and no message is left. Raises Violation when that takes too long."""
         began = self.now()
         self.wait_until_quiet()
         while unfinished := invariants.unfinished(self):
-            if self.now() - began > LONGEST_S:
+            if self.now() - began > limit_s:
                 raise Violation("N3 liveness", f"still not done: {unfinished}")
             self.minute()
         self.ended_at = self.now()
         while self.ingest_queue.bodies or self.embed_queue.bodies:  # delivered again, to no effect
-            if self.now() - began > 2 * LONGEST_S:
+            if self.now() - began > 2 * limit_s:
                 raise Violation("N11 conservation", f"left in the queues: {self._bodies()}")
             self.skip(CHUNK_VISIBILITY_S)
             self.wait_until_quiet()

@@ -1,6 +1,7 @@
 """Break real processes: seeded schedules, one of them again, or a kill at every point. See docs/reliability.md."""
 
 import argparse
+import signal
 import sys
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ def main() -> int:
         "--crashes", action="store_true", help="every labelled point of every function (make: CRASHES=1)"
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of all that has to be stopped
     first, _, last = options.seeds.partition(":")
     seeds = range(int(first), int(last or int(first) + 1))
     with running_cluster() as cluster, running_stack(cluster) as stack:

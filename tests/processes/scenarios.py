@@ -14,7 +14,7 @@ from edda.s3_events import METADATA_SUFFIX
 from tests.fakes.provider_server import status
 from tests.processes.labels import Strike
 from tests.processes.stack import Stack
-from tests.processes.worker import BUSY
+from tests.processes.worker import BUSY, RENEWAL_S, SLOW
 from tests.simulation.schedules import CORRUPT, DEADLY, POISON, REFUSED
 
 Scenario = Callable[[Stack], None]
@@ -82,6 +82,12 @@ def work_is_given_back(stack: Stack) -> None:
     stack.provider.script = [status(401, {"error": {"code": "invalid_api_key"}})]
     stack.put("acme/a.txt", [*lines("acme", 0, 4), f"acme line 5 {BUSY}"])
     stack.put("globex/a.txt", lines("globex", 0, 4))
+
+
+def work_takes_its_time(stack: Stack) -> None:
+    """Leases are renewed meanwhile."""
+    stack.provider.latency_s = 3 * RENEWAL_S
+    stack.put("acme/a.txt", [f"acme line 1 {SLOW}", "acme line 2"])
 
 
 def a_tenant_has_its_share_of_the_workers(stack: Stack) -> None:
@@ -163,6 +169,7 @@ SCENARIOS: dict[str, Scenario] = {
         a_document_is_deleted_over_https,
         work_is_given_back,
         nobody_can_read_a_message,
+        work_takes_its_time,
         a_tenant_has_its_share_of_the_workers,
         the_brake_is_on,
         an_operator_redrives,

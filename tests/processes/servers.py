@@ -47,6 +47,7 @@ class Provider(OpenAIServer):
         return reply
 
     def forget(self) -> None:
+        self.latency_s = 0.0
         self.script.clear()
         self.requests.clear()
         self.paid.clear()

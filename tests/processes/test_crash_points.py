@@ -1,5 +1,8 @@
 """Killed (-9) before and after every labelled point, a worker leaves nothing undone, doubled or half done."""
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import edda.adapters
@@ -49,3 +52,31 @@ def test_every_class_of_the_store_and_the_adapters_is_labelled_or_left_out_for_a
     for module in modules - labelled - LEFT_OUT.keys():
         assert not [cls for cls in classes_of(module) if list(coroutine_methods(cls))], f"{module} has no labels"
     assert not labelled & LEFT_OUT.keys()
+
+
+def test_the_real_parser_ends_with_its_worker_and_another_parses_the_file(running: Stack) -> None:
+    running.end()
+    running.real_parser = True
+    try:
+        running.begin()
+        running.strike("chunk", Strike("ParserProcess.parse", "after", action="stop"))
+        running.put("acme/a.md", b"# Leave\n\nThirty days a year.\n")
+        running.wait_until_quiet()
+        (worker,) = [worker for worker in running.workers if worker.stopped]
+        (child,) = children(worker.pid)
+        os.kill(worker.pid, signal.SIGKILL)
+        give_up = time.monotonic() + 20
+        while Path(f"/proc/{child}").exists():
+            assert time.monotonic() < give_up, "the parser outlives its worker"
+            time.sleep(0.01)
+        running.settle()
+    finally:
+        running.end()
+        running.real_parser = False
+    ((text, status),) = running.rows("SELECT text, status FROM chunks JOIN document_versions USING (version_id)")
+    assert ("Thirty days a year." in text, status) == (True, "ready")
+
+
+def children(pid: int) -> list[int]:
+    """Of any of its threads."""
+    return [int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]

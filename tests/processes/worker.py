@@ -5,6 +5,7 @@ and dies when that is closed. Handlers, verbs, adapters and SQL are the real one
 real one is asked for, because each of its own child processes takes a second to start.
 """
 
+import asyncio
 import contextlib
 import importlib.util
 import json
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
+from edda import leasing
 from edda.adapters import parser_process
 from edda.errors import Corrupt, RetryableError
 from edda.models import ParseOutcome
@@ -33,7 +35,9 @@ BATCH_SIZE = {"chunk": 1, "embed": 10}
 QUEUE = {"chunk": "EDDA_INGEST_QUEUE_URL", "embed": "EDDA_EMBED_QUEUE_URL"}
 CHUNKS_A_BATCH = 3  # instead of 64: small documents make several messages
 WAIT_S = 1  # a long poll's
-BUSY = "(busy)"  # marks a text that each worker cannot parse at first
+RENEWAL_S = 0.2  # instead of 15: a lease is renewed while a slow file is parsed
+# Marks of texts: no worker can parse it at first; it takes longer than a lease goes without being renewed.
+BUSY, SLOW = "(busy)", "(slow)"
 
 
 given_back: set[str] = set()
@@ -46,6 +50,8 @@ async def parse_lines(_: object, path: Path, name: str, content_type: str | None
         raise Corrupt
     if DEADLY in text:
         os.kill(os.getpid(), signal.SIGKILL)
+    if SLOW in text:
+        await asyncio.sleep(3 * RENEWAL_S)
     if BUSY in text and text not in given_back:
         given_back.add(text)
         raise RetryableError
@@ -89,6 +95,7 @@ def _load(function: str, *, real_parser: bool) -> Any:
     from edda.store.ingest import ordinal_ranges
 
     ordinal_ranges.__defaults__ = (CHUNKS_A_BATCH,)
+    leasing.RENEWAL_S = RENEWAL_S
     if not real_parser:
         parser_process.ParserProcess.parse = parse_lines  # type: ignore[method-assign, assignment] # takes its place
     spec = importlib.util.spec_from_file_location(f"{function}_app", ROOT / "functions" / function / "app.py")

@@ -24,7 +24,7 @@ TENANT = "acme"
 LINES = 640  # of a document: ten messages
 SHARED = 0.2  # of them stand in every document
 GIVE_UP_S = 900
-LARGE = {"EDDA_MAX_CHUNKS": "100000", "EDDA_MAX_DOCUMENT_BYTES": "1000000", "CHUNKS_A_BATCH": "64"}
+LARGE = {"EDDA_MAX_CHUNKS": "100000", "EDDA_MAX_DOCUMENT_BYTES": "1000000", "CHUNKS_A_BATCH": "64", "RENEWAL_S": "15"}
 
 
 def not_a_number(answer: dict[str, object]) -> dict[str, object]:

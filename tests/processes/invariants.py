@@ -1,6 +1,7 @@
 """What must be true when nothing moves any more. Mostly the simulator's own checks: what follows from the bucket is the
 same whoever did the work."""
 
+from datetime import datetime
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,8 @@ NEWEST = """
            (SELECT s3_version_id FROM document_versions v WHERE v.document_id = d.document_id
             ORDER BY sequencer DESC LIMIT 1)
     FROM documents d"""
+
+UNREADABLE = {POISON, '{"v": 99}'}
 
 # Paid is never less than what is booked, nor more than that and what workers took with them.
 BOOKED = """
@@ -57,8 +60,9 @@ def check(stack: "Stack") -> None:
 
 
 def state(stack: "Stack") -> list[tuple[Any, ...]]:
-    """What a replay may not change."""
-    return simulation.state(_as_simulated(stack).database)
+    """What a replay, or a zombie, may not change. Without times: those are moved."""
+    rows = simulation.state(_as_simulated(stack).database)
+    return [tuple(value for value in row if not isinstance(value, datetime)) for row in rows]
 
 
 def _as_simulated(stack: "Stack") -> "World":
@@ -95,6 +99,6 @@ def _check_dead_letters(stack: "Stack") -> None:
     """A message is given up after five workers, or because nobody can read it."""
     for queue in (stack.ingest_queue, stack.embed_queue):
         assert queue.dead_letters is not None
-        strange = [body for body in queue.dead_letters.bodies if body != POISON]
+        strange = [body for body in queue.dead_letters.bodies if body not in UNREADABLE]
         if strange and len(stack.deaths) < 5:
             raise Violation("N11 conservation", f"dead letters: {strange}")

@@ -57,30 +57,33 @@ class Strike:
 class Points:
     """What one worker passes, and what strikes it."""
 
+    tell: Callable[[Strike], None]  # that it strikes now
     passages: Counter[str] = field(default_factory=Counter)
-    _strikes: dict[tuple[str, str, int], Action] = field(default_factory=dict)
+    _strikes: dict[tuple[str, str, int], Strike] = field(default_factory=dict)
 
     def arm(self, strikes: tuple[Strike, ...]) -> None:
         """From now on these, counted from now on."""
         self.passages.clear()
-        self._strikes = {(strike.label, strike.when, strike.passage): strike.action for strike in strikes}
+        self._strikes = {(strike.label, strike.when, strike.passage): strike for strike in strikes}
 
-    def pass_by(self, label: str, when: When) -> None:
-        self.passages[label] += when == "before"
-        action = self._strikes.pop((label, when, self.passages[label]), None)
-        if action is not None:
-            os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+    def pass_by(self, label: str, when: When, passage: int) -> None:
+        strike = self._strikes.pop((label, when, passage), None)
+        if strike is not None:
+            self.tell(strike)
+            os.kill(os.getpid(), signal.SIGKILL if strike.action == "kill" else signal.SIGSTOP)
 
     def wrap(self, owner: type, name: str, label: str) -> None:
         call = getattr(owner, name)
 
         @functools.wraps(call)
         async def labelled(*arguments: Any, **named: Any) -> Any:
-            self.pass_by(label, "before")
+            self.passages[label] += 1
+            passage = self.passages[label]
+            self.pass_by(label, "before", passage)
             try:
                 return await call(*arguments, **named)
             finally:
-                self.pass_by(label, "after")
+                self.pass_by(label, "after", passage)
 
         setattr(owner, name, labelled)
 
@@ -110,7 +113,6 @@ def coroutine_methods(owner: type) -> Iterator[str]:
             yield name
 
 
-def all_labels(choose: Callable[[str], bool] = lambda label: label not in NOT_FOR_WORKERS) -> list[str]:
-    """Every label that a worker can pass."""
-    labels = [f"{owner.__name__}.{name}" for owner in labelled_classes() for name in coroutine_methods(owner)]
-    return [label for label in labels if choose(label)]
+def all_labels() -> list[str]:
+    """Of these classes, also those that are not for workers."""
+    return [f"{owner.__name__}.{name}" for owner in labelled_classes() for name in coroutine_methods(owner)]

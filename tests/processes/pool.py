@@ -1,5 +1,6 @@
 """Worker processes, as their harness sees them."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -29,10 +30,12 @@ class Worker:
     ) -> None:
         self.function = function
         self.busy = True
+        self.alive = True
         self.answer: Any = None  # of the last invocation
         self.passages: Counter[str] = Counter()  # since it was armed
         self.received: set[tuple[str, int]] = set()  # messages: id, and how often they had been received
-        self._pipe, theirs = context.Pipe()
+        self.struck: list[Strike] = []  # what killed or stopped it
+        self.pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=worker.main,
             args=(function, theirs, environment, log),
@@ -48,11 +51,9 @@ class Worker:
         return self._process.pid
 
     @property
-    def alive(self) -> bool:
-        return self._process.is_alive()
-
-    @property
     def killed(self) -> bool:
+        """And not ended in some other way. Waits for the end of one that is gone."""
+        self._process.join(10)
         return self._process.exitcode == -signal.SIGKILL
 
     @property
@@ -60,32 +61,44 @@ class Worker:
         """By SIGSTOP."""
         try:
             stat = Path(f"/proc/{self.pid}/stat").read_text()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return False
         return stat.rpartition(")")[2].split()[0] == "T"
 
     def hear(self) -> None:
         try:
-            while self._pipe.poll():
-                kind, said = self._pipe.recv()
-                self.busy = kind == "got"
-                if kind == "got":
-                    self.received.update(said)
-                if kind == "idle":
-                    self.answer, passages = said
-                    self.passages = Counter(passages)
+            while self.pipe.poll():
+                kind, said = self.pipe.recv()
+                self._note(kind, said)
         except (EOFError, ConnectionResetError):
-            self.busy = False
+            self.busy = self.alive = False
+
+    def _note(self, kind: str, said: Any) -> None:
+        if kind == "struck":
+            self.struck.append(said)
+            return
+        self.busy = kind == "got"
+        if kind == "got":
+            received, passages = said
+            self.received.update(received)
+            self.passages = Counter(passages)
+        elif kind == "idle":
+            self.answer, passages = said
+            self.passages = Counter(passages)
 
     def arm(self, *strikes: Strike) -> None:
         """Counted from now on; without any, passages are just counted."""
         self.passages = Counter()
-        self._pipe.send(("arm", strikes))
+        self._send("arm", strikes)
 
     def invoke(self, event: dict[str, Any]) -> None:
         """Only where there is no queue."""
         self.busy = True
-        self._pipe.send(("invoke", event))
+        self._send("invoke", event)
+
+    def _send(self, command: str, argument: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has just died, which is heard of in a moment
+            self.pipe.send((command, argument))
 
     def resume(self) -> None:
         self.busy = True  # it stopped in the middle of something
@@ -94,4 +107,4 @@ class Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.join()
-        self._pipe.close()
+        self.pipe.close()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.fakes.provider_server import OpenAIServer, Reply, Request
+from tests.fakes.provider_server import Fault, OpenAIServer, Reply, Request
 from tests.handlers.environment import ProviderThread
 from tests.simulation.database import MODEL_DIMENSIONS
 from tests.simulation.schedules import REFUSED
@@ -19,6 +19,15 @@ class _Marked(set[str]):
         return REFUSED in str(text)
 
 
+_SPOILING: set[Fault] = set()
+
+
+def spoiling(fault: Fault) -> Fault:
+    """It makes the first text's vector none."""
+    _SPOILING.add(fault)
+    return fault
+
+
 class Provider(OpenAIServer):
     """Refuses what is marked, and counts what it embedded, whether its answer arrived or not."""
 
@@ -29,12 +38,16 @@ class Provider(OpenAIServer):
         self.spoilt: Counter[str] = Counter()  # texts answered with a vector that is none
 
     def _reply_to(self, request: Request) -> Reply:
+        spoils = bool(self.script) and self.script[0] in _SPOILING
         reply = super()._reply_to(request)
+        if spoils and reply.status == 200:
+            self.spoilt[self.texts(request.body)[0]] += 1
         if reply.status == 200 and not reply.hang:
             self.paid.update(self.texts(request.body))
         return reply
 
     def forget(self) -> None:
+        self.latency_s = 0.0
         self.script.clear()
         self.requests.clear()
         self.paid.clear()

@@ -2,7 +2,7 @@
 
     with running_stack(cluster) as stack:
         stack.begin({"chunk": 1, "embed": 1})                     # an empty world and its workers
-        stack.arm("chunk", Strike("IngestStore.save_chunks", "after"))
+        stack.strike("chunk", Strike("IngestStore.save_chunks", "after"))
         stack.put("acme/a.txt", ["acme line 1"])                  # ... and S3's event of it
         stack.settle()                                            # until nothing moves, whatever it takes
         stack.check()                                             # raises Violation
@@ -12,20 +12,24 @@ every worker is idle, `skip` makes everything that has a date, rows, messages an
 sweep follows, as every minute. `now()` counts the seconds that went by and those that were skipped.
 """
 
+import asyncio
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from itertools import count
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
+from uuid import UUID
 
 import psycopg
 from edda.s3_events import METADATA_SUFFIX
+from edda.store.database import Database
+from edda.store.documents import DocumentStore
 
 from tests.postgres import Cluster, DatabaseUrls
 from tests.processes import invariants
@@ -44,6 +48,7 @@ CHUNK_VISIBILITY_S, EMBED_VISIBILITY_S, SWEEP_EVERY_S = 1800, 720, 60
 ONE_OF_EACH = {"chunk": 1, "embed": 1}
 LONGEST_S = 4 * 3600  # in the clock in use: what has not come to an end then is stuck
 HANGS_S = 40  # really: longer than any worker is busy
+LOOK_S = 0.02  # at queues, which nobody tells of
 LOST_S = 1.5  # a message that no worker has told of for so long went to a process that is no more
 
 
@@ -62,7 +67,8 @@ class Stack:
         self.workers: list[Worker] = []
         self.deaths: list[float] = []  # when workers died
         self.ended_at: float = 0  # when everything had come to an end
-        self.passages: Counter[str] = Counter()  # of labels, by workers that lived through it
+        self.struck: list[Strike] = []  # which workers were
+        self.passed: set[tuple[str, str]] = set()  # function and label
         self.extra: dict[str, str] = {}  # of new workers' environment
         self.real_parser = False  # of new workers
         self._log = folder / "workers.log"
@@ -73,6 +79,7 @@ class Stack:
         secrets = emulator.client("secretsmanager")
         self._secret = secrets.create_secret(Name=f"provider-{self.bucket}", SecretString="sk-simulated-secret")["ARN"]
         self._staff: Mapping[str, int] = {}
+        self._strikes: dict[str, list[Strike]] = {}
         self._told_by_the_dead: set[tuple[str, int]] = set()
         self._untold_since: float | None = None
 
@@ -90,7 +97,9 @@ class Stack:
         self.deaths.clear()
         self.provider.forget()
         self.receiver.ids.clear()
-        self.passages.clear()
+        self.struck.clear()
+        self.passed.clear()
+        self._strikes.clear()
         make_database(self.urls, tenants, self.receiver.url)
         self._staff = {**staff, "sweep": 1, "migrate": 1}
         for worker in list(self.workers):
@@ -103,6 +112,7 @@ class Stack:
         self._wait(lambda: not any(worker.busy for worker in self.workers), "workers do not start")
         for worker in self.workers:
             worker.arm()
+        self._told_by_the_dead.clear()
 
     def end(self) -> None:
         """Of all workers."""
@@ -130,7 +140,25 @@ class Stack:
 
     def delete(self, key: str, *, tell: bool = True) -> str:
         answer = self._s3.delete_object(Bucket=self.bucket, Key=key)
-        return self._changed("ObjectRemoved:DeleteMarkerCreated", key, answer["VersionId"], None, tell=tell)
+        marker = answer.get("VersionId", "")  # moto makes none where nothing was
+        return self._changed("ObjectRemoved:DeleteMarkerCreated", key, marker, None, tell=tell)
+
+    def delete_over_https(self, key: str) -> None:
+        """The api function dies before it has deleted the object, which is the sweep's then."""
+
+        async def delete(tenant_id: UUID, document_id: UUID) -> None:
+            async def conninfo() -> str:
+                return self.urls.app
+
+            database = Database(conninfo)
+            await DocumentStore(database, model_id=0).delete(tenant_id, document_id)
+            await database.aclose()
+
+        ((tenant_id, document_id),) = self.rows(
+            "SELECT tenant_id, document_id FROM documents WHERE object_key = %s", [key]
+        )
+        asyncio.run(delete(tenant_id, document_id))
+        self.history[key].append(ObjectVersion("", "", None, datetime.now(UTC)))
 
     def _changed(self, name: str, key: str, version_id: str, body: bytes | None, *, tell: bool) -> str:
         number = next(self._sequencers)
@@ -161,18 +189,23 @@ class Stack:
 
     # Workers ----------------------------------------------------------------------------------------------------------
 
-    def arm(self, function: str, *strikes: Strike) -> Worker:
-        """The first worker of this function that is not stopped."""
-        worker = next(worker for worker in self._of(function) if not worker.stopped)
-        worker.arm(*strikes)
-        return worker
+    def strike(self, function: str, *strikes: Strike) -> None:
+        """Each of these strikes one worker of the function, whichever passes there first. Counting begins anew."""
+        self._strikes.setdefault(function, []).extend(strikes)
+        for worker in self._of(function):
+            worker.arm(*self._strikes[function])
 
     def start(self, function: str) -> Worker:
         """One more worker of a function."""
         environment = self._environment() | self.extra
         worker = Worker(self._context, function, environment, self._log, real_parser=self.real_parser)
         self.workers.append(worker)
+        worker.arm(*self._strikes.get(function, ()))
         return worker
+
+    @property
+    def any_stopped(self) -> bool:
+        return any(worker.stopped for worker in self.workers)
 
     def resume_all(self) -> None:
         for worker in self.workers:
@@ -213,6 +246,7 @@ class Stack:
             "EDDA_PROVIDER_API_KEY_SECRET_ARN": self._secret,
             "EDDA_EVENT_BUS_NAME": "default",
             "EDDA_WEBHOOK_ALLOW_PRIVATE": "true",
+            "EDDA_CHUNK_CONCURRENCY": "2",  # so a tenant's share is one
             "EDDA_MAX_CHUNKS": str(MAX_CHUNKS),
             "EDDA_MAX_DOCUMENT_BYTES": "10000",
             "LAMBDA_TASK_ROOT": "/var/task",
@@ -227,8 +261,10 @@ class Stack:
     def skip(self, seconds: float) -> None:
         """Everything that has a date is older by so much."""
         make_older(self.urls, seconds)
-        self.ingest_queue.move(seconds)
-        self.embed_queue.move(seconds)
+        for queue in (self.ingest_queue, self.embed_queue):
+            queue.move(seconds)
+            if queue.dead_letters is not None:
+                queue.dead_letters.move(seconds)
         self.emulator.move_objects(self.bucket, seconds)
         self._skipped_s += seconds
 
@@ -243,17 +279,17 @@ class Stack:
         self.sweep()
         self.wait_until_quiet()
 
-    def settle(self) -> None:
+    def settle(self, limit_s: float = LONGEST_S) -> None:
         """Until everything has come to an end and no message is left. Raises Violation when that takes too long."""
         began = self.now()
         self.wait_until_quiet()
         while unfinished := invariants.unfinished(self):
-            if self.now() - began > LONGEST_S:
+            if self.now() - began > limit_s:
                 raise Violation("N3 liveness", f"still not done: {unfinished}")
             self.minute()
         self.ended_at = self.now()
         while self.ingest_queue.bodies or self.embed_queue.bodies:  # delivered again, to no effect
-            if self.now() - began > 2 * LONGEST_S:
+            if self.now() - began > 2 * limit_s:
                 raise Violation("N11 conservation", f"left in the queues: {self._bodies()}")
             self.skip(CHUNK_VISIBILITY_S)
             self.wait_until_quiet()
@@ -297,6 +333,9 @@ class Stack:
     def _bury(self) -> None:
         for worker in list(self.workers):
             worker.hear()
+            self.passed.update((worker.function, label) for label in worker.passages)
+            if worker.struck:
+                self._disarm(worker)
             if not worker.alive:
                 if not worker.killed:
                     raise Violation("N14 clean", f"a worker of {worker.function} ended by itself: {self.log()}")
@@ -304,6 +343,17 @@ class Stack:
                 self._told_by_the_dead |= worker.received
                 self._forget(worker)
         self._hire()
+
+    def _disarm(self, struck: Worker) -> None:
+        """Once each."""
+        for strike in struck.struck:
+            self.struck.append(strike)
+            if strike in self._strikes.get(struck.function, ()):
+                self._strikes[struck.function].remove(strike)
+        struck.struck.clear()
+        for worker in self._of(struck.function):
+            if worker.alive and not worker.stopped:
+                worker.arm(*self._strikes[struck.function])
 
     def _wait(self, condition: Any, problem: str) -> None:
         give_up = time.monotonic() + HANGS_S
@@ -314,7 +364,7 @@ class Stack:
                 return
             if time.monotonic() > give_up:
                 raise Violation("N3 liveness", f"{problem}: {self.log()}")
-            time.sleep(0.002)
+            wait([worker.pipe for worker in self.workers if worker.alive], LOOK_S)
 
     def _bodies(self) -> list[str]:
         return self.ingest_queue.bodies + self.embed_queue.bodies

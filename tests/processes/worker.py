@@ -5,6 +5,8 @@ and dies when that is closed. Handlers, verbs, adapters and SQL are the real one
 real one is asked for, because each of its own child processes takes a second to start.
 """
 
+import asyncio
+import contextlib
 import importlib.util
 import json
 import logging
@@ -16,8 +18,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+from edda import leasing
 from edda.adapters import parser_process
-from edda.errors import Corrupt
+from edda.errors import Corrupt, RetryableError
 from edda.models import ParseOutcome
 
 from tests.database.world import LineParser
@@ -29,8 +33,14 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = {"chunk": 300.0, "embed": 120.0, "sweep": 55.0, "migrate": 900.0}
 BATCH_SIZE = {"chunk": 1, "embed": 10}
 QUEUE = {"chunk": "EDDA_INGEST_QUEUE_URL", "embed": "EDDA_EMBED_QUEUE_URL"}
-CHUNKS_A_BATCH = "3"  # instead of 64: small documents make several messages
+CHUNKS_A_BATCH = 3  # instead of 64: small documents make several messages
 WAIT_S = 1  # a long poll's
+RENEWAL_S = 0.2  # instead of 15: a lease is renewed while a slow file is parsed
+# Marks of texts: no worker can parse it at first; it takes longer than a lease goes without being renewed.
+BUSY, SLOW = "(busy)", "(slow)"
+
+
+given_back: set[str] = set()
 
 
 async def parse_lines(_: object, path: Path, name: str, content_type: str | None) -> ParseOutcome:
@@ -40,6 +50,11 @@ async def parse_lines(_: object, path: Path, name: str, content_type: str | None
         raise Corrupt
     if DEADLY in text:
         os.kill(os.getpid(), signal.SIGKILL)
+    if SLOW in text:
+        await asyncio.sleep(3 * RENEWAL_S)
+    if BUSY in text and text not in given_back:
+        given_back.add(text)
+        raise RetryableError
     return await LineParser().parse(path, name, content_type)
 
 
@@ -64,7 +79,7 @@ def main(function: str, pipe: Connection, environment: dict[str, str], log: Path
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    points = Points()
+    points = Points(tell=lambda strike: pipe.send(("struck", strike)))
     handler = _load(function, real_parser=real_parser)
     points.wrap_all()
     try:
@@ -80,6 +95,7 @@ def _load(function: str, *, real_parser: bool) -> Any:
     from edda.store.ingest import ordinal_ranges
 
     ordinal_ranges.__defaults__ = (int(os.environ.get("CHUNKS_A_BATCH", CHUNKS_A_BATCH)),)
+    leasing.RENEWAL_S = float(os.environ.get("RENEWAL_S", RENEWAL_S))
     if not real_parser:
         parser_process.ParserProcess.parse = parse_lines  # type: ignore[method-assign, assignment] # takes its place
     spec = importlib.util.spec_from_file_location(f"{function}_app", ROOT / "functions" / function / "app.py")
@@ -95,6 +111,7 @@ def _obey(pipe: Connection, points: Points) -> None:
     while pipe.poll():
         _, strikes = pipe.recv()
         points.arm(strikes)
+        given_back.clear()
 
 
 def _serve(function: str, handler: Any, pipe: Connection, points: Points) -> None:
@@ -141,9 +158,10 @@ class _Mapping:
                 continue
             _obey(self.pipe, self.points)  # what was sent before the messages counts for them
             received = [(one["MessageId"], int(one["Attributes"]["ApproximateReceiveCount"])) for one in messages]
-            self.pipe.send(("got", received))
+            self.pipe.send(("got", (received, dict(self.points.passages))))
             for one in self._handled(messages):
-                sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
+                with contextlib.suppress(ClientError):  # it came again meanwhile: then this delete is void
+                    sqs.delete_message(QueueUrl=url, ReceiptHandle=one["ReceiptHandle"])
             self.pipe.send(("idle", (None, dict(self.points.passages))))
 
     def _handled(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

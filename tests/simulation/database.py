@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from edda.models import EmbeddingModel, Tenant
+from edda.settings import Settings
 from edda.store.database import Database
 from edda.store.migrations import migrate, register_model
 from psycopg import AsyncConnection, pq
@@ -402,7 +403,8 @@ class EnvironmentDatabase(Database):
         async def conninfo() -> str:
             return ""
 
-        super().__init__(conninfo)
+        has_patience = environment.function in {"chunk", "embed"}
+        super().__init__(conninfo, patience_s=Settings().database_patience_s if has_patience else 0)
         self._simulated = database
         self._environment = environment
 

@@ -99,10 +99,10 @@ def once(build: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
     return get
 
 
-async def _connected() -> tuple[Settings, AwsClients, Database, EmbeddingModel]:
-    """What every function that works on rows begins with."""
+async def _connected(*, patient: bool = False) -> tuple[Settings, AwsClients, Database, EmbeddingModel]:
+    """What every function that works on rows begins with; one that works from a queue is patient with Postgres."""
     settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
+    database = _database(settings, clients, patience_s=settings.database_patience_s if patient else 0)
     return settings, clients, database, await find_model(database, model_name(settings), settings.embedding_dimensions)
 
 
@@ -149,7 +149,7 @@ async def ingestion() -> "Ingestion":
     from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
 
-    settings, clients, database, model = await _connected()
+    settings, clients, database, model = await _connected(patient=True)
     objects = S3ObjectStore(clients, settings.uploads_bucket)
     return Ingestion(
         store=IngestStore(database, model.model_id),
@@ -172,7 +172,7 @@ async def embedding() -> "Embedding":
     from edda.embedding import Embedding
     from edda.store.embed import EmbedStore
 
-    settings, clients, database, model = await _connected()
+    settings, clients, database, model = await _connected(patient=True)
     return Embedding(
         store=EmbedStore(database, model.model_id),
         embedder=_opens(await build_embedder(settings, clients)),
@@ -352,7 +352,7 @@ async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
     return await _conninfo_from_secret(settings, secrets, settings.database_owner_secret_arn)
 
 
-def _database(settings: Settings, clients: AwsClients) -> Database:
+def _database(settings: Settings, clients: AwsClients, *, patience_s: float = 0) -> Database:
     from edda.adapters.secrets import SecretsManager
 
     async def conninfo() -> str:
@@ -360,7 +360,7 @@ def _database(settings: Settings, clients: AwsClients) -> Database:
             return _checked_address("EDDA_DATABASE_URL", settings.database_url)
         return await _conninfo_from_secret(settings, SecretsManager(clients), settings.database_secret_arn)
 
-    return _opens(Database(conninfo))
+    return _opens(Database(conninfo, patience_s=patience_s))
 
 
 def _checked_address(name: str, address: str) -> str:

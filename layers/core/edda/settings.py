@@ -26,6 +26,8 @@ class Settings(BaseModel):
     database_host: str = ""
     database_name: str = "edda"
     database_secret_arn: str = ""
+    # How long work from a queue waits for a Postgres that is away: a failover takes up to 30 s, waking up 15.
+    database_patience_s: float = Field(default=45, ge=0)
     # For migrate alone: the schema's owner.
     database_owner_url: str = ""
     database_owner_secret_arn: str = ""

@@ -11,8 +11,10 @@
 import asyncio
 import os
 import select
+import sys
+from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -21,11 +23,13 @@ from edda.models import EmbeddingModel, Tenant
 from edda.store.database import Database
 from edda.store.migrations import migrate, register_model
 from psycopg import AsyncConnection, pq
+from psycopg._preparing import PrepareManager
 from psycopg.abc import PQGen
-from psycopg.errors import DeadlockDetected, OperationalError, ReadOnlySqlTransaction
+from psycopg.errors import DeadlockDetected, OperationalError, ReadOnlySqlTransaction, error_from_result
 from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn
+from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import DictRow, dict_row
+from psycopg.waiting import Ready, Wait
 
 from tests.postgres import Cluster
 from tests.simulation.lambdas import Environment
@@ -82,6 +86,10 @@ TRUNCATE_EVERY = 100  # it takes longer than to delete few rows, but leaves no d
 CLOCK_TOLERANCE_S = 0.03
 
 
+CLOSED = pq.PGconn.connect_start(b"host=/nowhere")
+CLOSED.finish()
+
+
 @dataclass(slots=True)
 class _Parked:
     """A statement that waits for a lock."""
@@ -91,13 +99,35 @@ class _Parked:
     done: "asyncio.Future[None]"
 
 
+class _Prepared(PrepareManager):
+    """Statements are planned once for each of the server's processes, which takes longer than to run them."""
+
+    prepare_threshold = 0
+    prepared_max = 10_000
+
+    def clear(self) -> bool:
+        """psycopg forgets them after a rollback, since a table may be another one then. Here none ever is."""
+        return False
+
+
+@dataclass(slots=True)
+class _Backend:
+    """One of the server's processes. It is kept from schedule to schedule."""
+
+    pgconn: PGconn
+    prepared: _Prepared = field(default_factory=_Prepared)
+    poll: select.poll = field(default_factory=select.poll)
+
+    def __post_init__(self) -> None:
+        self.poll.register(self.pgconn.socket, select.POLLIN)
+
+
 class _Statement:
     """A psycopg generator, driven without the event loop."""
 
-    def __init__(self, generator: "PQGen[Any]", fileno: int) -> None:
+    def __init__(self, generator: "PQGen[Any]", backend: _Backend) -> None:
         self._generator = generator
-        self._poll = select.poll()
-        self._fileno = fileno
+        self._backend = backend
         self._wanted: Any = None
         self.result: Any = None
         self.error: Exception | None = None
@@ -109,19 +139,30 @@ class _Statement:
             if self._wanted is None:
                 self._wanted = next(self._generator)
             while True:
-                self._poll.register(self._fileno, (1 if self._wanted & 1 else 0) | (4 if self._wanted & 2 else 0))
-                ready = 0
-                for _, event in self._poll.poll(timeout_ms):
-                    ready |= (2 if event & select.POLLOUT else 0) | (1 if event & ~select.POLLOUT else 0)
-                if not ready:
+                if self._wanted == Wait.R:
+                    if not self._backend.poll.poll(timeout_ms):
+                        return False
+                    self._wanted = self._generator.send(Ready.R)
+                elif ready := self._may_write(timeout_ms):
+                    self._wanted = self._generator.send(ready)
+                else:
                     return False
-                self._wanted = self._generator.send(ready)
         except StopIteration as end:
             self.result = end.value
         except Exception as error:
             self.error = error
         self.ended = True
         return True
+
+    def _may_write(self, timeout_ms: float) -> Ready | None:
+        """More is to be sent than the socket takes at once."""
+        poll = select.poll()
+        poll.register(self._backend.pgconn.socket, select.POLLOUT | (select.POLLIN if self._wanted & Wait.R else 0))
+        events = [event for _, event in poll.poll(timeout_ms)]
+        if not events:
+            return None
+        readable, writable = events[0] & ~select.POLLOUT, events[0] & select.POLLOUT
+        return Ready.RW if readable and writable else Ready.R if readable else Ready.W
 
 
 class SimulatedDatabase:
@@ -136,10 +177,13 @@ class SimulatedDatabase:
             "search_path = public, simulated, pg_catalog",
             f"simulated.now = '{EPOCH.isoformat()}'",
             "deadlock_timeout = '1h'",  # deadlocks are found here, and are a violation
+            "plan_cache_mode = force_generic_plan",
+            "jit = off",
         ):
             cluster.administer(f"ALTER DATABASE {name} SET {setting}")
         self._urls = cluster.urls(name)
         self.control = psycopg.connect(self._urls.owner, autocommit=True)
+        self.control.prepare_threshold = sys.maxsize  # only what is asked again and again: `rows`
         self._share_core(0)
         self._share_core(self.control.info.backend_pid)
         self.control.execute(SHADOWS)
@@ -148,7 +192,8 @@ class SimulatedDatabase:
         self.control.execute(f"DROP INDEX embeddings_hnsw_{self.model.model_id}")
         self.control.execute(GUARDS)
         self._schedules = 0
-        self._idle: list[PGconn] = []
+        self._idle: list[_Backend] = []
+        self._seen: dict[Hashable, list[tuple[Any, ...]]] = {}  # what `rows` gave since the last commit
         self._opened: list[SimulatedConnection] = []
         self._parked: list[_Parked] = []
         self.deadlocks = self.tenants_left = 0
@@ -172,22 +217,25 @@ class SimulatedDatabase:
 
     def close(self) -> None:
         self.end()
-        for pgconn in self._idle:
-            pgconn.finish()
+        for backend in self._idle:
+            backend.pgconn.finish()
         self.control.close()
 
     def rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
-        """As the owner, who sees everything."""
-        return self.control.execute(query.encode(), values).fetchall()
+        """As the owner, who sees everything that was committed. Not asked again before the next commit."""
+        asked = query, None if values is None else tuple(values)
+        if asked not in self._seen:
+            self._seen[asked] = self.control.execute(query.encode(), values, prepare=True).fetchall()
+        return self._seen[asked]
 
     def open(self, environment: Environment) -> "SimulatedConnection":
         """A connection for an environment; the server's processes behind them are kept from schedule to schedule."""
         if self._idle:
-            pgconn = self._idle.pop()
+            backend = self._idle.pop()
         else:
-            pgconn = pq.PGconn.connect(self._urls.app.encode())
-            self._share_core(pgconn.backend_pid)
-        connection = SimulatedConnection(pgconn, self, environment)
+            backend = _Backend(pq.PGconn.connect(self._urls.app.encode()))
+            self._share_core(backend.pgconn.backend_pid)
+        connection = SimulatedConnection(backend, self, environment)
         self._opened.append(connection)
         return connection
 
@@ -196,33 +244,38 @@ class SimulatedDatabase:
         if connection not in self._opened:
             return
         self._opened.remove(connection)
-        pgconn = connection.replace_socket()
+        connection.lose_socket()
+        backend = connection.backend
         for parked in [parked for parked in self._parked if parked.connection is connection]:
             self._parked.remove(parked)
-            self._cancel(pgconn, parked.statement)
+            self._cancel(backend.pgconn, parked.statement)
             parked.done.cancel()
-        if pgconn.pipeline_status != PipelineStatus.OFF:
-            self._hang_up(pgconn)
+        if backend.pgconn.pipeline_status != PipelineStatus.OFF:
+            self._hang_up(backend.pgconn)
         else:
-            if pgconn.transaction_status != TransactionStatus.IDLE:
-                pgconn.exec_(b"ROLLBACK")
             # Behind a pooler a tenant that is left on a connection would be the next one's as well.
-            self.tenants_left += bool(pgconn.exec_(b"SELECT current_setting('app.tenant_id', true)").get_value(0, 0))
-            pgconn.exec_(b"RESET ALL")
-            self._idle.append(pgconn)
+            in_transaction = backend.pgconn.transaction_status != TransactionStatus.IDLE
+            rollback = b"ROLLBACK; " if in_transaction else b""
+            left = backend.pgconn.exec_(rollback + b"SELECT current_setting('app.tenant_id', true)").get_value(0, 0)
+            self.tenants_left += bool(left)
+            if left:
+                backend.pgconn.exec_(b"RESET ALL")
+            self._idle.append(backend)
         self._let_through()
 
     def run(self, connection: "SimulatedConnection", generator: "PQGen[T]") -> "_Statement | _Parked":
         """Run a statement to its end, or until it waits for somebody's lock."""
-        statement = _Statement(generator, connection.pgconn.socket)
+        statement = _Statement(generator, connection.backend)
         while not statement.go_on(2):
             if self._blockers([connection]):
                 parked = _Parked(connection, statement, asyncio.get_running_loop().create_future())
                 self._parked.append(parked)
                 self._break_deadlock(parked)
                 return parked
-        if self._parked and connection.pgconn.transaction_status != TransactionStatus.INTRANS:
-            self._let_through()
+        if connection.pgconn.transaction_status != TransactionStatus.INTRANS:
+            self._seen.clear()
+            if self._parked:
+                self._let_through()
         return statement
 
     def abandon(self, parked: "_Parked") -> None:
@@ -242,6 +295,7 @@ class SimulatedDatabase:
                     if ended := parked.statement.go_on(1):
                         break
                 if ended:
+                    self._seen.clear()
                     self._parked.remove(parked)
                     if not parked.done.done():  # its task may have been cancelled, and not know it yet
                         parked.done.set_result(None)
@@ -250,7 +304,7 @@ class SimulatedDatabase:
     def _blockers(self, connections: list["SimulatedConnection"]) -> dict[int, list[int]]:
         """Who waits for whom, by process id."""
         pids = [connection.pgconn.backend_pid for connection in connections]
-        found = self.rows("SELECT pid, pg_blocking_pids(pid) FROM unnest(%s::integer[]) AS pid", [pids])
+        found = self.control.execute("SELECT pid, pg_blocking_pids(pid) FROM unnest(%s::integer[]) AS pid", [pids])
         return {pid: blockers for pid, blockers in found if blockers}
 
     def _break_deadlock(self, newest: "_Parked") -> None:
@@ -287,7 +341,7 @@ class SimulatedDatabase:
         """In the middle of a pipeline there is no way back to a clean connection; wait until the server has noticed."""
         pid = pgconn.backend_pid
         pgconn.finish()
-        while self.rows("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]):
+        while self.control.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).rowcount:
             pass
 
 
@@ -303,20 +357,38 @@ async def _migrated(owner: str) -> EmbeddingModel:
 class SimulatedConnection(AsyncConnection[DictRow]):
     """psycopg's own connection, whose every wait for the server is a step of the simulation."""
 
-    def __init__(self, pgconn: PGconn, database: SimulatedDatabase, environment: Environment) -> None:
-        super().__init__(pgconn, dict_row)
+    def __init__(self, backend: _Backend, database: SimulatedDatabase, environment: Environment) -> None:
+        super().__init__(backend.pgconn, dict_row)
         self._autocommit = True
-        self.prepare_threshold = None
+        self._prepared = backend.prepared
+        self.backend = backend
         self._database = database
         self._environment = environment
         self._told_time_s = -1.0
+        self._time_s = 0.0
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        """Edda asks "" before each transaction whether the connection is alive: a good moment to tell the time."""
-        if query == "":
-            self._told_time_s = self._environment.now_s()
-            query = f"SET simulated.now = '{_time(self._told_time_s)}'"
-        return await super().execute(query, params, **options)
+        """Edda asks "" before each transaction whether the connection is alive, which takes a step."""
+        if query != "":
+            return await super().execute(query, params, **options)
+        self._told_time_s = now_s = self._environment.now_s()
+        fault = await self._may_begin()
+        self._tell_time()
+        self._time_s = now_s
+        await self._afterwards(fault, TransactionStatus.IDLE)
+        return None
+
+    def _exec_command(self, command: Any, result_format: Any = pq.Format.TEXT) -> "PQGen[PGresult | None]":
+        """BEGIN, COMMIT and the like, which wait for nobody, in one go."""
+        if self._pipeline:
+            return (yield from super()._exec_command(command, result_format))
+        self._check_connection_ok()
+        if command == b"BEGIN":
+            command = f"SET simulated.now = '{_time(self._time_s)}'; BEGIN".encode()
+        result = self.pgconn.exec_(command)
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            raise error_from_result(result)
+        return result
 
     async def wait(self, gen: "PQGen[T]", *_: Any, **__: Any) -> T:
         # To enter pipeline mode is a matter of this side alone: nothing is sent, so nothing can go wrong.
@@ -381,18 +453,15 @@ class SimulatedConnection(AsyncConnection[DictRow]):
     def _tell_time(self) -> None:
         now_s = self._environment.now_s()
         if now_s - self._told_time_s > CLOCK_TOLERANCE_S:
-            self.pgconn.exec_(f"SET simulated.now = '{_time(now_s)}'".encode())
-            self._told_time_s = now_s
+            self._told_time_s = self._time_s = now_s
 
     async def close(self) -> None:
         self._database.cut(self)
         await super().close()
 
-    def replace_socket(self) -> PGconn:
-        """The server's side, which goes on; this side finds itself closed."""
-        pgconn, self.pgconn = self.pgconn, pq.PGconn.connect_start(b"host=/nowhere")
-        self.pgconn.finish()
-        return pgconn
+    def lose_socket(self) -> None:
+        """The server's side goes on; this side finds itself closed."""
+        self.pgconn = CLOSED
 
 
 class EnvironmentDatabase(Database):

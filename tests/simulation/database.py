@@ -12,17 +12,17 @@ import asyncio
 import os
 import select
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from edda.models import EmbeddingModel, Tenant
 from edda.store.database import Database
 from edda.store.migrations import migrate, register_model
-from psycopg import AsyncConnection, pq
+from psycopg import AsyncConnection, AsyncCursor, pq
 from psycopg._preparing import PrepareManager
 from psycopg.abc import PQGen
 from psycopg.errors import DeadlockDetected, OperationalError, ReadOnlySqlTransaction, error_from_result
@@ -49,6 +49,18 @@ CREATE FUNCTION simulated.statement_timestamp() RETURNS timestamptz LANGUAGE sql
 CREATE FUNCTION simulated.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE RETURN simulated.now();
 CREATE FUNCTION simulated.gen_random_uuid() RETURNS uuid LANGUAGE sql VOLATILE
     RETURN md5(nextval('simulated.ids')::text)::uuid;
+CREATE FUNCTION simulated.begin(seed bigint, slugs text[]) RETURNS TABLE (tenant_id uuid, slug text)
+    LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM public.documents;
+    DELETE FROM public.embeddings;
+    DELETE FROM public.tenants;  -- the rest goes with its tenant
+    PERFORM setval('simulated.ids', seed);
+    FOREACH slug IN ARRAY slugs LOOP
+        INSERT INTO public.tenants AS t (slug) VALUES (begin.slug) RETURNING t.tenant_id INTO tenant_id;
+        RETURN NEXT;
+    END LOOP;
+END $$;
 GRANT USAGE ON SCHEMA simulated TO PUBLIC;
 GRANT USAGE ON SEQUENCE simulated.ids TO PUBLIC;
 """
@@ -79,7 +91,7 @@ BEGIN
 END $$;
 CREATE TRIGGER guard BEFORE UPDATE ON embed_batches FOR EACH ROW EXECUTE FUNCTION simulated.guard_batch();
 """
-CLEAN = "DELETE FROM documents; DELETE FROM embeddings; DELETE FROM tenants"  # the rest goes with its tenant
+BEGIN = "SELECT tenant_id, slug FROM simulated.begin(%s, %s)"
 TRUNCATE = "TRUNCATE tenants, embeddings CASCADE"  # everything a tenant owns
 TRUNCATE_EVERY = 100  # it takes longer than to delete few rows, but leaves no dead ones
 # How far behind the virtual time a transaction's may be. Telling it takes a round trip.
@@ -183,7 +195,8 @@ class SimulatedDatabase:
             cluster.administer(f"ALTER DATABASE {name} SET {setting}")
         self._urls = cluster.urls(name)
         self.control = psycopg.connect(self._urls.owner, autocommit=True)
-        self.control.prepare_threshold = sys.maxsize  # only what is asked again and again: `rows`
+        self.control.prepare_threshold = sys.maxsize  # only what is asked again and again, by `rows`
+        self._cursor = self.control.cursor()
         self._share_core(0)
         self._share_core(self.control.info.backend_pid)
         self.control.execute(SHADOWS)
@@ -201,14 +214,12 @@ class SimulatedDatabase:
     def begin(self, seed: int, slugs: list[str]) -> list[Tenant]:
         """Empty tables, and these tenants."""
         self._schedules += 1
-        self.control.execute(CLEAN if self._schedules % TRUNCATE_EVERY else TRUNCATE)
-        self.control.execute("SELECT setval('simulated.ids', %s)", [seed % 10**9 * 1000 + 1])
+        if self._schedules % TRUNCATE_EVERY == 0:
+            self.control.execute(TRUNCATE)
         self.deadlocks = self.tenants_left = 0
-        return [
-            Tenant(*self.control.execute("INSERT INTO tenants (slug) VALUES (%s) RETURNING tenant_id, slug", [slug])
-                   .fetchone() or ())
-            for slug in slugs
-        ]  # fmt: skip
+        begun = self._cursor.execute(BEGIN, (seed % 10**9 * 1000 + 1, slugs), prepare=True)
+        self._seen.clear()
+        return [Tenant(*row) for row in begun]
 
     def end(self) -> None:
         """Every connection goes back."""
@@ -223,9 +234,9 @@ class SimulatedDatabase:
 
     def rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
         """As the owner, who sees everything that was committed. Not asked again before the next commit."""
-        asked = query, None if values is None else tuple(values)
+        asked = query, repr(values)
         if asked not in self._seen:
-            self._seen[asked] = self.control.execute(query.encode(), values, prepare=True).fetchall()
+            self._seen[asked] = self._cursor.execute(query.encode(), values, prepare=True).fetchall()
         return self._seen[asked]
 
     def open(self, environment: Environment) -> "SimulatedConnection":
@@ -272,7 +283,7 @@ class SimulatedDatabase:
                 self._parked.append(parked)
                 self._break_deadlock(parked)
                 return parked
-        if connection.pgconn.transaction_status != TransactionStatus.INTRANS:
+        if connection.transaction_status() != TransactionStatus.INTRANS:
             self._seen.clear()
             if self._parked:
                 self._let_through()
@@ -354,6 +365,19 @@ async def _migrated(owner: str) -> EmbeddingModel:
     return await register_model(owner, MODEL_NAME, MODEL_DIMENSIONS)
 
 
+class _Cursor(AsyncCursor[DictRow]):
+    """psycopg's own, which sends the beginning of a transaction in one go: BEGIN, the time and the tenant."""
+
+    async def execute(self, query: Any, params: Any = None, **options: Any) -> "_Cursor":
+        connection = cast(SimulatedConnection, self.connection)
+        if connection.begin_is_due:
+            if isinstance(query, str) and query.startswith("SELECT set_config("):
+                await connection.wait(connection.set_tenant(query, params))
+                return self
+            connection.send_begin()
+        return await super().execute(query, params, **options)
+
+
 class SimulatedConnection(AsyncConnection[DictRow]):
     """psycopg's own connection, whose every wait for the server is a step of the simulation."""
 
@@ -364,6 +388,8 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         self.backend = backend
         self._database = database
         self._environment = environment
+        self.cursor_factory = _Cursor
+        self.begin_is_due = b""  # ... with its time, and was not sent yet
         self._told_time_s = -1.0
         self._time_s = 0.0
 
@@ -379,16 +405,36 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         return None
 
     def _exec_command(self, command: Any, result_format: Any = pq.Format.TEXT) -> "PQGen[PGresult | None]":
-        """BEGIN, COMMIT and the like, which wait for nobody, in one go."""
+        """BEGIN, COMMIT and the like, which wait for nobody, in one go. BEGIN goes with the statement after it."""
         if self._pipeline:
             return (yield from super()._exec_command(command, result_format))
         self._check_connection_ok()
         if command == b"BEGIN":
-            command = f"SET simulated.now = '{_time(self._time_s)}'; BEGIN".encode()
-        result = self.pgconn.exec_(command)
-        if result.status != pq.ExecStatus.COMMAND_OK:
+            self.begin_is_due = f"SET simulated.now = '{_time(self._time_s)}'; BEGIN; ".encode()
+            return None
+        return self._run_at_once(command)
+
+    def set_tenant(self, query: str, values: Sequence[str]) -> "PQGen[None]":
+        """The first statement of Edda's transactions, which waits for nobody either."""
+        quoted = (pq.Escaping(self.pgconn).escape_literal(value.encode()).decode() for value in values)
+        self._run_at_once((query % tuple(quoted)).encode())
+        return
+        yield
+
+    def send_begin(self) -> None:
+        if self.begin_is_due and self.pgconn.status == pq.ConnStatus.OK:
+            self._run_at_once(b"")
+
+    def _run_at_once(self, command: bytes) -> PGresult:
+        result = self.pgconn.exec_(self.begin_is_due + command)
+        self.begin_is_due = b""
+        if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
             raise error_from_result(result)
         return result
+
+    def transaction_status(self) -> int:
+        """As if what is due was sent."""
+        return TransactionStatus.INTRANS if self.begin_is_due else self.pgconn.transaction_status
 
     async def wait(self, gen: "PQGen[T]", *_: Any, **__: Any) -> T:
         # To enter pipeline mode is a matter of this side alone: nothing is sent, so nothing can go wrong.
@@ -401,7 +447,9 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         except BaseException:
             gen.close()
             raise
-        before = self.pgconn.transaction_status
+        if enters_pipeline:
+            self.send_begin()
+        before = self.transaction_status()
         if before == TransactionStatus.IDLE:
             self._tell_time()
         ran = self._database.run(self, gen)
@@ -440,7 +488,7 @@ class SimulatedConnection(AsyncConnection[DictRow]):
 
     async def _afterwards(self, fault: str | None, before: int) -> None:
         """It was carried out; its answer is on the way."""
-        committed = before == TransactionStatus.INTRANS and self.pgconn.transaction_status == TransactionStatus.IDLE
+        committed = before == TransactionStatus.INTRANS and self.transaction_status() == TransactionStatus.IDLE
         if committed:
             fault = await self._environment.committed() or fault
         if fault == "cut_after":
@@ -461,7 +509,7 @@ class SimulatedConnection(AsyncConnection[DictRow]):
 
     def lose_socket(self) -> None:
         """The server's side goes on; this side finds itself closed."""
-        self.pgconn = CLOSED
+        self.pgconn, self.begin_is_due = CLOSED, b""
 
 
 class EnvironmentDatabase(Database):
@@ -487,7 +535,7 @@ class EnvironmentDatabase(Database):
 
     def in_transaction(self) -> bool:
         connection = self._connection
-        return connection is not None and connection.pgconn.transaction_status not in (
+        return isinstance(connection, SimulatedConnection) and connection.transaction_status() not in (
             TransactionStatus.IDLE,
             TransactionStatus.UNKNOWN,
         )

@@ -46,7 +46,7 @@ class Environment:
             raise asyncio.CancelledError
         if self.function in FUNCTIONS:
             await self._struck("step")
-        await asyncio.sleep(self.world.latency_s())
+        await self.world.loop.sleep(self.world.latency_s())
         while self._frozen_until_s > self.now_s():  # noqa: ASYNC110 - it may be frozen again meanwhile
             await asyncio.sleep(self._frozen_until_s - self.now_s())
         if self.dead:

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import psycopg
@@ -114,7 +115,7 @@ class _Parked:
 class _Prepared(PrepareManager):
     """Statements are planned once for each of the server's processes, which takes longer than to run them."""
 
-    prepare_threshold = 0
+    prepare_threshold = 0  # at once
     prepared_max = 10_000
 
     def clear(self) -> bool:
@@ -210,6 +211,7 @@ class SimulatedDatabase:
         self._opened: list[SimulatedConnection] = []
         self._parked: list[_Parked] = []
         self.deadlocks = self.tenants_left = 0
+        self._cpu_s_of_gone = 0.0
 
     def begin(self, seed: int, slugs: list[str]) -> list[Tenant]:
         """Empty tables, and these tenants."""
@@ -231,6 +233,17 @@ class SimulatedDatabase:
         for backend in self._idle:
             backend.pgconn.finish()
         self.control.close()
+
+    def cpu_s(self) -> float:
+        """What the server's processes behind the connections have used so far; 0 where that cannot be known."""
+        return self._cpu_s_of_gone + sum(
+            _cpu_s(pgconn.backend_pid)
+            for pgconn in (
+                self.control.pgconn,
+                *(backend.pgconn for backend in self._idle),
+                *(connection.backend.pgconn for connection in self._opened),
+            )
+        )
 
     def rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
         """As the owner, who sees everything that was committed. Not asked again before the next commit."""
@@ -351,9 +364,19 @@ class SimulatedDatabase:
     def _hang_up(self, pgconn: PGconn) -> None:
         """In the middle of a pipeline there is no way back to a clean connection; wait until the server has noticed."""
         pid = pgconn.backend_pid
+        self._cpu_s_of_gone += _cpu_s(pid)
         pgconn.finish()
         while self.control.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).rowcount:
             pass
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _time(seconds: float) -> str:
@@ -370,11 +393,9 @@ class _Cursor(AsyncCursor[DictRow]):
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> "_Cursor":
         connection = cast(SimulatedConnection, self.connection)
-        if connection.begin_is_due:
-            if isinstance(query, str) and query.startswith("SELECT set_config("):
-                await connection.wait(connection.set_tenant(query, params))
-                return self
-            connection.send_begin()
+        if connection.begin_is_due and isinstance(query, str) and query.startswith("SELECT set_config("):
+            await connection.wait(connection.set_tenant(query, params))
+            return self
         return await super().execute(query, params, **options)
 
 
@@ -421,9 +442,11 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         return
         yield
 
-    def send_begin(self) -> None:
-        if self.begin_is_due and self.pgconn.status == pq.ConnStatus.OK:
+    def _start_query(self) -> "PQGen[None]":
+        """Any other statement comes after BEGIN."""
+        if self.begin_is_due:
             self._run_at_once(b"")
+        yield from super()._start_query()
 
     def _run_at_once(self, command: bytes) -> PGresult:
         result = self.pgconn.exec_(self.begin_is_due + command)
@@ -447,8 +470,6 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         except BaseException:
             gen.close()
             raise
-        if enters_pipeline:
-            self.send_begin()
         before = self.transaction_status()
         if before == TransactionStatus.IDLE:
             self._tell_time()

@@ -10,29 +10,24 @@
 
 import asyncio
 import os
-import select
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import psycopg
 from edda.models import EmbeddingModel, Tenant
-from edda.store.database import Database
 from edda.store.migrations import migrate, register_model
-from psycopg import AsyncConnection, AsyncCursor, pq
-from psycopg._preparing import PrepareManager
+from psycopg import pq
 from psycopg.abc import PQGen
-from psycopg.errors import DeadlockDetected, OperationalError, ReadOnlySqlTransaction, error_from_result
-from psycopg.pq import PipelineStatus, TransactionStatus
-from psycopg.pq.abc import PGconn, PGresult
-from psycopg.rows import DictRow, dict_row
-from psycopg.waiting import Ready, Wait
+from psycopg.errors import DeadlockDetected
+from psycopg.pq import PipelineStatus
+from psycopg.pq.abc import PGconn
 
 from tests.postgres import Cluster
+from tests.simulation.connections import IDLE, INTRANS, Backend, Parked, SimulatedConnection, Statement
 from tests.simulation.lambdas import Environment
 
 T = TypeVar("T")
@@ -95,87 +90,6 @@ CREATE TRIGGER guard BEFORE UPDATE ON embed_batches FOR EACH ROW EXECUTE FUNCTIO
 BEGIN = "SELECT tenant_id, slug FROM simulated.begin(%s, %s)"
 TRUNCATE = "TRUNCATE tenants, embeddings CASCADE"  # everything a tenant owns
 TRUNCATE_EVERY = 100  # it takes longer than to delete few rows, but leaves no dead ones
-# How far behind the virtual time a transaction's may be. Telling it takes a round trip.
-CLOCK_TOLERANCE_S = 0.03
-
-
-CLOSED = pq.PGconn.connect_start(b"host=/nowhere")
-CLOSED.finish()
-
-
-@dataclass(slots=True)
-class _Parked:
-    """A statement that waits for a lock."""
-
-    connection: "SimulatedConnection"
-    statement: "_Statement"
-    done: "asyncio.Future[None]"
-
-
-class _Prepared(PrepareManager):
-    """Statements are planned once for each of the server's processes, which takes longer than to run them."""
-
-    prepare_threshold = 0  # at once
-    prepared_max = 10_000
-
-    def clear(self) -> bool:
-        """psycopg forgets them after a rollback, since a table may be another one then. Here none ever is."""
-        return False
-
-
-@dataclass(slots=True)
-class _Backend:
-    """One of the server's processes. It is kept from schedule to schedule."""
-
-    pgconn: PGconn
-    prepared: _Prepared = field(default_factory=_Prepared)
-    poll: select.poll = field(default_factory=select.poll)
-
-    def __post_init__(self) -> None:
-        self.poll.register(self.pgconn.socket, select.POLLIN)
-
-
-class _Statement:
-    """A psycopg generator, driven without the event loop."""
-
-    def __init__(self, generator: "PQGen[Any]", backend: _Backend) -> None:
-        self._generator = generator
-        self._backend = backend
-        self._wanted: Any = None
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.ended = False
-
-    def go_on(self, timeout_ms: float) -> bool:
-        """Has it ended? False when the server said nothing for so long."""
-        try:
-            if self._wanted is None:
-                self._wanted = next(self._generator)
-            while True:
-                if self._wanted == Wait.R:
-                    if not self._backend.poll.poll(timeout_ms):
-                        return False
-                    self._wanted = self._generator.send(Ready.R)
-                elif ready := self._may_write(timeout_ms):
-                    self._wanted = self._generator.send(ready)
-                else:
-                    return False
-        except StopIteration as end:
-            self.result = end.value
-        except Exception as error:
-            self.error = error
-        self.ended = True
-        return True
-
-    def _may_write(self, timeout_ms: float) -> Ready | None:
-        """More is to be sent than the socket takes at once."""
-        poll = select.poll()
-        poll.register(self._backend.pgconn.socket, select.POLLOUT | (select.POLLIN if self._wanted & Wait.R else 0))
-        events = [event for _, event in poll.poll(timeout_ms)]
-        if not events:
-            return None
-        readable, writable = events[0] & ~select.POLLOUT, events[0] & select.POLLOUT
-        return Ready.RW if readable and writable else Ready.R if readable else Ready.W
 
 
 class SimulatedDatabase:
@@ -206,10 +120,10 @@ class SimulatedDatabase:
         self.control.execute(f"DROP INDEX embeddings_hnsw_{self.model.model_id}")
         self.control.execute(GUARDS)
         self._schedules = 0
-        self._idle: list[_Backend] = []
+        self._idle: list[Backend] = []
         self._seen: dict[Hashable, list[tuple[Any, ...]]] = {}  # what `rows` gave since the last commit
         self._opened: list[SimulatedConnection] = []
-        self._parked: list[_Parked] = []
+        self._parked: list[Parked] = []
         self.deadlocks = self.tenants_left = 0
         self._cpu_s_of_gone = 0.0
 
@@ -234,6 +148,11 @@ class SimulatedDatabase:
             backend.pgconn.finish()
         self.control.close()
 
+    @staticmethod
+    def tell_time(now_s: float) -> bytes:
+        """What tells the virtual time to a connection."""
+        return f"SET simulated.now = '{EPOCH + timedelta(seconds=now_s)}'".encode()
+
     def cpu_s(self) -> float:
         """What the server's processes behind the connections have used so far; 0 where that cannot be known."""
         return self._cpu_s_of_gone + sum(
@@ -257,7 +176,7 @@ class SimulatedDatabase:
         if self._idle:
             backend = self._idle.pop()
         else:
-            backend = _Backend(pq.PGconn.connect(self._urls.app.encode()))
+            backend = Backend(pq.PGconn.connect(self._urls.app.encode()))
             self._share_core(backend.pgconn.backend_pid)
         connection = SimulatedConnection(backend, self, environment)
         self._opened.append(connection)
@@ -278,7 +197,7 @@ class SimulatedDatabase:
             self._hang_up(backend.pgconn)
         else:
             # Behind a pooler a tenant that is left on a connection would be the next one's as well.
-            in_transaction = backend.pgconn.transaction_status != TransactionStatus.IDLE
+            in_transaction = backend.pgconn.transaction_status != IDLE
             rollback = b"ROLLBACK; " if in_transaction else b""
             left = backend.pgconn.exec_(rollback + b"SELECT current_setting('app.tenant_id', true)").get_value(0, 0)
             self.tenants_left += bool(left)
@@ -287,22 +206,22 @@ class SimulatedDatabase:
             self._idle.append(backend)
         self._let_through()
 
-    def run(self, connection: "SimulatedConnection", generator: "PQGen[T]") -> "_Statement | _Parked":
+    def run(self, connection: "SimulatedConnection", generator: "PQGen[T]") -> "Statement | Parked":
         """Run a statement to its end, or until it waits for somebody's lock."""
-        statement = _Statement(generator, connection.backend)
+        statement = Statement(generator, connection.backend)
         while not statement.go_on(2):
             if self._blockers([connection]):
-                parked = _Parked(connection, statement, asyncio.get_running_loop().create_future())
+                parked = Parked(connection, statement, asyncio.get_running_loop().create_future())
                 self._parked.append(parked)
                 self._break_deadlock(parked)
                 return parked
-        if connection.transaction_status() != TransactionStatus.INTRANS:
+        if connection.transaction_status() != INTRANS:
             self._seen.clear()
             if self._parked:
                 self._let_through()
         return statement
 
-    def abandon(self, parked: "_Parked") -> None:
+    def abandon(self, parked: "Parked") -> None:
         """Its task was cancelled while it waited."""
         if parked in self._parked:
             self._parked.remove(parked)
@@ -331,7 +250,7 @@ class SimulatedDatabase:
         found = self.control.execute("SELECT pid, pg_blocking_pids(pid) FROM unnest(%s::integer[]) AS pid", [pids])
         return {pid: blockers for pid, blockers in found if blockers}
 
-    def _break_deadlock(self, newest: "_Parked") -> None:
+    def _break_deadlock(self, newest: "Parked") -> None:
         waits = self._blockers([parked.connection for parked in self._parked])
         seen: set[int] = set()
         todo = list(waits.get(newest.connection.pgconn.backend_pid, ()))
@@ -355,7 +274,7 @@ class SimulatedDatabase:
                 os.sched_setaffinity(pid, {self._core})
 
     @staticmethod
-    def _cancel(pgconn: PGconn, statement: "_Statement") -> None:
+    def _cancel(pgconn: PGconn, statement: "Statement") -> None:
         if not statement.ended:
             pgconn.get_cancel().cancel()
             while not statement.go_on(1000):
@@ -379,184 +298,6 @@ def _cpu_s(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _time(seconds: float) -> str:
-    return (EPOCH + timedelta(seconds=seconds)).isoformat()
-
-
 async def _migrated(owner: str) -> EmbeddingModel:
     await migrate(owner)
     return await register_model(owner, MODEL_NAME, MODEL_DIMENSIONS)
-
-
-class _Cursor(AsyncCursor[DictRow]):
-    """psycopg's own, which sends the beginning of a transaction in one go: BEGIN, the time and the tenant."""
-
-    async def execute(self, query: Any, params: Any = None, **options: Any) -> "_Cursor":
-        connection = cast(SimulatedConnection, self.connection)
-        if connection.begin_is_due and isinstance(query, str) and query.startswith("SELECT set_config("):
-            await connection.wait(connection.set_tenant(query, params))
-            return self
-        return await super().execute(query, params, **options)
-
-
-class SimulatedConnection(AsyncConnection[DictRow]):
-    """psycopg's own connection, whose every wait for the server is a step of the simulation."""
-
-    def __init__(self, backend: _Backend, database: SimulatedDatabase, environment: Environment) -> None:
-        super().__init__(backend.pgconn, dict_row)
-        self._autocommit = True
-        self._prepared = backend.prepared
-        self.backend = backend
-        self._database = database
-        self._environment = environment
-        self.cursor_factory = _Cursor
-        self.begin_is_due = b""  # ... with its time, and was not sent yet
-        self._told_time_s = -1.0
-        self._time_s = 0.0
-
-    async def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        """Edda asks "" before each transaction whether the connection is alive, which takes a step."""
-        if query != "":
-            return await super().execute(query, params, **options)
-        self._told_time_s = now_s = self._environment.now_s()
-        fault = await self._may_begin()
-        self._tell_time()
-        self._time_s = now_s
-        await self._afterwards(fault, TransactionStatus.IDLE)
-        return None
-
-    def _exec_command(self, command: Any, result_format: Any = pq.Format.TEXT) -> "PQGen[PGresult | None]":
-        """BEGIN, COMMIT and the like, which wait for nobody, in one go. BEGIN goes with the statement after it."""
-        if self._pipeline:
-            return (yield from super()._exec_command(command, result_format))
-        self._check_connection_ok()
-        if command == b"BEGIN":
-            self.begin_is_due = f"SET simulated.now = '{_time(self._time_s)}'; BEGIN; ".encode()
-            return None
-        return self._run_at_once(command)
-
-    def set_tenant(self, query: str, values: Sequence[str]) -> "PQGen[None]":
-        """The first statement of Edda's transactions, which waits for nobody either."""
-        quoted = (pq.Escaping(self.pgconn).escape_literal(value.encode()).decode() for value in values)
-        self._run_at_once((query % tuple(quoted)).encode())
-        return
-        yield
-
-    def _start_query(self) -> "PQGen[None]":
-        """Any other statement comes after BEGIN."""
-        if self.begin_is_due:
-            self._run_at_once(b"")
-        yield from super()._start_query()
-
-    def _run_at_once(self, command: bytes) -> PGresult:
-        result = self.pgconn.exec_(self.begin_is_due + command)
-        self.begin_is_due = b""
-        if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
-            raise error_from_result(result)
-        return result
-
-    def transaction_status(self) -> int:
-        """As if what is due was sent."""
-        return TransactionStatus.INTRANS if self.begin_is_due else self.pgconn.transaction_status
-
-    async def wait(self, gen: "PQGen[T]", *_: Any, **__: Any) -> T:
-        # To enter pipeline mode is a matter of this side alone: nothing is sent, so nothing can go wrong.
-        enters_pipeline = getattr(gen, "__qualname__", "") == "BasePipeline._enter_gen"
-        try:
-            fault = None if enters_pipeline else await self._may_begin()
-        except asyncio.CancelledError:
-            self._send_all_the_same(gen)
-            raise
-        except BaseException:
-            gen.close()
-            raise
-        before = self.transaction_status()
-        if before == TransactionStatus.IDLE:
-            self._tell_time()
-        ran = self._database.run(self, gen)
-        if isinstance(ran, _Parked):
-            self._environment.note("waits for a lock")
-            try:
-                await ran.done
-            except asyncio.CancelledError:
-                self._database.abandon(ran)
-                raise
-            ran = ran.statement
-        await self._afterwards(fault, before)
-        if ran.error is not None:
-            raise ran.error
-        return ran.result  # type: ignore[no-any-return]  # Any: what the real call gave
-
-    def _send_all_the_same(self, gen: "PQGen[Any]") -> None:
-        """psycopg sends before it waits, and when it is cancelled waits on for the end: a rollback is not left out."""
-        if self._environment.dead or self.pgconn.status != pq.ConnStatus.OK:
-            gen.close()
-            return
-        ran = self._database.run(self, gen)
-        if isinstance(ran, _Parked):
-            self._database.abandon(ran)
-
-    async def _may_begin(self) -> str | None:
-        """The fault that is to strike when the statement was carried out."""
-        fault = await self._environment.step("sql")
-        if self.pgconn.status != pq.ConnStatus.OK:
-            raise OperationalError("the connection is closed")
-        if fault == "cut":
-            raise self._lost()
-        if fault == "read_only" and self.pgconn.pipeline_status == PipelineStatus.OFF:
-            raise ReadOnlySqlTransaction("cannot execute this in a read-only transaction")
-        return fault
-
-    async def _afterwards(self, fault: str | None, before: int) -> None:
-        """It was carried out; its answer is on the way."""
-        committed = before == TransactionStatus.INTRANS and self.transaction_status() == TransactionStatus.IDLE
-        if committed:
-            fault = await self._environment.committed() or fault
-        if fault == "cut_after":
-            raise self._lost()
-
-    def _lost(self) -> OperationalError:
-        self._database.cut(self)
-        return OperationalError("server closed the connection unexpectedly")
-
-    def _tell_time(self) -> None:
-        now_s = self._environment.now_s()
-        if now_s - self._told_time_s > CLOCK_TOLERANCE_S:
-            self._told_time_s = self._time_s = now_s
-
-    async def close(self) -> None:
-        self._database.cut(self)
-        await super().close()
-
-    def lose_socket(self) -> None:
-        """The server's side goes on; this side finds itself closed."""
-        self.pgconn, self.begin_is_due = CLOSED, b""
-
-
-class EnvironmentDatabase(Database):
-    """Edda's own, which opens simulated connections."""
-
-    def __init__(self, database: SimulatedDatabase, environment: Environment) -> None:
-        async def conninfo() -> str:
-            return ""
-
-        super().__init__(conninfo)
-        self._simulated = database
-        self._environment = environment
-
-    async def _open(self) -> AsyncConnection[DictRow]:
-        if await self._environment.step("connect") == "refused":
-            raise OperationalError("connection refused")
-        return self._simulated.open(self._environment)
-
-    def drop(self) -> None:
-        """The environment died: the server hears no more of it."""
-        if isinstance(self._connection, SimulatedConnection):
-            self._simulated.cut(self._connection)
-
-    def in_transaction(self) -> bool:
-        connection = self._connection
-        return isinstance(connection, SimulatedConnection) and connection.transaction_status() not in (
-            TransactionStatus.IDLE,
-            TransactionStatus.UNKNOWN,
-        )

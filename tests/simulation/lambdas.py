@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.simulation.database import EnvironmentDatabase
+    from tests.simulation.connections import EnvironmentDatabase
     from tests.simulation.world import Services, World
 
 # Whose task is it? Set for every task that runs in an environment.

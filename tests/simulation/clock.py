@@ -3,6 +3,8 @@
 import asyncio
 import heapq
 import selectors
+from collections.abc import AsyncGenerator
+from typing import Any
 
 
 class Stuck(RuntimeError):
@@ -33,6 +35,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now_s
+
+    def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Nothing is kept: a loop ends with its schedule, and does not look for generators that are left over."""
 
     async def sleep(self, seconds: float) -> None:
         """As `asyncio.sleep`, but where nothing else would happen meanwhile no task has to take turns."""

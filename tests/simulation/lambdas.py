@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.simulation.database import EnvironmentDatabase
+    from tests.simulation.connections import EnvironmentDatabase
     from tests.simulation.world import Services, World
 
 # Whose task is it? Set for every task that runs in an environment.
@@ -46,7 +46,7 @@ class Environment:
             raise asyncio.CancelledError
         if self.function in FUNCTIONS:
             await self._struck("step")
-        await asyncio.sleep(self.world.latency_s())
+        await self.world.loop.sleep(self.world.latency_s())
         while self._frozen_until_s > self.now_s():  # noqa: ASYNC110 - it may be frozen again meanwhile
             await asyncio.sleep(self._frozen_until_s - self.now_s())
         if self.dead:

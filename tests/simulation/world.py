@@ -43,7 +43,8 @@ from tests.database.world import LineParser
 from tests.simulation import invariants
 from tests.simulation.aws import Bucket, EventSourceMapping, ObjectsOf, SimulatedQueue, SqsClients, shuffled
 from tests.simulation.clock import VirtualLoop
-from tests.simulation.database import EPOCH, MODEL_DIMENSIONS, EnvironmentDatabase, SimulatedDatabase
+from tests.simulation.connections import EnvironmentDatabase
+from tests.simulation.database import EPOCH, MODEL_DIMENSIONS, SimulatedDatabase
 from tests.simulation.lambdas import Environment, running_in
 from tests.simulation.provider import Provider, SimulatedEmbedder, vector_of
 from tests.simulation.schedules import CORRUPT, DEADLY, HTTPS, MAX_CHUNKS, POISON, Fault, FaultPlan, Operation, Schedule

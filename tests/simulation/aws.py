@@ -334,7 +334,8 @@ class EventSourceMapping:
 
     def _receive(self) -> list[Message]:
         batch = []
-        for message in self.queue.receive(self.batch_size):
+        # Seldom all there is: SQS asks some of its servers.
+        for message in self.queue.receive(min(self.world.random.choice((1, 2, 10)), self.batch_size)):
             fault = self.world.strike("receive")
             kind = fault.kind if fault else None
             if kind == "message_duplicated" and fault is not None:

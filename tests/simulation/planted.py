@@ -115,8 +115,8 @@ BUGS = [
     PlantedBug("a failure is recorded by whoever comes", PIPELINE, "WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND finished_at IS NULL\nRETURNING", "WHERE version_id = %(version_id)s\nRETURNING"),
     # Outbox
     PlantedBug("messages are marked before they are sent", "ingesting.py", "if index not in failed]\n        await self.store.mark_sent", "]\n        await self.store.mark_sent"),
-    PlantedBug("every message counts as sent", "adapters/sqs.py", 'return {int(entry["Id"]) for entry in answer.get("Successful", [])}', "return set(group)"),
-    PlantedBug("what is not in Failed counts as sent", "adapters/sqs.py", 'return {int(entry["Id"]) for entry in answer.get("Successful", [])}', 'return set(group) - {int(entry["Id"]) for entry in answer.get("Failed", [])}'),
+    PlantedBug("every message counts as sent", "adapters/sqs.py", 'return {int(entry["Id"]) for entry in answer.get("Successful", [])}', "return set(indices)"),
+    PlantedBug("what is not in Failed counts as sent", "adapters/sqs.py", 'return {int(entry["Id"]) for entry in answer.get("Successful", [])}', 'return set(indices) - {int(entry["Id"]) for entry in answer.get("Failed", [])}'),
     PlantedBug("batches are planned without the last chunks", INGEST, "cuts = [*range(0, len(ordinals), size), len(ordinals)]", "cuts = [*range(0, len(ordinals), size)]"),
     # Status
     PlantedBug(
@@ -179,7 +179,7 @@ BUGS = [
     # API
     PlantedBug("a repeated upload is another document", "documents.py", "idempotency_key=idempotency_key,", "idempotency_key=None,"),
     PlantedBug("an upload whose object was not stored is not repeated", "documents.py", "if is_new or (await self._announced(tenant, document_id)).version_id is None:", "if is_new:"),
-    PlantedBug("a repeated delete does not reach the object", DOCUMENTS, "WHERE document_id = %(document_id)s;\n", "WHERE document_id = %(document_id)s AND deleted_at IS NULL;\n"),
+    PlantedBug("a repeated delete does not reach the object", DOCUMENTS, "WHERE document_id = %(document_id)s FOR UPDATE;", "WHERE document_id = %(document_id)s AND deleted_at IS NULL FOR UPDATE;"),
     PlantedBug("a delete over HTTPS leaves the object", "documents.py", "        await self.objects.delete(object_key)\n", ""),
 ]  # fmt: skip
 

@@ -5,6 +5,7 @@ So a schedule stays the same schedule when some of its faults or operations are 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -14,6 +15,7 @@ TENANTS = ("acme", "globex")
 REFUSED, CORRUPT, DEADLY = "(refused)", "(corrupt)", "(deadly)"
 POISON = '{"poison": "\\ud83d"'  # a message that is no JSON
 MAX_CHUNKS = 12
+NAMES = ("a.txt", "b.txt", "folder/ü +&c.txt")
 HTTPS = "https:"  # before a name: the document comes through the API
 
 
@@ -62,6 +64,11 @@ SITES: dict[str, tuple[int, dict[str, int]]] = {
     "acknowledge": (8, {"acknowledgement_lost": 4}),
     # A step of a function: a statement, or a call of a service.
     "step": (250, {"killed": 8, "zombie": 5, "frozen": 3}),
+    # A function begins a transaction, and holds no lock yet: it falls asleep, and wakes up when another one is at it.
+    "begin": (60, {"overtaken": 4, "overtaken_soon": 6}),
+    # The same when it has looked at an object, and when it parses one.
+    "look": (8, {"overtaken_looking": 6}),
+    "parse": (3, {"overtaken_parsing": 3}),
     # A transaction was committed; nobody knows yet.
     "commit": (45, {"killed_after_commit": 5, "commit_answer_lost": 4}),
     # A statement, anywhere.
@@ -98,9 +105,19 @@ class Schedule:
 
 
 def _operations(random: Random) -> list[Operation]:
+    draw = random.choices((_anything, _rewrites, _twins, _takes_back), (5, 2, 2, 2))[0]
     tenants = random.choice((TENANTS[:1], TENANTS))
-    names = random.sample(("a.txt", "b.txt", "folder/ü +&c.txt", f"{HTTPS}d.txt"), random.randint(1, 3))
     span_s = random.choice((2.0, 20.0, 60.0, 600.0))
+    operations = draw(random, tenants, span_s)
+    if random.random() < 0.15:
+        queue = random.choice(("ingest", "embed"))
+        operations.append(Operation("poison", random.uniform(0, span_s), tenants[0], queue))
+    operations += [Operation("search", random.uniform(0, span_s + 60), random.choice(tenants), "") for _ in range(3)]
+    return sorted(operations, key=lambda operation: operation.at_s)
+
+
+def _anything(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    names = random.sample((*NAMES, f"{HTTPS}d.txt"), random.randint(1, 3))
     operations: list[Operation] = []
     for _ in range(random.randint(2, 5)):
         tenant, name = random.choice(tenants), random.choice(names)
@@ -112,11 +129,46 @@ def _operations(random: Random) -> list[Operation]:
         if name.startswith(HTTPS) and random.random() < 0.3:
             soon_s = operations[-1].at_s + random.uniform(0, 20)
             operations.append(Operation("delete", soon_s, tenant, name))
-    if random.random() < 0.15:
-        queue = random.choice(("ingest", "embed"))
-        operations.append(Operation("poison", random.uniform(0, span_s), tenants[0], queue))
-    operations += [Operation("search", random.uniform(0, span_s + 60), random.choice(tenants), "") for _ in range(3)]
-    return sorted(operations, key=lambda operation: operation.at_s)
+    return operations
+
+
+def _rewrites(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    """One file is put again and again, faster than it can be worked on."""
+    tenant, name = random.choice(tenants), random.choice(NAMES)
+    operations = []
+    for _ in range(4):
+        lines = _lines(random, tenant) if random.random() < 0.7 else (f"{tenant} {CORRUPT}",)
+        operations.append(Operation("put", random.uniform(0, 20), tenant, name, lines))
+    if random.random() < 0.5:
+        operations.append(Operation(random.choice(("delete", "erase")), random.uniform(0, 20), tenant, name))
+    return operations
+
+
+def _twins(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    """Two documents share texts, and one is deleted or replaced while the other is worked on."""
+    tenant, (one, other) = random.choice(tenants), random.sample(NAMES, 2)
+    lines = _lines(random, tenant)
+    some = lines[: random.randint(1, len(lines))] if lines else ()
+    later_s = random.uniform(10, 60)
+    soon_s = later_s + random.uniform(0, 8)
+    operations = [Operation("put", 0, tenant, one, lines), Operation("put", later_s, tenant, other, some)]
+    if random.random() < 0.8:
+        operations.append(Operation("delete", soon_s, tenant, random.choice((one, one, other))))
+    else:
+        operations.append(Operation("put", soon_s, tenant, one, _lines(random, tenant)))
+    return operations
+
+
+def _takes_back(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    """Files are deleted as soon as they are there."""
+    operations: list[Operation] = []
+    for name in random.sample((NAMES[0], f"{HTTPS}d.txt", f"{HTTPS}e.txt"), 2):
+        tenant, at_s = random.choice(tenants), random.uniform(0, span_s)
+        operations.append(Operation("put", at_s, tenant, name, _lines(random, tenant)))
+        if not name.startswith(HTTPS) and random.random() < 0.5:
+            operations.append(Operation("put", at_s + random.uniform(0, 4), tenant, name, _lines(random, tenant)))
+        operations.append(Operation("delete", at_s + random.uniform(0, 6), tenant, name))
+    return operations
 
 
 def _lines(random: Random, tenant: str) -> tuple[str, ...]:

@@ -111,6 +111,32 @@ async def test_deleting_twice_or_what_never_was_is_no_error(store: ObjectStore) 
     assert await store.read("a", 10) is None
 
 
+async def test_a_delete_is_remembered_though_the_key_was_put_again(store: ObjectStore) -> None:
+    await store.put("a/longer", b"another key", "text/plain")
+    for body in (b"first", b"second"):
+        await store.put("a", body, "text/plain")
+    second = await store.head("a")
+    assert not await store.deleted_since("a", second.version_id, second.last_modified)
+    await store.put("a", b"third", "text/plain")
+    assert not await store.deleted_since("a", second.version_id, second.last_modified)
+    await store.delete("a")
+    await store.put("a", b"fourth", "text/plain")
+    fourth = await store.head("a")
+    await store.put("a", b"fifth", "text/plain")
+    await store.delete("a/longer")
+    assert await store.deleted_since("a", second.version_id, second.last_modified)
+    assert not await store.deleted_since("a", fourth.version_id, fourth.last_modified)
+    assert not await store.deleted_since("nothing", fourth.version_id, fourth.last_modified)
+
+
+async def test_a_version_that_was_erased_was_not_deleted_but_by_a_marker_after_it(store: ObjectStore) -> None:
+    await store.put("a", b"first", "text/plain")
+    await store.delete("a")
+    gone, now = str(uuid4()), datetime.now(UTC)
+    assert not await store.deleted_since("a", gone, now + timedelta(minutes=1))
+    assert await store.deleted_since("a", gone, now - timedelta(minutes=1))
+
+
 async def test_an_object_larger_than_allowed_is_not_taken(store: ObjectStore, tmp_path: Path) -> None:
     await store.put("a", b"123456", "text/plain")
     with pytest.raises(DocumentTooLarge):

@@ -243,8 +243,8 @@ def insert(connection: psycopg.Connection[Any], document: Document) -> None:
         ],
     )
     connection.execute(
-        "INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, media_type, "
-        "language, title) VALUES (%s, %s, %s, '', '', %s, %s, %s)",
+        "INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, modified_at, "
+        "media_type, language, title) VALUES (%s, %s, %s, '', '', now(), %s, %s, %s)",
         [
             uuid4(),
             TENANT,

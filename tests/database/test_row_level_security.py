@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from edda.errors import Unauthorized
 from edda.models import Tenant
-from edda.store.bucket import Sighting
+from edda.store.bucket import LastKnown, Sighting
 from edda.store.database import Database
 from edda.store.keys import KEY, KeyStore, create_key, create_tenant, revoke_key
 from edda.store.usage import Caps, set_caps
@@ -169,7 +169,7 @@ async def test_nothing_can_be_written_in_another_tenants_name(world: World, app:
         "documents": "INSERT INTO documents (document_id, tenant_id, object_key, name) "
         "VALUES (gen_random_uuid(), %(other)s, 'k', 'n')",
         "document_versions": "INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, "
-        "sequencer) SELECT gen_random_uuid(), %(other)s, document_id, '', '' FROM documents",
+        "sequencer, modified_at) SELECT gen_random_uuid(), %(other)s, document_id, '', '', now() FROM documents",
         "chunks": "INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, "
         "char_start, char_end, heading_path) SELECT %(other)s, version_id, 9, version_id, version_id, '', 1, 0, 0, "
         "'{}' FROM document_versions",
@@ -217,7 +217,7 @@ async def test_another_tenants_rows_can_be_neither_changed_nor_deleted(world: Wo
 async def test_a_document_deleted_in_another_tenants_name_stays(world: World) -> None:
     other = await create_tenant(world.urls.owner, "globex")
     await world.bring_in("a.txt", "one")
-    sighting = Sighting(world.key("a.txt"), "a.txt", last_known="", exact=True)
+    sighting = Sighting(world.key("a.txt"), "a.txt", last_known=LastKnown(), exact=True)
     await world.sweep.bucket.object_is_gone(other.tenant_id, sighting)
     await world.sweep.bucket.set_metadata(other.tenant_id, world.key("a.txt"), {"x": 1}, None, "v")
     assert world.visible("a.txt") == ["one"]

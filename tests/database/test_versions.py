@@ -117,6 +117,58 @@ async def test_the_old_version_answers_for_ever_when_the_new_one_fails_also_afte
     assert world.error_codes("a.txt") == [None, "corrupt"]
 
 
+@pytest.mark.parametrize("told", [{}, {"late": True}, {"late": True, "lost": True}])
+async def test_what_was_deleted_is_not_found_though_what_was_put_after_it_cannot_be_read(
+    world: World, told: dict[str, bool]
+) -> None:
+    """Whether its delete's event comes in time, after the put's, or never."""
+    await world.bring_in("a.txt", "old")
+    world.parser.error = Corrupt()
+    deleted = await world.delete("a.txt")
+    if not told.get("late"):
+        await world.notice(deleted)
+    await world.notice(await world.put("a.txt", "broken"))
+    if not told.get("lost"):
+        await world.notice(deleted)
+    assert world.visible("a.txt") == []
+    await world.run_sweep()
+    assert world.error_codes("a.txt") == ["corrupt"]
+    assert world.rows("SELECT text FROM chunks UNION ALL SELECT content_hash::text FROM embeddings") == []
+
+
+async def test_what_a_lifecycle_rule_erased_goes_on_answering_where_the_new_one_cannot_be_read(world: World) -> None:
+    await world.bring_in("a.txt", "old")
+    world.parser.error = Corrupt()
+    broken = await world.put("a.txt", "broken")
+    del world.objects.objects[world.key("a.txt")][0]
+    await world.notice(broken)
+    await world.run_sweep()
+    assert world.visible("a.txt") == ["old"]
+
+
+async def test_a_newest_version_that_was_erased_is_not_found_though_the_one_before_it_cannot_be_read(
+    world: World,
+) -> None:
+    world.parser.error = Corrupt()
+    await world.notice(await world.put("a.txt", "broken"))
+    world.parser.error = None
+    await world.bring_in("a.txt", "erased")
+    world.parser.error = Corrupt()
+    world.objects.restore(world.key("a.txt"))
+    await world.notice(world.objects.events[-1])
+    assert world.visible("a.txt") == []
+    assert world.error_codes("a.txt")[-1] == "corrupt"
+
+
+async def test_a_version_that_came_to_be_seen_meanwhile_is_looked_at_again(world: World) -> None:
+    await world.notice(await world.put("a.txt", "one"))
+    key, bucket = world.key("a.txt"), world.sweep.bucket
+    stored = await world.objects.head(key)
+    before = Sighting(key, "a.txt", await bucket.last_known(world.tenant_id, key))
+    await world.embed()
+    assert (await bucket.object_is_there(world.tenant_id, before, stored)).outcome is Outcome.OVERTAKEN
+
+
 async def test_while_several_versions_are_in_flight_the_last_ready_one_answers(world: World) -> None:
     await world.bring_in("a.txt", "old")
     for number in range(3):

@@ -281,7 +281,8 @@ MUST_BE_EMPTY = {
     "the visible version is the newest of those that could be seen": """
         SELECT d.document_id FROM documents d JOIN document_versions v USING (document_id)
         LEFT JOIN document_versions current ON current.version_id = d.current_version_id
-        WHERE v.status IN ('ready', 'partial') AND COALESCE(current.sequencer, '') < v.sequencer""",
+        WHERE v.status IN ('ready', 'partial') AND v.superseded_at IS NULL
+          AND COALESCE(current.sequencer, '') < v.sequencer""",
     "a deleted document has neither versions nor chunks": """
         SELECT d.document_id FROM documents d JOIN document_versions v USING (document_id)
         WHERE d.deleted_at IS NOT NULL""",

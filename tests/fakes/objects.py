@@ -79,6 +79,15 @@ class FakeObjectStore:
             keys[limit - 1] if len(keys) > limit else None,
         )
 
+    async def deleted_since(self, key: str, version_id: str, modified_at: datetime) -> bool:
+        self._check()
+        for version in reversed(self.objects.get(key, [])):
+            if version.version_id == version_id or version.last_modified < modified_at:
+                return False
+            if version.body is None:
+                return True
+        return False
+
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         fields = {"key": key, "policy": f"at most {max_bytes} bytes"}
         if content_type is not None:

@@ -158,6 +158,15 @@ class ObjectsOf:
             keys[limit - 1] if len(keys) > limit else None,
         )
 
+    async def deleted_since(self, key: str, version_id: str, modified_at: datetime) -> bool:
+        await self._step()
+        for version in reversed(self._bucket.history.get(key, [])):
+            if version.version_id == version_id or version.at < modified_at:
+                return False
+            if version.body is None and version.version_id not in self._bucket.erased:
+                return True
+        return False
+
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         raise NotImplementedError("no schedule uploads by a form")
 

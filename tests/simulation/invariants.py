@@ -385,10 +385,7 @@ def _check_document(
         if status in {"ready", "partial"}:
             good.append(version)
     if not good:
-        # A known defect (docs/reliability.md): a delete whose event comes after a newer put does nothing, so what was
-        # there before it answers for as long as the newer put has not succeeded.
-        before_delete = {row[0] for row in rows if row[1] not in alive}
-        if current is not None and current not in before_delete:
+        if current is not None:
             raise Violation("N5 newest wins", f"{key} has no good version and shows {current}")
         return
     version_id, s3_version_id, status, _, planned = by_id[good[-1].version_id]

@@ -86,7 +86,7 @@ BUGS = [
     ),
     PlantedBug(
         "a sighting is written down though something else has become known", BUCKET,
-        'if state["last_known"] != sighting.last_known:', "if False:",
+        'if state["last_known"] != sighting.last_known.sequencer:', "if False:",
     ),
     PlantedBug(
         "a late put undoes a delete over HTTPS", BUCKET,

@@ -76,7 +76,6 @@ def test_the_same_seed_gives_the_same_trace(cluster: Cluster) -> None:
     assert len({trace.split()[2] for trace in traces}) == 6
 
 
-@pytest.mark.xfail(strict=True, reason="a delete that a newer put overtakes does nothing; see docs/reliability.md")
 def test_what_was_deleted_is_not_found_though_the_put_after_it_failed(database: SimulatedDatabase) -> None:
     put, delete = Operation("put", 0, "acme", "a.txt", ("acme line 1",)), Operation("delete", 100, "acme", "a.txt")
     put_again = Operation("put", 101, "acme", "a.txt", (f"acme {CORRUPT}",))

@@ -14,7 +14,7 @@ from edda.models import StoredObject
 from edda.object_metadata import MAX_FILE_BYTES, parse_object_metadata
 from edda.ports import ObjectStore
 from edda.s3_events import METADATA_SUFFIX, ObjectChange
-from edda.store.bucket import BucketStore, Noted, Outcome, Sighting
+from edda.store.bucket import BucketStore, Noted, Outcome, Sighting, VisibleVersion
 
 UNVERSIONED = "unversioned"  # a file is there, and its bucket does not say which version of it
 LOOKS = 5  # at an object that changes while it is looked at
@@ -44,6 +44,7 @@ class Observing:
                 last_known=last_known,
                 sequencer=change.sequencer if change else "",
                 exact=change is not None and _tells_of(change, stored),
+                visible_is_deleted=await self._is_deleted(key, last_known.visible, stored),
             )
             if stored is None:
                 noted = await self.store.object_is_gone(tenant_id, sighting)
@@ -52,6 +53,16 @@ class Observing:
             if noted.outcome != Outcome.OVERTAKEN:
                 return noted
         raise RetryableError("The object changes faster than it can be looked at.")
+
+    async def _is_deleted(self, key: str, visible: VisibleVersion | None, stored: StoredObject | None) -> bool:
+        """Was what search sees deleted before what is there now was put? Its delete may be known to nobody: events come
+        late and get lost, and what was put since may never be readable, and so never take its place.
+        """
+        if visible is None or stored is None or visible.s3_version_id in ("", stored.version_id):
+            return False
+        if visible.modified_at > stored.last_modified:  # it was the newest, and was erased for good
+            return True
+        return await self.objects.deleted_since(key, visible.s3_version_id, visible.modified_at)
 
     async def read_metadata(self, tenant_id: UUID, document_key: str) -> None:
         """Take over the metadata file beside an object; what is wrong with it becomes a warning on the document.

@@ -106,7 +106,8 @@ class Operating:
             return True
         if change.is_metadata or not change.sequencer:
             return False
-        return change.sequencer <= await self.bucket.last_known(tenant.tenant_id, change.key)
+        known = await self.bucket.last_known(tenant.tenant_id, change.key)
+        return change.sequencer <= known.sequencer
 
     async def _tenant(self, slug: str) -> Tenant:
         tenant = await self.keys.tenant_of_slug(slug)

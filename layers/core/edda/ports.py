@@ -1,6 +1,7 @@
 """What the verbs need from the outside world. Adapters implement these; fakes pass the same contract suites."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -30,6 +31,10 @@ class ObjectStore(Protocol):
     async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
         """The newest version of each key under `prefix` and behind `after_key`, in the order of their UTF-8 bytes:
         at most `limit` of them, deleted ones too."""
+
+    async def deleted_since(self, key: str, version_id: str, modified_at: datetime) -> bool:
+        """Was the key deleted after this version of it was put, at `modified_at`? Only markers tell: a version that was
+        erased for good, by a lifecycle rule say, was not deleted by that."""
 
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         """A form for a browser or curl: one key, a size range, an expiry."""

@@ -88,6 +88,23 @@ class S3ObjectStore:
         newest.sort(key=lambda listed: listed.key)  # of code points: the same order as that of UTF-8's bytes
         return ObjectListing(newest, newest[-1].key if answer["IsTruncated"] else None)
 
+    async def deleted_since(self, key: str, version_id: str, modified_at: datetime) -> bool:
+        # Back from the newest, one by one: of two entries with the same time, which is to the second, only their order
+        # in the listing tells which came first, and only a page of one shows that.
+        markers: dict[str, str] = {}
+        async with self._client() as client:
+            while True:
+                answer = await client.list_object_versions(Bucket=self._bucket, Prefix=key, MaxKeys=1, **markers)
+                for entry in (*answer.get("Versions", []), *answer.get("DeleteMarkers", [])):
+                    listed = _listed(entry)
+                    if (listed.key, listed.version_id) == (key, version_id) or listed.last_modified < modified_at:
+                        return False
+                    if listed.key != key or listed.removed:
+                        return listed.key == key
+                if not answer["IsTruncated"]:
+                    return False
+                markers = {"KeyMarker": answer["NextKeyMarker"], "VersionIdMarker": answer["NextVersionIdMarker"]}
+
     async def presign_post(self, key: str, content_type: str | None, max_bytes: int, expires_s: int) -> PresignedPost:
         fields = {} if content_type is None else {"Content-Type": content_type}
         conditions: list[Any] = [["content-length-range", 1, max_bytes], *({name: fields[name]} for name in fields)]

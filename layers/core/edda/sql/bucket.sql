@@ -1,7 +1,9 @@
 -- name: last_known
--- The last thing known to have happened to an object, as a sequencer.
-SELECT GREATEST(d.deleted_sequencer, d.hold_sequencer, v.sequencer) AS sequencer
+-- The last thing known to have happened to an object, as a sequencer, and the version that search sees.
+SELECT GREATEST(d.deleted_sequencer, d.hold_sequencer, v.sequencer) AS sequencer,
+       c.version_id AS visible_id, c.s3_version_id AS visible_s3_version_id, c.modified_at AS visible_modified_at
 FROM documents d
+LEFT JOIN document_versions c ON c.version_id = d.current_version_id
 LEFT JOIN LATERAL (
     SELECT sequencer FROM document_versions v WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1
 ) v ON true
@@ -21,7 +23,8 @@ SELECT document_id FROM documents WHERE object_key = %(object_key)s FOR UPDATE;
 -- lock may be as old as the wait for it.
 SELECT d.document_id, d.deleted_at IS NOT NULL AS deleted, d.object_to_delete, d.hold,
        d.idempotency_key IS NOT NULL OR d.upload_expires_at IS NOT NULL AS announced,
-       v.version_id, v.s3_version_id, v.size_bytes, v.media_type, v.status, v.finished_at IS NOT NULL AS finished,
+       d.current_version_id AS visible_id, v.version_id, v.s3_version_id, v.size_bytes, v.media_type, v.modified_at,
+       v.status, v.finished_at IS NOT NULL AS finished,
        COALESCE(GREATEST(d.deleted_sequencer, d.hold_sequencer, v.sequencer), '') AS last_known
 FROM documents d
 LEFT JOIN LATERAL (
@@ -30,9 +33,10 @@ LEFT JOIN LATERAL (
 WHERE d.object_key = %(object_key)s;
 
 -- name: insert_version
-INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, size_bytes, media_type)
-VALUES (gen_random_uuid(), %(tenant_id)s, %(document_id)s, %(s3_version_id)s, %(sequencer)s, %(size_bytes)s,
-        %(media_type)s)
+INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, modified_at, size_bytes,
+                               media_type)
+VALUES (gen_random_uuid(), %(tenant_id)s, %(document_id)s, %(s3_version_id)s, %(sequencer)s, %(modified_at)s,
+        %(size_bytes)s, %(media_type)s)
 RETURNING version_id;
 
 -- name: abandon_older
@@ -47,6 +51,13 @@ SET superseded_at = now(), lease_until = NULL,
     finished_at = COALESCE(finished_at, now())
 WHERE v.document_id = %(document_id)s AND v.version_id <> %(version_id)s AND v.superseded_at IS NULL
   AND NOT EXISTS (SELECT FROM documents d WHERE d.document_id = v.document_id AND d.current_version_id = v.version_id);
+
+-- name: hide_version
+-- It was deleted, and what was put since takes its place whether it can be read or not. The sweep deletes its rows.
+UPDATE documents SET current_version_id = NULL, updated_at = now() WHERE document_id = %(document_id)s;
+
+-- name: supersede_version
+UPDATE document_versions SET superseded_at = now() WHERE version_id = %(visible_id)s AND superseded_at IS NULL;
 
 -- name: renumber_version
 -- The event that told of this version, or a later sighting of it, has come.

@@ -50,16 +50,35 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class VisibleVersion:
+    """The version of a document that search sees."""
+
+    version_id: UUID
+    s3_version_id: str
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LastKnown:
+    """The place of the last thing known to have happened to an object, and the version of it that search sees."""
+
+    sequencer: str = ""
+    visible: VisibleVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Sighting:
     """What was seen of an object. `last_known` was read before looking, and `sequencer` is that of the event which
-    made us look ('' without one); `exact`: what was seen is just what that event told of.
+    made us look ('' without one); `exact`: what was seen is just what that event told of. `visible_is_deleted`: what
+    search sees is not what is there, and was deleted before that was put.
     """
 
     object_key: str
     name: str
-    last_known: str
+    last_known: LastKnown
     sequencer: str = ""
     exact: bool = False
+    visible_is_deleted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +115,14 @@ class BucketStore:
         self._database = database
         self._brake = brake
 
-    async def last_known(self, tenant_id: UUID, object_key: str) -> str:
-        """The place of the last thing known to have happened to this object. Ask before looking at the bucket."""
+    async def last_known(self, tenant_id: UUID, object_key: str) -> LastKnown:
+        """What is known of this object. Ask before looking at the bucket."""
         async with self._database.transaction(tenant_id) as cursor:
             row = await fetch_one(cursor, SQL["last_known"], {"object_key": object_key})
-        return row["sequencer"] if row else ""
+        if row is None:
+            return LastKnown()
+        visible = VisibleVersion(row["visible_id"], row["visible_s3_version_id"], row["visible_modified_at"])
+        return LastKnown(row["sequencer"], visible if visible.version_id else None)
 
     async def object_is_there(self, tenant_id: UUID, sighting: Sighting, stored: StoredObject) -> Noted:
         """This version of the object is the latest: the version that shall be built, registered if it is new."""
@@ -112,12 +134,19 @@ class BucketStore:
                 "s3_version_id": stored.version_id,
                 "size_bytes": stored.size_bytes,
                 "media_type": stored.content_type,
+                "modified_at": stored.last_modified,
             }
             await cursor.execute(SQL["upsert_document"], values)
             state = await object_state(cursor, values)
             is_event = sighting.exact and sighting.sequencer > state["last_known"]
             if state["deleted"] and (state["announced"] or (state["object_to_delete"] and not is_event)):
                 return Noted(Outcome.UNWANTED)
+            visible = sighting.last_known.visible
+            if state["visible_id"] != (visible and visible.version_id):
+                return Noted(Outcome.OVERTAKEN)
+            if sighting.visible_is_deleted:
+                await cursor.execute(SQL["hide_version"], state)
+                await cursor.execute(SQL["supersede_version"], state)
             # In an unversioned bucket every version is '': there only a newer event tells that it is another one.
             same = state["s3_version_id"] == stored.version_id and bool(stored.version_id or not is_event)
             unfinished = None if state["finished"] else state["version_id"]
@@ -283,9 +312,9 @@ def _place(sighting: Sighting, state: Row, *, is_event: bool) -> str | None:
     """The sighting's place in the order; None when it has none, for something else has become known since."""
     if is_event:
         return sighting.sequencer
-    if state["last_known"] != sighting.last_known:
+    if state["last_known"] != sighting.last_known.sequencer:
         return None
-    return just_after(max(sighting.sequencer, sighting.last_known))
+    return just_after(max(sighting.sequencer, state["last_known"]))
 
 
 async def begin_version(cursor: Cursor, values: dict[str, Any]) -> UUID:

@@ -49,7 +49,7 @@ class RedriveStore:
                 return "under_way"
             if state["status"] == "ready":
                 return "ready"
-            values |= {name: state[name] for name in ("s3_version_id", "size_bytes", "media_type")}
+            values |= {name: state[name] for name in ("s3_version_id", "modified_at", "size_bytes", "media_type")}
             version_id = await begin_version(cursor, values | {"sequencer": just_after(state["last_known"])})
             await cursor.execute(SQL["ring_soon"], {"version_id": version_id})
             return "begun"

@@ -58,6 +58,7 @@ CREATE TABLE document_versions (
     document_id    uuid NOT NULL,
     s3_version_id  text NOT NULL,                      -- '' in an unversioned bucket
     sequencer      text COLLATE "C" NOT NULL,          -- padded: text order is the order of what happened
+    modified_at    timestamptz NOT NULL,               -- S3's LastModified
     status         text NOT NULL DEFAULT 'queued'
                    CHECK (status IN ('queued', 'parsing', 'embedding', 'ready', 'partial', 'failed')),
     error_code     text,

@@ -1,6 +1,7 @@
 """What must be true: while a schedule runs (Observer) and when nothing moves any more (check). Numbers as in
 docs/reliability.md."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from edda import errors
+from edda.errors import QuotaExceeded
 from edda.identity import content_hash
 from edda.messages import EmbedBatch
 from edda.models import Hit, Tenant
+from edda.s3_events import document_key_of
 from edda.sweeping import AttemptsExhausted
 
 from tests.database.world import MUST_BE_EMPTY
@@ -147,7 +150,7 @@ class Observer:
         for key, s3_version_id in known_objects(self._world.database).items():
             history, before = self._world.bucket.history.get(key, []), self._known.get(key, -1)
             if s3_version_id is not None:
-                now = next(index for index, version in enumerate(history) if version.version_id == s3_version_id)
+                now = max(index for index, version in enumerate(history) if version.version_id == s3_version_id)
             else:  # deleted, or announced and not there yet: at least the next delete is known
                 later = range(before + 1, len(history))
                 now = next((index for index in later if history[index].body is None), before)
@@ -167,7 +170,7 @@ class Observer:
         )
         for version_id, key, s3_version_id, texts in rows:
             self._checked.add(version_id)
-            (version,) = [one for one in self._world.bucket.history[key] if one.version_id == s3_version_id]
+            version = next(one for one in self._world.bucket.history[key] if one.version_id == s3_version_id)
             if texts != _lines(version):
                 self._world.violate("N1 no loss", f"{key} {s3_version_id} has chunks {texts}, not {_lines(version)}")
 
@@ -315,6 +318,9 @@ def check(world: "World") -> None:
     _check_documents(world)
     _check_vectors(world)
     _check_errors(world)
+    _check_caps(world)
+    if unread := metadata_unread(world):
+        raise Violation("N1 no loss", f"metadata that was not taken over: {unread}")
 
 
 def _check_documents(world: "World") -> None:
@@ -334,6 +340,8 @@ def _check_documents(world: "World") -> None:
     for version_id, text in world.database.rows("SELECT version_id, text FROM chunks ORDER BY version_id, ordinal"):
         chunks[version_id].append(text)
     for key, history in world.bucket.history.items():
+        if key != document_key_of(key):
+            continue
         document_id, deleted_at, current = documents.get(key, (None, None, None))
         _check_document(
             world,
@@ -366,7 +374,11 @@ def _check_document(
     if not exists:
         raise Violation("N1 no loss", f"{key} has no document")
     last_delete = max((index for index, version in enumerate(history) if version.body is None), default=-1)
-    alive = {version.version_id: version for version in history[last_delete + 1 :]}
+    alive = {
+        version.version_id: version
+        for version in history[last_delete + 1 :]
+        if version.version_id not in world.bucket.undone
+    }
     # The bucket decides: what was replaced before it was looked at has no row.
     must_be = {history[-1].version_id}
     counted = Counter(row[1] for row in rows)
@@ -399,10 +411,53 @@ def _allowed(world: "World", version: "ObjectVersion", status: str, code: str | 
     """What its content says; or an honest end that faults can bring about."""
     if (status, code) == _expected(version):
         return True
+    if (status, code) == ("failed", QuotaExceeded.code) and world.tokens_per_day is not None:
+        return _used(world, version) > world.tokens_per_day
     if (status, code) == ("failed", AttemptsExhausted.code):
         return world.deaths >= 5
     spoilt = any(world.provider.spoilt[line] > 1 for line in _visible(version))
     return spoilt and (status == "partial" or code == "embedding_rejected")
+
+
+def _used(world: "World", version: "ObjectVersion") -> int:
+    """Of the cap, if this version had been taken as well; a cap that is used up takes nothing."""
+    (slug,) = {line.split()[0] for line in _lines(version)} or {""}
+    rows = world.database.rows(
+        "SELECT GREATEST(tokens_planned, tokens) FROM tenant_usage JOIN tenants USING (tenant_id) WHERE slug = %s",
+        [slug],
+    )
+    used: int = sum(used for (used,) in rows)
+    return used + max(1, sum(len(line) for line in _lines(version)))
+
+
+def _check_caps(world: "World") -> None:
+    """N10: no more was planned than the cap allows."""
+    cap = world.tokens_per_day
+    if cap is not None and (over := world.database.rows("SELECT * FROM tenant_usage WHERE tokens_planned > %s", [cap])):
+        raise Violation("N10 accounting", f"over the cap of {cap} tokens: {over}")
+
+
+def metadata_unread(world: "World") -> list[tuple[Any, ...]]:
+    """Documents that do not have what the metadata file beside their object says."""
+    documents = {
+        key: (metadata, problem)
+        for key, metadata, problem in world.database.rows(
+            "SELECT object_key, metadata, metadata_problem FROM documents WHERE deleted_at IS NULL"
+        )
+    }
+    unread = []
+    for key, history in world.bucket.history.items():
+        if key == document_key_of(key) or document_key_of(key) not in documents:
+            continue
+        metadata, problem = documents[document_key_of(key)]
+        body = history[-1].body
+        if body == b"{":
+            right = problem is not None
+        else:
+            right = problem is None and metadata == (json.loads(body)["metadataAttributes"] if body else {})
+        if not right:
+            unread.append((key, body, metadata, problem))
+    return unread
 
 
 def _check_vectors(world: "World") -> None:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from edda.documents import Description, Documents
+from edda.errors import QuotaExceeded
 from edda.models import Tenant
+from edda.s3_events import METADATA_SUFFIX
 from edda.store.conditions import compile_filter
 from edda.store.database import HalfVector
 from edda.store.search import SearchStore
@@ -42,6 +44,12 @@ class Users:
             await self._over_https(operation)
         elif operation.kind == "erase":
             world.bucket.erase_old_versions(f"{operation.tenant}/{operation.name}")
+        elif operation.kind == "undo":
+            world.bucket.erase_newest_version(f"{operation.tenant}/{operation.name}")
+        elif operation.kind == "describe":
+            key = f"{operation.tenant}/{operation.name}{METADATA_SUFFIX}"
+            if operation.lines or key in world.bucket.history:
+                world.bucket.add(key, operation.lines[0].encode() if operation.lines else None)
         else:
             body = "\n".join(operation.lines).encode() if operation.kind == "put" else None
             world.bucket.add(f"{operation.tenant}/{operation.name}", body)
@@ -60,7 +68,8 @@ class Users:
         description = Description(name, None, (), {})
         body = "\n".join(operation.lines).encode()
         view = await self._try(lambda api: api.upload(tenant, description, body, "text/plain", idempotency_key))
-        self._documents[operation.tenant, name] = view.document_id
+        if view is not None:
+            self._documents[operation.tenant, name] = view.document_id
 
     async def _try(self, call: Callable[[Documents], Coroutine[Any, Any, Any]]) -> Any:
         for _ in range(MOST_TRIES):
@@ -68,6 +77,8 @@ class Users:
             environment.error = None
             answer = await self._world.run_in(environment, call(environment.services.documents()), API_TIMEOUT_S)
             self._world.give_back(environment)
+            if isinstance(environment.error, QuotaExceeded) and self._world.tokens_per_day is not None:
+                return None
             if environment.error is None and not environment.dead:
                 return answer
             await asyncio.sleep(self._world.random.uniform(1, 20))

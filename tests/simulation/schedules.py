@@ -4,6 +4,7 @@ A fault names a site (a kind of place where something can go wrong) and the how-
 So a schedule stays the same schedule when some of its faults or operations are left out, which is how it is shrunk.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,10 +24,12 @@ HTTPS = "https:"  # before a name: the document comes through the API
 class Operation:
     """What a user does at some time. `name` is that of a document, or of a poison message's queue.
 
-    `erase` deletes all versions of an object for good but the newest, as a lifecycle rule does.
+    `erase` deletes all versions of an object for good but the newest, as a lifecycle rule does; `undo` deletes the
+    newest for good, so that the one before it is the newest again. `describe` puts the metadata file beside an object,
+    or deletes it (without lines).
     """
 
-    kind: Literal["put", "delete", "erase", "search", "poison"]
+    kind: Literal["put", "delete", "erase", "undo", "describe", "search", "poison"]
     at_s: float
     tenant: str
     name: str
@@ -109,6 +112,12 @@ def _operations(random: Random) -> list[Operation]:
     tenants = random.choice((TENANTS[:1], TENANTS))
     span_s = random.choice((2.0, 20.0, 60.0, 600.0))
     operations = draw(random, tenants, span_s)
+    described = [operation for operation in operations if operation.name in NAMES and operation.kind == "put"]
+    if described and random.random() < 0.3:
+        one = random.choice(described)
+        for _ in range(random.randint(1, 3)):
+            at_s = max(0.0, one.at_s + random.uniform(-5, 20))
+            operations.append(Operation("describe", at_s, one.tenant, one.name, _metadata(random)))
     if random.random() < 0.15:
         queue = random.choice(("ingest", "embed"))
         operations.append(Operation("poison", random.uniform(0, span_s), tenants[0], queue))
@@ -121,9 +130,9 @@ def _anything(random: Random, tenants: Sequence[str], span_s: float) -> list[Ope
     operations: list[Operation] = []
     for _ in range(random.randint(2, 5)):
         tenant, name = random.choice(tenants), random.choice(names)
-        kind: Literal["put", "delete", "erase"] = "put"
-        if random.random() < 0.3:
-            kind = "delete" if random.random() < 0.8 or name.startswith(HTTPS) else "erase"
+        kind: Literal["put", "delete", "erase", "undo"] = "put"
+        if random.random() < 0.35:
+            kind = random.choices(("delete", "erase", "undo"), (7, 2, 2))[0] if name in NAMES else "delete"
         lines = _lines(random, tenant) if kind == "put" else ()
         operations.append(Operation(kind, random.uniform(0, span_s), tenant, name, lines))
         if name.startswith(HTTPS) and random.random() < 0.3:
@@ -140,7 +149,8 @@ def _rewrites(random: Random, tenants: Sequence[str], span_s: float) -> list[Ope
         lines = _lines(random, tenant) if random.random() < 0.7 else (f"{tenant} {CORRUPT}",)
         operations.append(Operation("put", random.uniform(0, 20), tenant, name, lines))
     if random.random() < 0.5:
-        operations.append(Operation(random.choice(("delete", "erase")), random.uniform(0, 20), tenant, name))
+        kind: Literal["delete", "erase", "undo"] = random.choice(("delete", "erase", "undo"))
+        operations.append(Operation(kind, random.uniform(0, 20), tenant, name))
     return operations
 
 
@@ -186,6 +196,12 @@ def _lines(random: Random, tenant: str) -> tuple[str, ...]:
     if special < 0.33:
         lines.insert(random.randrange(len(lines) + 1), f"{tenant} line {random.randrange(4)} {REFUSED}")
     return tuple(lines)
+
+
+def _metadata(random: Random) -> tuple[str, ...]:
+    if random.random() < 0.2:
+        return ()
+    return ("{",) if random.random() < 0.2 else (json.dumps({"metadataAttributes": {"number": random.randrange(99)}}),)
 
 
 def _faults(random: Random) -> list[Fault]:

@@ -16,6 +16,7 @@ from typing import Any
 from edda import sweeping
 from edda.concurrency import Deadline
 from edda.models import Tenant
+from edda.s3_events import document_key_of
 from edda.store.ingest import ordinal_ranges
 
 from tests.simulation import invariants
@@ -88,6 +89,8 @@ class World:
             ),
         ]
         self._slow_until_s = self.random.choice((0.0, 900.0))
+        # Mostly there is no cap. A line has 11 tokens or more.
+        self.tokens_per_day = self.random.randrange(20, 300) if self.random.random() < 0.15 else None
         self._asleep: dict[Environment, float] = {}  # and when at the earliest it wakes up, once it is overtaken
         self._environments = 0
         self._warm: defaultdict[str, list[Environment]] = defaultdict(list)
@@ -191,6 +194,11 @@ class World:
         """Raises Violation."""
         slugs = sorted({operation.tenant for operation in self.schedule.operations} or {"acme"})
         self.tenants = {tenant.slug: tenant for tenant in self.database.begin(self.schedule.seed, slugs)}
+        if self.tokens_per_day is not None:
+            self.database.control.execute(
+                "INSERT INTO usage_caps (tenant_id, tokens_per_day) SELECT tenant_id, %s FROM tenants",
+                [self.tokens_per_day],
+            )
         for mapping in self.mappings:
             self.start(mapping.run())
         self.start(self._sweep_for_ever())
@@ -266,12 +274,12 @@ class World:
     def _unnoticed(self) -> list[tuple[Any, ...]]:
         """Where the database does not know what the bucket shows."""
         known = invariants.known_objects(self.database)
-        unnoticed = []
+        unnoticed: list[tuple[Any, ...]] = []
         for key, history in self.bucket.history.items():
             newest, there = history[-1], known.get(key)
-            if there != (None if newest.body is None else newest.version_id):
+            if key == document_key_of(key) and there != (None if newest.body is None else newest.version_id):
                 unnoticed.append((key, newest.version_id, there))
-        return unnoticed
+        return unnoticed + invariants.metadata_unread(self)
 
     def _moves(self) -> str:
         waiting = {

@@ -70,7 +70,7 @@ SITES: dict[str, tuple[int, dict[str, int]]] = {
     # A function begins a transaction, and holds no lock yet: it falls asleep, and wakes up when another one is at it.
     "begin": (60, {"overtaken": 4, "overtaken_soon": 6}),
     # The same when it has looked at an object, and when it parses one.
-    "look": (8, {"overtaken_looking": 6}),
+    "look": (6, {"overtaken_looking": 16}),
     "parse": (3, {"overtaken_parsing": 3}),
     # A transaction was committed; nobody knows yet.
     "commit": (45, {"killed_after_commit": 5, "commit_answer_lost": 4}),

@@ -20,6 +20,7 @@ from edda.errors import Corrupt
 from edda.ingesting import Ingestion, Lane
 from edda.models import ParseOutcome, StoredObject
 from edda.observing import Observing
+from edda.s3_events import document_key_of
 from edda.store.bucket import BucketStore, DeleteBrake
 from edda.store.database import Cursor
 from edda.store.documents import DocumentStore
@@ -53,7 +54,8 @@ class WatchedObjects(ObjectsOf):
         try:
             return await super().head(key, version_id)
         finally:
-            await self._environment.world.overtakable_step(self._environment, "look")
+            if key == document_key_of(key):
+                await self._environment.world.overtakable_step(self._environment, "look")
 
     async def download(self, key: str, version_id: str, path: Path, max_bytes: int) -> bytes:
         self._environment.world.observer.reads(self._environment, key, version_id)
@@ -61,13 +63,15 @@ class WatchedObjects(ObjectsOf):
 
 
 class SleepyDatabase(EnvironmentDatabase):
-    """Its environment may fall asleep before a transaction begins: while it holds a lock, nobody could overtake it."""
+    """Its environment may fall asleep before a transaction begins (while it holds a lock, nobody could overtake it),
+    and a commit may have to wait for the disk: what others do meanwhile, they do without knowing of it."""
 
     @asynccontextmanager
     async def transaction(self, tenant_id: UUID | None) -> AsyncIterator[Cursor]:
         await self._environment.world.overtakable_step(self._environment, "begin")
         async with super().transaction(tenant_id) as cursor:
             yield cursor
+            await asyncio.sleep(self._environment.world.commit_latency_s())
 
 
 @dataclass(slots=True)

@@ -113,8 +113,14 @@ class World:
         """How long a step takes: mostly milliseconds, now and then seconds; in some schedules for a while often
         seconds, so that whatever may overlap does."""
         chance = self.random.random()
-        slow = 0.3 if self.loop.time() < self._slow_until_s else 0.06
-        return 3 * self.random.random() if chance < slow else 0.001 + 0.02 * chance
+        return 3 * self.random.random() if chance < (0.3 if self._is_slow else 0.06) else 0.001 + 0.02 * chance
+
+    def commit_latency_s(self) -> float:
+        return self.random.choice((0.0, 3.0)) * self.random.random() if self._is_slow else 0.0
+
+    @property
+    def _is_slow(self) -> bool:
+        return self.loop.time() < self._slow_until_s
 
     def strike(self, site: str, environment: Environment | None = None) -> Fault | None:
         """The fault that strikes at this passage of a site, if one does."""
@@ -145,7 +151,7 @@ class World:
         for environment, earliest_s in list(self._asleep.items()):
             if environment.function == function and earliest_s < self.loop.time():
                 del self._asleep[environment]
-                self.loop.call_later(self.random.uniform(0, 8), environment.wake)
+                self.loop.call_later(self.random.uniform(0, 15), environment.wake)
 
     def environment(self, function: str) -> Environment:
         """A warm environment, or a cold start."""

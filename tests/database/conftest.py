@@ -9,6 +9,7 @@ from edda.store.keys import create_tenant
 
 from tests.conftest import TEMPLATE
 from tests.database.world import World, check
+from tests.fakes.leaks import no_leaked_tasks  # noqa: F401 - a fixture
 from tests.postgres import Cluster, DatabaseUrls, as_owner
 
 

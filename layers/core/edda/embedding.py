@@ -4,12 +4,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from edda.batching import RetryPolicy, embed_all
 from edda.concurrency import Deadline
 from edda.delivering import Delivery
 from edda.errors import EddaError, EmbeddingRejected, RetryableError
+from edda.leasing import LEASE_S, renewed
 from edda.messages import EmbedBatch
 from edda.metering import Meter
 from edda.ports import Embedder
@@ -18,9 +20,6 @@ from edda.store.embed import BatchLease, EmbedStore, TextToEmbed
 from edda.vectors import to_halfvec_binary
 
 logger = logging.getLogger(__name__)
-
-# The lease outlives the invocation by a little, so that nobody starts on what is just being written.
-LEASE_MARGIN_S = 15
 
 
 @dataclass(slots=True)
@@ -54,12 +53,25 @@ class Embedding:
         One message's failure does nothing to the others. Done batches, vanished versions and batches another worker
         holds need no second delivery: the database knows of them, and the sweep rings again if it must.
         """
+        work: dict[UUID, _Work] = {}
+        async with renewed(partial(self._renew, work)):
+            failures = await self._embed_batches(batches, work, deadline)
+        if self.delivery is not None:
+            await self.delivery.promptly([tenant for tenant, done in work.items() if done.ended_a_version], deadline)
+        return failures
+
+    async def _renew(self, work: Mapping[UUID, _Work]) -> None:
+        for tenant_work in list(work.values()):
+            await self.store.renew_leases(list(tenant_work.leases), LEASE_S)
+
+    async def _embed_batches(
+        self, batches: Sequence[EmbedBatch], work: dict[UUID, _Work], deadline: Deadline
+    ) -> dict[int, EddaError]:
         failures: dict[int, EddaError] = {}
         positions: dict[tuple[UUID, int], int] = {}
-        work: dict[UUID, _Work] = {}
         for position, batch in enumerate(batches):
             try:
-                lease = await self.store.claim_batch(batch, deadline.remaining_s() + LEASE_MARGIN_S)
+                lease = await self.store.claim_batch(batch, LEASE_S)
             except RetryableError as error:
                 failures[position] = error
                 continue
@@ -70,8 +82,6 @@ class Embedding:
         for tenant_id, tenant_work in sorted(work.items(), key=lambda item: len(item[1].texts())):
             for lease, problem in await self._embed_tenant(tenant_id, tenant_work, deadline):
                 failures[positions[lease.batch.version_id, lease.batch.first_ordinal]] = problem
-        if self.delivery is not None:
-            await self.delivery.promptly([tenant for tenant, done in work.items() if done.ended_a_version], deadline)
         return failures
 
     async def _embed_tenant(

@@ -5,6 +5,7 @@ import logging
 import tempfile
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -19,6 +20,7 @@ from edda.errors import (
     RetryableError,
     TooManyChunks,
 )
+from edda.leasing import LEASE_S, renewed
 from edda.messages import IngestVersion
 from edda.models import ParseOutcome
 from edda.observing import Observing
@@ -85,11 +87,11 @@ class Ingestion:
 
         Raises LaneFull when its tenant has `share` others in work.
         """
-        lease = await self.store.claim_version(
-            message.tenant_id, message.version_id, deadline.remaining_s(), share=share
-        )
+        lease_s = min(LEASE_S, deadline.remaining_s())
+        lease = await self.store.claim_version(message.tenant_id, message.version_id, lease_s, share=share)
         if lease is not None:
-            await self._ingest_claimed(lease, deadline)
+            async with renewed(partial(self.store.renew_lease, lease, LEASE_S)):
+                await self._ingest_claimed(lease, deadline)
         await self.send_batches(message.tenant_id, message.version_id)
         if lease is not None:
             await self._tell(message.tenant_id, deadline)

@@ -16,6 +16,11 @@ WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
           v.media_type, v.size_bytes;
 
+-- name: renew_version
+-- Not one that was given back, or taken over.
+UPDATE document_versions SET lease_until = now() + make_interval(secs => %(lease_s)s)
+WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND status = 'parsing' AND lease_until IS NOT NULL;
+
 -- name: lock_lane
 -- Those who begin on files of one tenant's do so one after another: each counts the others.
 SELECT pg_advisory_xact_lock(hashtextextended('edda lane ' || %(tenant_id)s::text, 0));
@@ -99,6 +104,17 @@ WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
   AND v.version_id = b.version_id AND v.status = 'embedding'
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
 RETURNING b.attempt, b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day;
+
+-- name: renew_batches
+-- What is locked is being ended. Waiting for it while others are locked here could be a deadlock.
+UPDATE embed_batches b SET lease_until = now() + make_interval(secs => %(lease_s)s)
+FROM (
+    SELECT version_id, first_ordinal FROM embed_batches
+    WHERE (version_id, first_ordinal, attempt) IN (
+        SELECT * FROM unnest(%(version_ids)s::uuid[], %(first_ordinals)s::integer[], %(attempts)s::integer[]))
+      AND done_at IS NULL AND lease_until IS NOT NULL
+    FOR UPDATE SKIP LOCKED) mine
+WHERE b.version_id = mine.version_id AND b.first_ordinal = mine.first_ordinal;
 
 -- name: texts_to_embed
 -- The texts of a batch that have no vector by this model yet.

@@ -67,6 +67,17 @@ class EmbedStore:
             await charge(cursor, batch.tenant_id, self._model_id, {account: reserved})
             return BatchLease(batch, claimed["attempt"], tuple(TextToEmbed(**row) for row in rows), account)
 
+    async def renew_leases(self, leases: Sequence[BatchLease], lease_s: float) -> None:
+        """The work on one tenant's batches goes on. Without effect on leases that were lost."""
+        async with self._database.transaction(leases[0].batch.tenant_id) as cursor:
+            values = {
+                "version_ids": [lease.batch.version_id for lease in leases],
+                "first_ordinals": [lease.batch.first_ordinal for lease in leases],
+                "attempts": [lease.attempt for lease in leases],
+                "lease_s": lease_s,
+            }
+            await cursor.execute(SQL["renew_batches"], values)
+
     async def save_vectors(
         self, tenant_id: UUID, vectors: Mapping[UUID, HalfVector], charges: Charges = NO_CHARGES
     ) -> None:

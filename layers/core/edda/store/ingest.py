@@ -78,6 +78,12 @@ class IngestStore:
                 size_bytes=row["size_bytes"],
             )
 
+    async def renew_lease(self, lease: VersionLease, lease_s: float) -> None:
+        """The work goes on: nobody else shall begin it. Without effect on a lease that was lost."""
+        async with self._database.transaction(lease.tenant_id) as cursor:
+            values = {"version_id": lease.version_id, "attempt": lease.attempt, "lease_s": lease_s}
+            await cursor.execute(SQL["renew_version"], values)
+
     async def mark_waiting(self, tenant_id: UUID, version_id: UUID) -> None:
         """A message was sent for this version: the sweep need not send another for a while."""
         async with self._database.transaction(tenant_id) as cursor:

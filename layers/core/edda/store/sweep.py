@@ -24,7 +24,7 @@ class Patience:
     `event_s`: an event of S3's that may still come. `walk_s`: between the beginnings of two walks through the bucket.
     """
 
-    grace_s: float = 120
+    grace_s: float = 45
     resend_s: float = 1800
     max_failures: int = 5
     give_up_s: float = 86_400

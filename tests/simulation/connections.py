@@ -218,7 +218,9 @@ class SimulatedConnection(AsyncConnection[DictRow]):
             raise OperationalError("the connection is closed")
         if fault == "cut":
             raise self._lost()
-        if fault == "read_only" and self.pgconn.pipeline_status == PipelineStatus.OFF:
+        # BEGIN is never refused, and has begun to be counted when psycopg sends it.
+        in_transaction = self.transaction_status() == INTRANS
+        if fault == "read_only" and in_transaction and self.pgconn.pipeline_status == PipelineStatus.OFF:
             raise ReadOnlySqlTransaction("cannot execute this in a read-only transaction")
         return fault
 

@@ -70,12 +70,20 @@ BEGIN
         RAISE 'version % is claimed without a lease', NEW.version_id;
     ELSIF OLD.status = 'embedding' AND NEW.chunked_at <> OLD.chunked_at THEN
         RAISE 'version % is chunked twice', NEW.version_id;
-    ELSIF OLD.finished_at IS NOT NULL AND NEW.status <> OLD.status THEN
-        RAISE 'version % was % and becomes %', NEW.version_id, OLD.status, NEW.status;
+    ELSIF OLD.finished_at IS NOT NULL AND (NEW.status, NEW.finished_at) <> (OLD.status, OLD.finished_at) THEN
+        RAISE 'version % was % and becomes % again', NEW.version_id, OLD.status, NEW.status;
     END IF;
     RETURN NEW;
 END $$;
 CREATE TRIGGER guard BEFORE UPDATE ON document_versions FOR EACH ROW EXECUTE FUNCTION simulated.guard_version();
+CREATE FUNCTION simulated.guard_document() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL AND NEW.idempotency_key IS NOT NULL THEN
+        RAISE 'document % was deleted over HTTPS and comes back', NEW.document_id;
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER guard BEFORE UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION simulated.guard_document();
 CREATE FUNCTION simulated.guard_batch() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.attempt > OLD.attempt AND (OLD.lease_until >= simulated.now() OR OLD.done_at IS NOT NULL) THEN

@@ -94,8 +94,8 @@ def main(function: str, pipe: Connection, environment: dict[str, str], log: Path
 def _load(function: str, *, real_parser: bool) -> Any:
     from edda.store.ingest import ordinal_ranges
 
-    ordinal_ranges.__defaults__ = (CHUNKS_A_BATCH,)
-    leasing.RENEWAL_S = RENEWAL_S
+    ordinal_ranges.__defaults__ = (int(os.environ.get("CHUNKS_A_BATCH", CHUNKS_A_BATCH)),)
+    leasing.RENEWAL_S = float(os.environ.get("RENEWAL_S", RENEWAL_S))
     if not real_parser:
         parser_process.ParserProcess.parse = parse_lines  # type: ignore[method-assign, assignment] # takes its place
     spec = importlib.util.spec_from_file_location(f"{function}_app", ROOT / "functions" / function / "app.py")

@@ -68,12 +68,12 @@ def state(stack: "Stack") -> list[tuple[Any, ...]]:
 
 def _as_simulated(stack: "Stack") -> "World":
     """As much of a simulated world as those checks look at."""
-    history = {key: versions for key, versions in stack.history.items() if not key.endswith(METADATA_SUFFIX)}
     world = SimpleNamespace(
         database=SimpleNamespace(rows=stack.rows),
-        bucket=SimpleNamespace(history=history),
+        bucket=SimpleNamespace(history=stack.history, undone=set()),
         provider=SimpleNamespace(spoilt=stack.provider.spoilt),
         deaths=len(stack.deaths),
+        tokens_per_day=None,
     )
     return cast("World", world)
 

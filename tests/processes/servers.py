@@ -49,7 +49,6 @@ class Provider(OpenAIServer):
         return reply
 
     def forget(self) -> None:
-        self.latency_s = 0.0
         self.script.clear()
         self.requests.clear()
         self.paid.clear()

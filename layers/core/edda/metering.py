@@ -3,7 +3,8 @@
 A lease reserves the tokens of its texts in the ledger (`tokens_unsettled`) before anything is paid. Here the outcome of
 every request is noted, until a transaction takes the notes over: what was paid, and what of the reservations is settled
 by that. Notes are handed out once: where their transaction fails, or where a worker dies with them, the reservation
-stands. So `tokens` <= paid <= `tokens` + `tokens_unsettled`, whatever happens, and without faults nothing is unsettled.
+stands. So `tokens` <= paid <= `tokens` + `tokens_unsettled`, and without faults nothing is unsettled. One thing
+escapes: a request that failed, noted by a worker that dies before it writes again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrott
 from edda.models import Account, EmbeddingLimits, Usage
 from edda.ports import Embedder
 from edda.store.embed import BatchLease
+from edda.vectors import WrongDimensions
 
 Charges = dict[Account, Usage]
 
@@ -61,6 +63,9 @@ class Meter:
         self._of(texts[0]).provider_calls += 1
         try:
             vectors = await self._embedder.embed(texts, purpose=purpose, deadline=deadline)
+        except WrongDimensions:
+            self._lost(texts)
+            raise
         except (ProviderThrottled, EmbeddingRejected, ProviderMisconfigured):
             raise  # refused: nothing was embedded, so nothing is paid
         except BaseException:  # cut off, unreadable, or cancelled in the middle: the provider alone knows

@@ -72,14 +72,14 @@ def crash_everywhere(stack: Stack) -> int:
     violations, began, told = 0, time.monotonic(), time.monotonic()
     resumed: list[tuple[float, str]] = []
     moments: tuple[When, ...] = ("before", "after")
-    for number, ((function, label), scenario) in enumerate(passages.items(), 1):
+    for number, ((function, label), scenarios) in enumerate(passages.items(), 1):
         for when in moments:
             strike = Strike(label, when)
             try:
-                resumed.append((run_crash(stack, scenario, function, strike), f"{function}: {strike}"))
+                resumed.append((run_crash(stack, scenarios, function, strike), f"{function}: {strike}"))
             except Violation as violation:
                 violations += 1
-                print(f"{function}: {strike}, {scenario}: {violation}", flush=True)
+                print(f"{function}: {strike}: {violation}", flush=True)
                 stack.end()
         if time.monotonic() - told > TELL_EVERY_S:
             told = time.monotonic()

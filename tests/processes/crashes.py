@@ -5,34 +5,40 @@ from collections.abc import Iterable
 from tests.processes.labels import Strike
 from tests.processes.scenarios import SCENARIOS
 from tests.processes.stack import Stack
+from tests.simulation.violations import Violation
 
-# A worker asks for these once in its life.
-WHEN_NEW = {"SecretsManager.read"}
+# A worker passes these once in its life.
+WHEN_NEW = {"SecretsManager.read", "RedriveStore.sees_one_tenant_only"}
 
-Passages = dict[tuple[str, str], str]  # function and label: the first scenario in which it is passed
+Passages = dict[tuple[str, str], list[str]]  # function and label: the scenarios in which it is passed
 
 
-def plain_passages(stack: Stack, scenarios: Iterable[str] = SCENARIOS) -> Passages:
+def plain_passages(stack: Stack) -> Passages:
     """Run every scenario undisturbed."""
-    first: Passages = {}
-    for name in scenarios:
+    passages: Passages = {}
+    for name, scenario in SCENARIOS.items():
         stack.begin()
-        SCENARIOS[name](stack)
+        scenario(stack)
         stack.settle()
         stack.check()
         for passed in stack.passed:
-            first.setdefault(passed, name)
-    return first
+            passages.setdefault(passed, []).append(name)
+    return passages
 
 
-def run_crash(stack: Stack, scenario: str, function: str, strike: Strike) -> float:
-    """Raises Violation. How long after the last death everything was done, in the clock in use."""
-    if strike.label in WHEN_NEW:
-        stack.end()
-    stack.begin()
-    stack.strike(function, strike)
-    SCENARIOS[scenario](stack)
-    stack.settle()
-    assert strike in stack.struck, f"{strike} struck nobody"
-    stack.check()
-    return stack.ended_at - stack.deaths[-1]
+def run_crash(stack: Stack, scenarios: Iterable[str], function: str, strike: Strike) -> float:
+    """How long after the last death everything was done, in the clock in use. Raises Violation.
+
+    In the first of these scenarios that comes by there: some do so only when a worker was slow.
+    """
+    for scenario in scenarios:
+        if strike.label in WHEN_NEW:
+            stack.end()
+        stack.begin()
+        stack.strike(function, strike)
+        SCENARIOS[scenario](stack)
+        stack.settle()
+        stack.check()
+        if strike in stack.struck:
+            return stack.ended_at - stack.deaths[-1]
+    raise Violation("labelled points", f"{strike} struck nobody")

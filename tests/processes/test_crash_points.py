@@ -9,7 +9,7 @@ import edda.adapters
 import edda.store
 import pytest
 
-from tests.processes.crashes import plain_passages, run_crash
+from tests.processes.crashes import Passages, plain_passages, run_crash
 from tests.processes.labels import (
     ADAPTERS,
     LEFT_OUT,
@@ -27,22 +27,22 @@ LABELS = [label for label in all_labels() if label not in NOT_FOR_WORKERS]
 
 
 @pytest.fixture(scope="session")
-def passages(running: Stack) -> dict[tuple[str, str], str]:
+def passages(running: Stack) -> Passages:
     return plain_passages(running)
 
 
-def test_the_scenarios_pass_every_labelled_point(passages: dict[tuple[str, str], str]) -> None:
+def test_the_scenarios_pass_every_labelled_point(passages: Passages) -> None:
     assert {label for _, label in passages} == set(LABELS)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("label", LABELS)
 def test_what_a_killed_worker_left_is_finished_by_another(
-    running: Stack, passages: dict[tuple[str, str], str], label: str, when: When
+    running: Stack, passages: Passages, label: str, when: When
 ) -> None:
     """In the function that passes it first; `make chaos CRASHES=1` has the others too."""
-    function, scenario = next((key[0], scenario) for key, scenario in passages.items() if key[1] == label)
-    run_crash(running, scenario, function, Strike(label, when))
+    function, scenarios = next((key[0], names) for key, names in passages.items() if key[1] == label)
+    run_crash(running, scenarios, function, Strike(label, when))
 
 
 def test_every_class_of_the_store_and_the_adapters_is_labelled_or_left_out_for_a_reason() -> None:

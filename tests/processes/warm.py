@@ -1,8 +1,11 @@
 """What the server that workers are forked from has loaded: then a worker begins within a tenth of a second."""
 
+import asyncio
 import functools
 from typing import Any
 
+import aioboto3
+import aws_lambda_powertools.metrics  # noqa: F401 - functions do
 import boto3
 from botocore.loaders import JSONFileLoader
 
@@ -22,5 +25,14 @@ JSONFileLoader._load_file = lambda _, path, open_method: _read_once(path, open_m
 
 for _ in labelled_classes():
     pass
-for _service in ("s3", "sqs", "events", "secretsmanager"):
-    boto3.client(_service, region_name="eu-central-1", aws_access_key_id="none", aws_secret_access_key="none")
+
+
+async def _make_clients() -> None:
+    keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
+    session = aioboto3.Session(region_name="eu-central-1", **keys)
+    for service in ("s3", "sqs", "events", "secretsmanager"):
+        async with session.client(service):
+            boto3.client(service, region_name="eu-central-1", **keys)
+
+
+asyncio.run(_make_clients())

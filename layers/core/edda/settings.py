@@ -62,6 +62,7 @@ class Settings(BaseModel):
     delete_brake_percent: int = Field(default=20, ge=0, le=100)
     delete_brake_minimum: int = Field(default=100, ge=0)
     walk_interval_s: float = Field(default=900, gt=0)
+    history_days: int = Field(default=400, ge=31)
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:

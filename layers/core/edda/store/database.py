@@ -160,3 +160,10 @@ async def fetch_all(cursor: Cursor, query: LiteralString, values: Mapping[str, A
     """Every row."""
     await cursor.execute(query, values)
     return await cursor.fetchall()
+
+
+async def execute_as_owner(conninfo: str, tenant_id: UUID, query: LiteralString, values: Mapping[str, Any]) -> None:
+    """One statement about a tenant as the schema's owner, who is under row-level security too."""
+    async with await AsyncConnection.connect(conninfo) as connection:
+        await connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant_id)])
+        await connection.execute(query, values)

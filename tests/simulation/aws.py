@@ -40,12 +40,14 @@ class ObjectVersion:
 
 @dataclass(slots=True)
 class Bucket:
-    """Versioned. `history` holds every version of a key, oldest first; `records` every event there was."""
+    """Versioned. `history` holds what a key has shown, oldest first: its versions, some of them again when what came
+    after was erased. `records` holds every event there was."""
 
     world: "World"
     history: dict[str, list[ObjectVersion]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     erased: set[str] = field(default_factory=set)  # versions that are gone for good
+    undone: set[str] = field(default_factory=set)  # of these, the ones that were the newest then
     events_on_the_way: int = 0
 
     def add(self, key: str, body: bytes | None) -> None:
@@ -59,10 +61,24 @@ class Bucket:
 
     def erase_old_versions(self, key: str) -> None:
         """All but the newest are gone for good, as after a lifecycle rule."""
-        for version in self.history.get(key, [])[:-1]:
-            if version.version_id not in self.erased:
+        history = self.history.get(key, [])
+        for version in history[:-1]:
+            if version.version_id not in self.erased | {history[-1].version_id}:
                 self.erased.add(version.version_id)
                 self._happened("ObjectRemoved:Delete", key, version.version_id, _sequencer(len(self.records) + 1))
+
+    def erase_newest_version(self, key: str) -> None:
+        """For good: the one before it is the newest again, be it a delete marker, or there is none."""
+        history = self.history.get(key, [])
+        if not history or not history[-1].version_id:
+            return
+        newest = history[-1]
+        self.erased.add(newest.version_id)
+        self.undone.add(newest.version_id)
+        left = [version for version in history if version.version_id not in self.erased and version.version_id]
+        sequencer = _sequencer(len(self.records) + 1)
+        history.append(left[-1] if left else ObjectVersion("", sequencer, None, self.world.now()))
+        self._happened("ObjectRemoved:Delete", key, newest.version_id, sequencer)
 
     def _happened(self, name: str, key: str, version_id: str, sequencer: str) -> None:
         entry = {"key": quote_plus(key, safe="/"), "versionId": version_id, "sequencer": sequencer}
@@ -154,7 +170,7 @@ class ObjectsOf:
         keys = sorted(key for key in self._bucket.history if key.startswith(prefix) and key > after_key)
         newest = [(key, self._bucket.history[key][-1]) for key in keys[:limit]]
         return ObjectListing(
-            [ListedObject(key, one.version_id, one.body is None, one.at) for key, one in newest],
+            [ListedObject(key, one.version_id, one.body is None, one.at) for key, one in newest if one.version_id],
             keys[limit - 1] if len(keys) > limit else None,
         )
 
@@ -343,7 +359,8 @@ class EventSourceMapping:
 
     def _receive(self) -> list[Message]:
         batch = []
-        for message in self.queue.receive(self.batch_size):
+        # Seldom all there is: SQS asks some of its servers.
+        for message in self.queue.receive(min(self.world.random.choice((1, 2, 10)), self.batch_size)):
             fault = self.world.strike("receive")
             kind = fault.kind if fault else None
             if kind == "message_duplicated" and fault is not None:

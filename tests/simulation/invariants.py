@@ -1,15 +1,19 @@
 """What must be true: while a schedule runs (Observer) and when nothing moves any more (check). Numbers as in
 docs/reliability.md."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from edda import errors
+from edda.errors import QuotaExceeded
 from edda.identity import content_hash
 from edda.messages import EmbedBatch
 from edda.models import Hit, Tenant
+from edda.s3_events import document_key_of
 from edda.sweeping import AttemptsExhausted
 
 from tests.database.world import MUST_BE_EMPTY
@@ -32,6 +36,23 @@ REPLACED = """
 # Names are given to one request each.
 UPLOADED_TWICE = f"""
     SELECT tenant_id, name FROM documents WHERE starts_with(name, '{HTTPS}') GROUP BY 1, 2 HAVING count(*) > 1"""
+
+
+# The last worker finishes the version with its batch, in one transaction.
+WHOLE_BUT_UNFINISHED = """
+    SELECT version_id FROM document_versions v
+    WHERE status = 'embedding'
+      AND NOT EXISTS (SELECT FROM embed_batches b WHERE b.version_id = v.version_id AND done_at IS NULL)"""
+
+
+def known_objects(database: "SimulatedDatabase") -> dict[str, str | None]:
+    """By object key: S3's version of the newest version known, None where it is not there."""
+    return dict(
+        database.rows(
+            "SELECT object_key, CASE WHEN deleted_at IS NULL THEN (SELECT s3_version_id FROM document_versions v "
+            "WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1) END FROM documents d"
+        )
+    )
 
 
 def _codes(kind: type[errors.EddaError]) -> Iterator[str]:
@@ -77,6 +98,10 @@ class Observer:
         self._failed: defaultdict[Environment, set[str]] = defaultdict(set)  # messages, of this invocation
         self._answered: defaultdict[Environment, Counter[str]] = defaultdict(Counter)
         self._seen: dict[str, int] = {}  # by object key: no older version than this may be found again
+        self._known: dict[str, int] = {}  # by object key: no older version than this may be taken for the newest again
+        self._file: dict[Environment, tuple[str, str]] = {}  # key and version that it has read last
+        self._parsing: set[Environment] = set()
+        self._checked: set[UUID] = set()  # versions whose chunks were compared with the file
 
     def invocation_starts(self, environment: Environment) -> None:
         self._answered.pop(environment, None)
@@ -97,8 +122,62 @@ class Observer:
         if environment.database.in_transaction():
             self._world.violate("N14 clean", f"{environment.name} left a transaction open")
 
+        self._known_moves_on()
         if environment.function in {"chunk", "sweep"}:
             self._sent_what_is_marked_as_sent()
+        if environment.function == "chunk":
+            self._chunks_are_the_files()
+        if environment.function in {"chunk", "embed", "sweep"}:
+            self._what_is_whole_is_finished()
+
+    def reads(self, environment: Environment, key: str, s3_version_id: str) -> None:
+        self._file[environment] = key, s3_version_id
+
+    @contextmanager
+    def parsing(self, environment: Environment) -> Iterator[None]:
+        """Leases are exclusive: a file is not parsed by two workers, unless one of them has overstayed its lease."""
+        for other in self._parsing:
+            if self._file[other] == self._file[environment] and not (other.dead or other.zombie or environment.zombie):
+                self._world.violate("N8 cost", f"{environment.name} and {other.name} parse {self._file[environment]}")
+        self._parsing.add(environment)
+        try:
+            yield
+        finally:
+            self._parsing.discard(environment)
+
+    def _known_moves_on(self) -> None:
+        """N5: what is known of an object is never replaced by what was there before."""
+        for key, s3_version_id in known_objects(self._world.database).items():
+            history, before = self._world.bucket.history.get(key, []), self._known.get(key, -1)
+            if s3_version_id is not None:
+                now = max(index for index, version in enumerate(history) if version.version_id == s3_version_id)
+            else:  # deleted, or announced and not there yet: at least the next delete is known
+                later = range(before + 1, len(history))
+                now = next((index for index in later if history[index].body is None), before)
+            if now < before:
+                self._world.violate(
+                    "N5 newest wins", f"of {key} {history[before].version_id} was known, and now {s3_version_id}"
+                )
+            self._known[key] = now
+
+    def _chunks_are_the_files(self) -> None:
+        """N1: each version has the chunks of its own object version."""
+        rows = self._world.database.rows(
+            "SELECT version_id, object_key, s3_version_id, array_agg(text ORDER BY ordinal) "
+            "FROM chunks JOIN document_versions USING (version_id) JOIN documents USING (document_id) "
+            "WHERE version_id <> ALL (%s) GROUP BY 1, 2, 3",
+            [list(self._checked)],
+        )
+        for version_id, key, s3_version_id, texts in rows:
+            self._checked.add(version_id)
+            version = next(one for one in self._world.bucket.history[key] if one.version_id == s3_version_id)
+            if texts != _lines(version):
+                self._world.violate("N1 no loss", f"{key} {s3_version_id} has chunks {texts}, not {_lines(version)}")
+
+    def _what_is_whole_is_finished(self) -> None:
+        """N3: nobody waits for the sweep when the last batch of a version is done."""
+        if rows := self._world.database.rows(WHOLE_BUT_UNFINISHED):
+            self._world.violate("N3 liveness", f"whole, and not finished: {rows}")
 
     def failed(self, environment: Environment, message_id: str) -> None:
         """The handler says so."""
@@ -134,6 +213,12 @@ class Observer:
         )
         if never := set(marked) - sent:
             self._world.violate("N11 conservation", f"marked as sent, and never was: {never}")
+        bodies = "".join(body for body in self._world.ingest_queue.bodies if "ingest_version" in body)
+        for (version_id,) in self._world.database.rows(
+            "SELECT version_id FROM document_versions WHERE rung_at IS NOT NULL"
+        ):
+            if str(version_id) not in bodies:
+                self._world.violate("N11 conservation", f"marked as rung for, and never was: {version_id}")
 
     def raised(self, environment: Environment, error: BaseException | None) -> None:
         """N9: what goes wrong is one of Edda's own errors, or a message that nobody can read."""
@@ -238,6 +323,9 @@ def check_rows(world: "World") -> None:
     _check_documents(world)
     _check_vectors(world)
     _check_errors(world)
+    _check_caps(world)
+    if unread := metadata_unread(world):
+        raise Violation("N1 no loss", f"metadata that was not taken over: {unread}")
 
 
 def _check_documents(world: "World") -> None:
@@ -257,6 +345,8 @@ def _check_documents(world: "World") -> None:
     for version_id, text in world.database.rows("SELECT version_id, text FROM chunks ORDER BY version_id, ordinal"):
         chunks[version_id].append(text)
     for key, history in world.bucket.history.items():
+        if key != document_key_of(key):
+            continue
         document_id, deleted_at, current = documents.get(key, (None, None, None))
         _check_document(
             world,
@@ -289,7 +379,11 @@ def _check_document(
     if not exists:
         raise Violation("N1 no loss", f"{key} has no document")
     last_delete = max((index for index, version in enumerate(history) if version.body is None), default=-1)
-    alive = {version.version_id: version for version in history[last_delete + 1 :]}
+    alive = {
+        version.version_id: version
+        for version in history[last_delete + 1 :]
+        if version.version_id not in world.bucket.undone
+    }
     # The bucket decides: what was replaced before it was looked at has no row.
     must_be = {history[-1].version_id}
     counted = Counter(row[1] for row in rows)
@@ -322,10 +416,53 @@ def _allowed(world: "World", version: "ObjectVersion", status: str, code: str | 
     """What its content says; or an honest end that faults can bring about."""
     if (status, code) == _expected(version):
         return True
+    if (status, code) == ("failed", QuotaExceeded.code) and world.tokens_per_day is not None:
+        return _used(world, version) > world.tokens_per_day
     if (status, code) == ("failed", AttemptsExhausted.code):
         return world.deaths >= 5
     spoilt = any(world.provider.spoilt[line] > 1 for line in _visible(version))
     return spoilt and (status == "partial" or code == "embedding_rejected")
+
+
+def _used(world: "World", version: "ObjectVersion") -> int:
+    """Of the cap, if this version had been taken as well; a cap that is used up takes nothing."""
+    (slug,) = {line.split()[0] for line in _lines(version)} or {""}
+    rows = world.database.rows(
+        "SELECT GREATEST(tokens_planned, tokens) FROM tenant_usage JOIN tenants USING (tenant_id) WHERE slug = %s",
+        [slug],
+    )
+    used: int = sum(used for (used,) in rows)
+    return used + max(1, sum(len(line) for line in _lines(version)))
+
+
+def _check_caps(world: "World") -> None:
+    """N10: no more was planned than the cap allows."""
+    cap = world.tokens_per_day
+    if cap is not None and (over := world.database.rows("SELECT * FROM tenant_usage WHERE tokens_planned > %s", [cap])):
+        raise Violation("N10 accounting", f"over the cap of {cap} tokens: {over}")
+
+
+def metadata_unread(world: "World") -> list[tuple[Any, ...]]:
+    """Documents that do not have what the metadata file beside their object says."""
+    documents = {
+        key: (metadata, problem)
+        for key, metadata, problem in world.database.rows(
+            "SELECT object_key, metadata, metadata_problem FROM documents WHERE deleted_at IS NULL"
+        )
+    }
+    unread = []
+    for key, history in world.bucket.history.items():
+        if key == document_key_of(key) or document_key_of(key) not in documents:
+            continue
+        metadata, problem = documents[document_key_of(key)]
+        body = history[-1].body
+        if body == b"{":
+            right = problem is not None
+        else:
+            right = problem is None and metadata == (json.loads(body)["metadataAttributes"] if body else {})
+        if not right:
+            unread.append((key, body, metadata, problem))
+    return unread
 
 
 def _check_vectors(world: "World") -> None:

@@ -10,8 +10,9 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.simulation.database import EnvironmentDatabase
-    from tests.simulation.world import Services, World
+    from tests.simulation.connections import EnvironmentDatabase
+    from tests.simulation.services import Services
+    from tests.simulation.world import World
 
 # Whose task is it? Set for every task that runs in an environment.
 running_in: "ContextVar[Environment | None]" = ContextVar("running_in", default=None)
@@ -33,6 +34,7 @@ class Environment:
         self.services: Services
         self.handler: Callable[..., Coroutine[Any, Any, Any]]
         self._frozen_until_s = 0.0
+        self._clock_lag_s = 0.0
 
     def now_s(self) -> float:
         return self.world.loop.time()
@@ -46,9 +48,9 @@ class Environment:
             raise asyncio.CancelledError
         if self.function in FUNCTIONS:
             await self._struck("step")
-        await asyncio.sleep(self.world.latency_s())
-        while self._frozen_until_s > self.now_s():  # noqa: ASYNC110 - it may be frozen again meanwhile
-            await asyncio.sleep(self._frozen_until_s - self.now_s())
+        await self.world.loop.sleep(self.world.latency_s())
+        while (left_s := self._frozen_until_s - self.now_s()) > 0:  # noqa: ASYNC110 - it may be woken or frozen again
+            await asyncio.sleep(min(left_s, 1.0))
         if self.dead:
             raise asyncio.CancelledError
         self.note(site)
@@ -59,6 +61,29 @@ class Environment:
             self.world.database_back_at_s = self.now_s() + fault.amount
             return "cut"
         return fault.kind if fault else None
+
+    def freeze(self, seconds: float, *, clock_stops: bool = False) -> None:
+        """From the next step on nothing happens for a while. Where its clock stops (a suspended virtual machine), the
+        environment goes on as if no time had passed; otherwise it finds that its timers have gone off."""
+        until_s = max(self._frozen_until_s, self.now_s() + seconds)
+        if clock_stops:
+            self._stop_clock(until_s - max(self._frozen_until_s, self.now_s()))
+        self._frozen_until_s = until_s
+
+    def wake(self) -> None:
+        """Before its time. Only of one whose clock has stopped."""
+        left_s = self._frozen_until_s - self.now_s()
+        if left_s > 0 and not self.dead:
+            self._stop_clock(-left_s)
+            self._frozen_until_s = self.now_s()
+
+    def clock(self) -> float:
+        """What it takes for the time."""
+        return self.now_s() - self._clock_lag_s
+
+    def _stop_clock(self, seconds: float) -> None:
+        self._clock_lag_s += seconds
+        self.world.loop.postpone(seconds, lambda context: context.get(running_in) is self)
 
     async def committed(self) -> str | None:
         """A transaction was committed."""
@@ -93,4 +118,4 @@ class Environment:
             await self.kill_from_within()
         if fault.kind == "zombie":
             self.zombie = True
-        self._frozen_until_s = max(self._frozen_until_s, self.now_s() + fault.amount)
+        self.freeze(fault.amount, clock_stops=fault.kind == "zombie")

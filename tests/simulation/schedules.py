@@ -4,7 +4,9 @@ A fault names a site (a kind of place where something can go wrong) and the how-
 So a schedule stays the same schedule when some of its faults or operations are left out, which is how it is shrunk.
 """
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -14,6 +16,7 @@ TENANTS = ("acme", "globex")
 REFUSED, CORRUPT, DEADLY = "(refused)", "(corrupt)", "(deadly)"
 POISON = '{"poison": "\\ud83d"'  # a message that is no JSON
 MAX_CHUNKS = 12
+NAMES = ("a.txt", "b.txt", "folder/ü +&c.txt")
 HTTPS = "https:"  # before a name: the document comes through the API
 
 
@@ -21,10 +24,12 @@ HTTPS = "https:"  # before a name: the document comes through the API
 class Operation:
     """What a user does at some time. `name` is that of a document, or of a poison message's queue.
 
-    `erase` deletes all versions of an object for good but the newest, as a lifecycle rule does.
+    `erase` deletes all versions of an object for good but the newest, as a lifecycle rule does; `undo` deletes the
+    newest for good, so that the one before it is the newest again. `describe` puts the metadata file beside an object,
+    or deletes it (without lines).
     """
 
-    kind: Literal["put", "delete", "erase", "search", "poison"]
+    kind: Literal["put", "delete", "erase", "undo", "describe", "search", "poison"]
     at_s: float
     tenant: str
     name: str
@@ -62,6 +67,11 @@ SITES: dict[str, tuple[int, dict[str, int]]] = {
     "acknowledge": (8, {"acknowledgement_lost": 4}),
     # A step of a function: a statement, or a call of a service.
     "step": (250, {"killed": 8, "zombie": 5, "frozen": 3}),
+    # A function begins a transaction, and holds no lock yet: it falls asleep, and wakes up when another one is at it.
+    "begin": (60, {"overtaken": 4, "overtaken_soon": 6}),
+    # The same when it has looked at an object, and when it parses one.
+    "look": (6, {"overtaken_looking": 16}),
+    "parse": (3, {"overtaken_parsing": 3}),
     # A transaction was committed; nobody knows yet.
     "commit": (45, {"killed_after_commit": 5, "commit_answer_lost": 4}),
     # A statement, anywhere.
@@ -98,25 +108,77 @@ class Schedule:
 
 
 def _operations(random: Random) -> list[Operation]:
+    draw = random.choices((_anything, _rewrites, _twins, _takes_back), (5, 2, 2, 2))[0]
     tenants = random.choice((TENANTS[:1], TENANTS))
-    names = random.sample(("a.txt", "b.txt", "folder/ü +&c.txt", f"{HTTPS}d.txt"), random.randint(1, 3))
     span_s = random.choice((2.0, 20.0, 60.0, 600.0))
-    operations: list[Operation] = []
-    for _ in range(random.randint(2, 5)):
-        tenant, name = random.choice(tenants), random.choice(names)
-        kind: Literal["put", "delete", "erase"] = "put"
-        if random.random() < 0.3:
-            kind = "delete" if random.random() < 0.8 or name.startswith(HTTPS) else "erase"
-        lines = _lines(random, tenant) if kind == "put" else ()
-        operations.append(Operation(kind, random.uniform(0, span_s), tenant, name, lines))
-        if name.startswith(HTTPS) and random.random() < 0.3:
-            soon_s = operations[-1].at_s + random.uniform(0, 20)
-            operations.append(Operation("delete", soon_s, tenant, name))
+    operations = draw(random, tenants, span_s)
+    described = [operation for operation in operations if operation.name in NAMES and operation.kind == "put"]
+    if described and random.random() < 0.3:
+        one = random.choice(described)
+        for _ in range(random.randint(1, 3)):
+            at_s = max(0.0, one.at_s + random.uniform(-5, 20))
+            operations.append(Operation("describe", at_s, one.tenant, one.name, _metadata(random)))
     if random.random() < 0.15:
         queue = random.choice(("ingest", "embed"))
         operations.append(Operation("poison", random.uniform(0, span_s), tenants[0], queue))
     operations += [Operation("search", random.uniform(0, span_s + 60), random.choice(tenants), "") for _ in range(3)]
     return sorted(operations, key=lambda operation: operation.at_s)
+
+
+def _anything(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    names = random.sample((*NAMES, f"{HTTPS}d.txt"), random.randint(1, 3))
+    operations: list[Operation] = []
+    for _ in range(random.randint(2, 5)):
+        tenant, name = random.choice(tenants), random.choice(names)
+        kind: Literal["put", "delete", "erase", "undo"] = "put"
+        if random.random() < 0.35:
+            kind = random.choices(("delete", "erase", "undo"), (7, 2, 2))[0] if name in NAMES else "delete"
+        lines = _lines(random, tenant) if kind == "put" else ()
+        operations.append(Operation(kind, random.uniform(0, span_s), tenant, name, lines))
+        if name.startswith(HTTPS) and random.random() < 0.3:
+            soon_s = operations[-1].at_s + random.uniform(0, 20)
+            operations.append(Operation("delete", soon_s, tenant, name))
+    return operations
+
+
+def _rewrites(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    """One file is put again and again, faster than it can be worked on."""
+    tenant, name = random.choice(tenants), random.choice(NAMES)
+    operations = []
+    for _ in range(4):
+        lines = _lines(random, tenant) if random.random() < 0.7 else (f"{tenant} {CORRUPT}",)
+        operations.append(Operation("put", random.uniform(0, 20), tenant, name, lines))
+    if random.random() < 0.5:
+        kind: Literal["delete", "erase", "undo"] = random.choice(("delete", "erase", "undo"))
+        operations.append(Operation(kind, random.uniform(0, 20), tenant, name))
+    return operations
+
+
+def _twins(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    """Two documents share texts, and one is deleted or replaced while the other is worked on."""
+    tenant, (one, other) = random.choice(tenants), random.sample(NAMES, 2)
+    lines = _lines(random, tenant)
+    some = lines[: random.randint(1, len(lines))] if lines else ()
+    later_s = random.uniform(10, 60)
+    soon_s = later_s + random.uniform(0, 8)
+    operations = [Operation("put", 0, tenant, one, lines), Operation("put", later_s, tenant, other, some)]
+    if random.random() < 0.8:
+        operations.append(Operation("delete", soon_s, tenant, random.choice((one, one, other))))
+    else:
+        operations.append(Operation("put", soon_s, tenant, one, _lines(random, tenant)))
+    return operations
+
+
+def _takes_back(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
+    """Files are deleted as soon as they are there."""
+    operations: list[Operation] = []
+    for name in random.sample((NAMES[0], f"{HTTPS}d.txt", f"{HTTPS}e.txt"), 2):
+        tenant, at_s = random.choice(tenants), random.uniform(0, span_s)
+        operations.append(Operation("put", at_s, tenant, name, _lines(random, tenant)))
+        if not name.startswith(HTTPS) and random.random() < 0.5:
+            operations.append(Operation("put", at_s + random.uniform(0, 4), tenant, name, _lines(random, tenant)))
+        operations.append(Operation("delete", at_s + random.uniform(0, 6), tenant, name))
+    return operations
 
 
 def _lines(random: Random, tenant: str) -> tuple[str, ...]:
@@ -134,6 +196,12 @@ def _lines(random: Random, tenant: str) -> tuple[str, ...]:
     if special < 0.33:
         lines.insert(random.randrange(len(lines) + 1), f"{tenant} line {random.randrange(4)} {REFUSED}")
     return tuple(lines)
+
+
+def _metadata(random: Random) -> tuple[str, ...]:
+    if random.random() < 0.2:
+        return ()
+    return ("{",) if random.random() < 0.2 else (json.dumps({"metadataAttributes": {"number": random.randrange(99)}}),)
 
 
 def _faults(random: Random) -> list[Fault]:

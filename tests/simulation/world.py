@@ -4,73 +4,46 @@ import asyncio
 import hashlib
 import os
 import random
-import sys
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
-from pathlib import Path
+from functools import partial
 from random import Random
-from types import ModuleType
 from typing import Any
-from uuid import UUID
 
 from edda import sweeping
-from edda.adapters.sqs import SqsQueue
-from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
-from edda.documents import Description, Documents
-from edda.embedding import Embedding
-from edda.errors import Corrupt
-from edda.ingesting import Ingestion, Lane
-from edda.models import ParseOutcome, Tenant
-from edda.observing import Observing
-from edda.store.bucket import BucketStore, DeleteBrake
-from edda.store.conditions import compile_filter
-from edda.store.database import HalfVector
-from edda.store.documents import DocumentStore
-from edda.store.embed import EmbedStore
-from edda.store.ingest import IngestStore, ordinal_ranges
-from edda.store.keys import KeyStore
-from edda.store.search import SearchStore
-from edda.store.sweep import Patience, SweepStore
-from edda.sweeping import Sweep
-from edda.vectors import from_floats, to_halfvec_binary
+from edda.models import Tenant
+from edda.s3_events import document_key_of
+from edda.store.ingest import ordinal_ranges
 
-from tests.database.world import LineParser
 from tests.simulation import invariants
-from tests.simulation.aws import Bucket, EventSourceMapping, ObjectsOf, SimulatedQueue, SqsClients, shuffled
+from tests.simulation.aws import Bucket, EventSourceMapping, SimulatedQueue, shuffled
 from tests.simulation.clock import VirtualLoop
-from tests.simulation.database import EPOCH, MODEL_DIMENSIONS, EnvironmentDatabase, SimulatedDatabase
+from tests.simulation.database import EPOCH, SimulatedDatabase
 from tests.simulation.lambdas import Environment, running_in
-from tests.simulation.provider import Provider, SimulatedEmbedder, vector_of
-from tests.simulation.schedules import CORRUPT, DEADLY, HTTPS, MAX_CHUNKS, POISON, Fault, FaultPlan, Operation, Schedule
+from tests.simulation.operations import Users
+from tests.simulation.provider import Provider
+from tests.simulation.schedules import POISON, SITES, Fault, FaultPlan, Operation, Schedule
+from tests.simulation.services import EVENT_S, WALK_S, Services, SleepyDatabase, SweepLogger, handler_of
 from tests.simulation.violations import Violation
 
-# The planted bugs run a changed copy of the source.
-SOURCE = Path(os.environ.get("EDDA_SIMULATED_SOURCE", Path(__file__).parents[2]))
-
 # As in template.yaml.
-CHUNK_TIMEOUT_S, EMBED_TIMEOUT_S, SWEEP_TIMEOUT_S, API_TIMEOUT_S = 300, 120, 55, 29
+CHUNK_TIMEOUT_S, EMBED_TIMEOUT_S, SWEEP_TIMEOUT_S = 300, 120, 55
+TIMEOUTS_S = {"chunk": CHUNK_TIMEOUT_S, "embed": EMBED_TIMEOUT_S, "sweep": SWEEP_TIMEOUT_S}
 CHUNK_VISIBILITY_S, EMBED_VISIBILITY_S = 1800, 720
 EMBED_BATCH_SIZE, EMBED_WINDOW_S = 10, 1
 RESERVE_S = 3.0  # edda.runtime
 SWEEP_EVERY_S = 60
-# How long the sweep waits for an event, and between two walks through the bucket: less than in truth (300 and 900 s),
-# so that it often comes before a late event.
-EVENT_S, WALK_S = 30, 60
-LANE_SHARE = 1  # of two workers
 # To save (real) time, rounds are left out, most of them while every version is at its end.
 SWEEPS_LEFT_OUT, IDLE_SWEEPS_LEFT_OUT, SLOWEST_SWEEP_S = 0.75, 0.97, 600
-MAX_DOCUMENT_BYTES = 10_000
 CHUNKS_A_BATCH = 3  # instead of 64
 # How long after the last fault or operation everything has come to an end: a lost message is waited for (1,800 s, as
 # is a visibility timeout), twice; then a lease (300 s), and the sweep (600 s).
 LIVENESS_S = 5400.0
 MOST_REDRIVES = 2
-MOST_TRIES = 60  # of a client: a zombie may hold a lock for 15 minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,128 +59,6 @@ class Outcome:
     @property
     def digest(self) -> str:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
-
-
-@dataclass(slots=True)
-class SlowParser:
-    """One chunk a line; takes its time, as a real one."""
-
-    environment: Environment
-
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
-        await self.environment.step("parse")
-        await asyncio.sleep(self.environment.world.random.uniform(0.2, 5))
-        text = path.read_text()  # noqa: ASYNC240 - a few bytes
-        if CORRUPT in text:
-            raise Corrupt
-        if DEADLY in text:
-            await self.environment.kill_from_within()
-        return await LineParser().parse(path, name, content_type)
-
-
-@dataclass(slots=True)
-class Services:
-    """The composition root of one environment: edda.services, with the simulation's adapters."""
-
-    environment: Environment
-    embedder: SimulatedEmbedder | None = None
-
-    async def ingestion(self) -> Ingestion:
-        database, world = self.environment.database, self.environment.world
-        return Ingestion(
-            store=IngestStore(database, world.model_id),
-            keys=KeyStore(database),
-            observing=self._observing(),
-            objects=ObjectsOf(self.environment),
-            parser=SlowParser(self.environment),
-            embed_queue=await self.embed_queue(),
-            max_document_bytes=MAX_DOCUMENT_BYTES,
-            max_chunks=MAX_CHUNKS,
-            lane=Lane(await self.ingest_queue(), LANE_SHARE),
-        )
-
-    async def embedding(self) -> Embedding:
-        world = self.environment.world
-        self.embedder = self.embedder or SimulatedEmbedder(self.environment)
-        return Embedding(
-            store=EmbedStore(self.environment.database, world.model_id),
-            embedder=self.embedder,
-            retry=RetryPolicy(chance=world.random.random),
-        )
-
-    async def sweeping(self) -> Sweep:
-        database, world = self.environment.database, self.environment.world
-        return Sweep(
-            store=SweepStore(database, world.model_id),
-            ingest_store=IngestStore(database, world.model_id),
-            bucket=BucketStore(database, DeleteBrake()),
-            keys=KeyStore(database),
-            observing=self._observing(),
-            objects=ObjectsOf(self.environment),
-            ingest_queue=await self.ingest_queue(),
-            embed_queue=await self.embed_queue(),
-            patience=Patience(event_s=EVENT_S, walk_s=WALK_S),
-            now=world.now,
-            shuffle=world.random.shuffle,
-        )
-
-    async def ingest_queue(self) -> SqsQueue:
-        return self._queue(self.environment.world.ingest_queue)
-
-    async def embed_queue(self) -> SqsQueue:
-        return self._queue(self.environment.world.embed_queue)
-
-    def documents(self) -> Documents:
-        store = DocumentStore(self.environment.database, self.environment.world.model_id)
-        return Documents(store, ObjectsOf(self.environment), MAX_DOCUMENT_BYTES)
-
-    def _observing(self) -> Observing:
-        return Observing(BucketStore(self.environment.database, DeleteBrake()), ObjectsOf(self.environment))
-
-    def _queue(self, queue: SimulatedQueue) -> SqsQueue:
-        return SqsQueue(SqsClients(self.environment, queue), queue.name)  # type: ignore[arg-type]  # as much of the clients as it uses
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedErrors:
-    """A function's logger: what it catches, and only logs, is seen here."""
-
-    environment: Environment
-
-    def exception(self, *_: Any, message_id: str | None = None, **__: Any) -> None:
-        self.environment.world.observer.raised(self.environment, sys.exception())
-        self.error(message_id=message_id)
-
-    def error(self, *_: Any, message_id: str | None = None, **__: Any) -> None:
-        if message_id is not None:
-            self.environment.world.observer.failed(self.environment, message_id)
-
-
-class SweepLogger:
-    """The same for the verb of the sweep, which goes on with the next tenant."""
-
-    def exception(self, *_: Any, **__: Any) -> None:
-        environment = running_in.get()
-        assert environment is not None
-        environment.world.observer.raised(environment, sys.exception())
-
-    def warning(self, *_: Any, **__: Any) -> None:
-        pass
-
-
-@cache
-def _code(function: str) -> Any:
-    path = SOURCE / "functions" / function / "app.py"
-    return compile(path.read_text(), str(path), "exec")
-
-
-def handler_of(function: str, services: Services) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """`handle_messages` of the real function, in a module of its own for this environment."""
-    module = ModuleType(f"{function}_app")
-    exec(_code(function), module.__dict__)
-    module.__dict__.update({"services": services, "logger": LoggedErrors(services.environment)})
-    handler: Callable[..., Coroutine[Any, Any, Any]] = module.__dict__["handle_messages"]
-    return handler
 
 
 class World:
@@ -229,8 +80,7 @@ class World:
         self.ingest_queue = SimulatedQueue(self, "ingest", CHUNK_VISIBILITY_S)
         self.embed_queue = SimulatedQueue(self, "embed", EMBED_VISIBILITY_S)
         self.provider = Provider(self)
-        self.api_documents: dict[tuple[str, str], UUID] = {}  # by tenant and name, once the API has said so
-        self.api_deleted: set[str] = set()  # their object keys
+        self.users = Users(self)
         self.observer = invariants.Observer(self)
         self.mappings = [
             EventSourceMapping(self, self.ingest_queue, "chunk", 1, CHUNK_TIMEOUT_S, 2),
@@ -238,6 +88,10 @@ class World:
                 self, self.embed_queue, "embed", EMBED_BATCH_SIZE, EMBED_TIMEOUT_S, 2, window_s=EMBED_WINDOW_S
             ),
         ]
+        self._slow_until_s = self.random.choice((0.0, 900.0))
+        # Mostly there is no cap. A line has 11 tokens or more.
+        self.tokens_per_day = self.random.randrange(20, 300) if self.random.random() < 0.15 else None
+        self._asleep: dict[Environment, float] = {}  # and when at the earliest it wakes up, once it is overtaken
         self._environments = 0
         self._warm: defaultdict[str, list[Environment]] = defaultdict(list)
         self._failure: asyncio.Future[None] = loop.create_future()
@@ -256,19 +110,48 @@ class World:
         return EPOCH + timedelta(seconds=self.loop.time())
 
     def latency_s(self) -> float:
-        """How long a step takes: mostly milliseconds, now and then seconds."""
+        """How long a step takes: mostly milliseconds, now and then seconds; in some schedules for a while often
+        seconds, so that whatever may overlap does."""
         chance = self.random.random()
-        return 0.001 + 0.02 * chance if chance < 0.94 else 3 * self.random.random()
+        return 3 * self.random.random() if chance < (0.3 if self._is_slow else 0.06) else 0.001 + 0.02 * chance
+
+    def commit_latency_s(self) -> float:
+        return self.random.choice((0.0, 3.0)) * self.random.random() if self._is_slow else 0.0
+
+    @property
+    def _is_slow(self) -> bool:
+        return self.loop.time() < self._slow_until_s
 
     def strike(self, site: str, environment: Environment | None = None) -> Fault | None:
         """The fault that strikes at this passage of a site, if one does."""
-        if site not in SITES_STRUCK:
+        if site not in SITES:
             return None
         fault = self.faults.pass_by(site)
         if fault is not None:
             self.note(f"{environment.name if environment else ''} FAULT {fault}")
             self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time() + fault.amount)
         return fault
+
+    async def overtakable_step(self, environment: Environment, site: str) -> None:
+        """A step at which an environment may fall asleep, until another one is likely to be at the same work."""
+        timeout_s = TIMEOUTS_S.get(environment.function)
+        kind = await environment.step(site) if timeout_s is not None else None
+        if timeout_s is None or kind is None:
+            return
+        soon = kind in {"overtaken_soon", "overtaken_looking"}
+        longest_s = 60.0 if soon else 1800.0
+        environment.zombie = environment.zombie or not soon
+        environment.freeze(longest_s, clock_stops=True)
+        self._asleep[environment] = self.loop.time() + (0 if soon else timeout_s)
+        self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time() + longest_s)
+        await environment.step("woke up")
+
+    def _wake_overtaken(self, function: str) -> None:
+        """Another one begins: in its midst they go on."""
+        for environment, earliest_s in list(self._asleep.items()):
+            if environment.function == function and earliest_s < self.loop.time():
+                del self._asleep[environment]
+                self.loop.call_later(self.random.uniform(0, 15), environment.wake)
 
     def environment(self, function: str) -> Environment:
         """A warm environment, or a cold start."""
@@ -283,7 +166,7 @@ class World:
     def _cold_start(self, function: str) -> Environment:
         self._environments += 1
         environment = Environment(self, function, self._environments)
-        environment.database = EnvironmentDatabase(self.database, environment)
+        environment.database = SleepyDatabase(self.database, environment)
         environment.services = Services(environment)
         return environment
 
@@ -304,8 +187,8 @@ class World:
         """One invocation of a function by its queue: its answer, None if it had none."""
         if not hasattr(environment, "handler"):
             environment.handler = handler_of(environment.function, environment.services)
-        until = Deadline(self.loop.time() + timeout_s - RESERVE_S, self.loop.time)
-        return await self._run(environment, environment.handler(records, until), timeout_s)
+        until = Deadline(environment.clock() + timeout_s - RESERVE_S, environment.clock)
+        return await self.run_in(environment, environment.handler(records, until), timeout_s)
 
     def asked(self, environment: Environment, texts: Sequence[str]) -> None:
         """The provider was asked for these texts."""
@@ -317,6 +200,11 @@ class World:
         """Raises Violation."""
         slugs = sorted({operation.tenant for operation in self.schedule.operations} or {"acme"})
         self.tenants = {tenant.slug: tenant for tenant in self.database.begin(self.schedule.seed, slugs)}
+        if self.tokens_per_day is not None:
+            self.database.control.execute(
+                "INSERT INTO usage_caps (tenant_id, tokens_per_day) SELECT tenant_id, %s FROM tenants",
+                [self.tokens_per_day],
+            )
         for mapping in self.mappings:
             self.start(mapping.run())
         self.start(self._sweep_for_ever())
@@ -340,7 +228,8 @@ class World:
             if not any((await self._sweep_once() or {"failed": 1}).values()):
                 break
             await self._quiet()
-        await self._search_all()
+        for tenant in self.tenants.values():
+            await self.users.search(tenant)
         invariants.check(self)
         if self.schedule.seed % 4 == 0:
             await self._replay()
@@ -390,21 +279,13 @@ class World:
 
     def _unnoticed(self) -> list[tuple[Any, ...]]:
         """Where the database does not know what the bucket shows."""
-        known = {
-            key: (deleted, s3_version_id)
-            for key, deleted, s3_version_id in self.database.rows(
-                "SELECT object_key, deleted_at IS NOT NULL, (SELECT s3_version_id FROM document_versions v "
-                "WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1) FROM documents d"
-            )
-        }
-        unnoticed = []
+        known = invariants.known_objects(self.database)
+        unnoticed: list[tuple[Any, ...]] = []
         for key, history in self.bucket.history.items():
-            newest = history[-1]
-            deleted, s3_version_id = known.get(key, (True, None))
-            there = None if deleted else s3_version_id
-            if there != (None if newest.body is None else newest.version_id):
+            newest, there = history[-1], known.get(key)
+            if key == document_key_of(key) and there != (None if newest.body is None else newest.version_id):
                 unnoticed.append((key, newest.version_id, there))
-        return unnoticed
+        return unnoticed + invariants.metadata_unread(self)
 
     def _moves(self) -> str:
         waiting = {
@@ -433,9 +314,10 @@ class World:
 
     # Invocations ----------------------------------------------------------------------------------------------------
 
-    async def _run(self, environment: Environment, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+    async def run_in(self, environment: Environment, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         """Run in an environment, as Lambda would: killed when the time is up, without a signal."""
         self.observer.invocation_starts(environment)
+        self._wake_overtaken(environment.function)
 
         async def body() -> Any:
             running_in.set(environment)
@@ -450,6 +332,7 @@ class World:
             if not environment.zombie:
                 environment.kill("timed out")
                 await asyncio.wait({task})
+            self.deaths += environment.zombie  # for what it was to do it makes no difference
             environment.note("is a zombie" if environment.zombie else "is dead")
             return None
         if environment.dead or task.cancelled():
@@ -462,6 +345,12 @@ class World:
             return None
         environment.note(f"answered {task.result()}")
         return task.result()
+
+    async def _operate(self, operation: Operation) -> None:
+        await asyncio.sleep(operation.at_s)
+        await self.users.do(operation)
+        self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time())
+        self._operations_left -= 1
 
     async def _sweep_for_ever(self) -> None:
         """Every minute, but for the rounds that are left out to save (real) time."""
@@ -481,78 +370,14 @@ class World:
 
     async def _sweep_once(self) -> dict[str, int] | None:
         environment = self.environment("sweep")
-        until = Deadline(self.loop.time() + SWEEP_TIMEOUT_S - RESERVE_S, self.loop.time)
+        until = Deadline(environment.clock() + SWEEP_TIMEOUT_S - RESERVE_S, environment.clock)
 
         async def sweep() -> dict[str, int]:
             return await (await environment.services.sweeping()).sweep(until)
 
-        done = await self._run(environment, sweep(), SWEEP_TIMEOUT_S)
+        done = await self.run_in(environment, sweep(), SWEEP_TIMEOUT_S)
         self.give_back(environment)
         return done  # type: ignore[no-any-return]  # what `sweep` above returns, by way of a task
-
-    # Operations -----------------------------------------------------------------------------------------------------
-
-    async def _operate(self, operation: Operation) -> None:
-        await asyncio.sleep(operation.at_s)
-        if operation.kind == "search":
-            await self._search(self.tenants[operation.tenant])
-        elif operation.kind == "poison":
-            (self.ingest_queue if operation.name == "ingest" else self.embed_queue).add(POISON)
-        elif operation.name.startswith(HTTPS):
-            await self._over_https(operation)
-        elif operation.kind == "erase":
-            self.bucket.erase_old_versions(f"{operation.tenant}/{operation.name}")
-        else:
-            body = "\n".join(operation.lines).encode() if operation.kind == "put" else None
-            self.bucket.add(f"{operation.tenant}/{operation.name}", body)
-        self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time())
-        self._operations_left -= 1
-
-    async def _over_https(self, operation: Operation) -> None:
-        """A client that does not give up: the same request until it is answered."""
-        tenant = self.tenants[operation.tenant]
-        idempotency_key = f"{operation.at_s}"
-        name = f"{operation.name}{operation.at_s:.3f}"
-        if operation.kind == "delete":
-            mine = [known for known in self.api_documents if known[0] == operation.tenant]
-            for document_id in [self.api_documents.pop(known) for known in mine]:
-                await self._try(lambda api: api.delete(tenant, document_id))  # noqa: B023 - awaited at once
-                self.api_deleted.add(str(document_id))
-            return
-        description = Description(name, None, (), {})
-        body = "\n".join(operation.lines).encode()
-        view = await self._try(lambda api: api.upload(tenant, description, body, "text/plain", idempotency_key))
-        self.api_documents[operation.tenant, name] = view.document_id
-
-    async def _try(self, call: Callable[[Documents], Coroutine[Any, Any, Any]]) -> Any:
-        for _ in range(MOST_TRIES):
-            environment = self.environment("api")
-            environment.error = None
-            answer = await self._run(environment, call(environment.services.documents()), API_TIMEOUT_S)
-            self.give_back(environment)
-            if environment.error is None and not environment.dead:
-                return answer
-            await asyncio.sleep(self.random.uniform(1, 20))
-        raise Violation("N3 liveness", f"the API did not answer {MOST_TRIES} times")
-
-    async def _search_all(self) -> None:
-        for tenant in self.tenants.values():
-            await self._search(tenant)
-
-    async def _search(self, tenant: Tenant) -> None:
-        environment = self.environment("search")
-        store = SearchStore(environment.database, self.database.model)
-        vector = HalfVector(to_halfvec_binary(from_floats(vector_of("a question"), MODEL_DIMENSIONS)))
-        deleted = set(self.api_deleted)
-        hits = await self._run(
-            environment, store.nearest(tenant.tenant_id, vector, compile_filter(None), 1000), API_TIMEOUT_S
-        )
-        self.give_back(environment)
-        if hits is not None:
-            self.observer.searched(tenant, hits, deleted)
-
-
-SITES_STRUCK = {"event", "send", "receive", "acknowledge", "step", "commit", "sql", "storage", "request", "sweep"}
 
 
 def simulate(schedule: Schedule, database: SimulatedDatabase) -> Outcome:
@@ -587,6 +412,12 @@ def _task_of_its_environment(
     return task
 
 
+def _clock(loop: VirtualLoop) -> float:
+    """The time as whoever runs now has it."""
+    environment = running_in.get()
+    return loop.time() if environment is None else environment.clock()
+
+
 @contextmanager
 def determinism(seed: int, loop: VirtualLoop) -> Iterator[None]:
     """Chance from the seed, wherever it is asked for: random.random, uuid4; deadlines by the loop's time. And embed
@@ -597,7 +428,7 @@ def determinism(seed: int, loop: VirtualLoop) -> Iterator[None]:
     os.urandom = random.randbytes
     defaults, ordinal_ranges.__defaults__ = ordinal_ranges.__defaults__, (CHUNKS_A_BATCH,)
     after = Deadline.after.__func__  # type: ignore[attr-defined]
-    clocks, after.__defaults__ = after.__defaults__, (loop.time,)
+    clocks, after.__defaults__ = after.__defaults__, (partial(_clock, loop),)
     logger, sweeping.logger = sweeping.logger, SweepLogger()  # type: ignore[assignment]
     try:
         yield

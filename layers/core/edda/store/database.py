@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -146,8 +147,13 @@ async def register_halfvec(connection: AsyncConnection[Any]) -> None:
     if info is None:
         return
     info.register(connection)
-    dumper = type("HalfVectorDumper", (_HalfVectorDumper,), {"oid": info.oid})
-    connection.adapters.register_dumper(HalfVector, dumper)
+    connection.adapters.register_dumper(HalfVector, _dumper_of(info.oid))
+
+
+@cache
+def _dumper_of(oid: int) -> type[Dumper]:
+    """The number of a type is the database's own."""
+    return type("HalfVectorDumper", (_HalfVectorDumper,), {"oid": oid})
 
 
 async def fetch_one(cursor: Cursor, query: LiteralString, values: Mapping[str, Any]) -> Row | None:

@@ -6,6 +6,7 @@ from typing import Any
 from edda import services
 from edda.concurrency import Deadline
 from edda.ingesting import Ingestion
+from edda.leasing import held
 from edda.messages import IngestVersion
 from edda.observability import function_logger
 from edda.runtime import LambdaContext, cut_off, deadline, run
@@ -26,15 +27,17 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialBatc
 
 async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> PartialBatchResponse:
     """A message that fails goes back to its queue, alone."""
+    queue = await services.ingest_queue()
     failed = []
-    for record in records:
-        try:
-            await cut_off(handle_body(json.loads(record["body"]), until), until)
-        except Exception:
-            logger.exception("message failed", message_id=record["messageId"])
-            failed.append(record["messageId"])
+    async with held(queue, records):
+        for record in records:
+            try:
+                await cut_off(handle_body(json.loads(record["body"]), until), until)
+            except Exception:
+                logger.exception("message failed", message_id=record["messageId"])
+                failed.append(record["messageId"])
     if failed:
-        await (await services.ingest_queue()).delay(back_off(records, failed))
+        await queue.delay(back_off(records, failed))
     return partial_response(failed)
 
 

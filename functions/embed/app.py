@@ -5,6 +5,7 @@ from typing import Any
 from edda import services
 from edda.concurrency import Deadline
 from edda.errors import EddaError
+from edda.leasing import held
 from edda.messages import EmbedBatch
 from edda.observability import function_logger
 from edda.runtime import LambdaContext, cut_off, deadline, run
@@ -21,13 +22,15 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> PartialBatc
 
 async def handle_messages(records: list[dict[str, Any]], until: Deadline) -> PartialBatchResponse:
     """A message that fails goes back to its queue, alone; those that succeeded are deleted."""
+    queue = await services.embed_queue()
     try:
-        failed = await cut_off(embed(records, until), until)
+        async with held(queue, records):
+            failed = await cut_off(embed(records, until), until)
     except TimeoutError:
         logger.exception("the function's time was up")
         failed = [record["messageId"] for record in records]
     if failed:
-        await (await services.embed_queue()).delay(back_off(records, failed))
+        await queue.delay(back_off(records, failed))
     return partial_response(failed)
 
 

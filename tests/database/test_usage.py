@@ -22,6 +22,7 @@ from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore
 from edda.store.migrations import register_model
 from edda.store.usage import FIELDS, Caps, set_caps
+from edda.vectors import wrong_dimensions
 
 from tests.database.test_sweep import age
 from tests.database.world import BusyEmbedder, World, connect
@@ -120,6 +121,14 @@ async def test_a_request_whose_answer_was_lost_may_have_been_paid(world: World) 
     assert ledger(world) == Usage(
         bytes=3, chunks=1, tokens_planned=3, tokens=3, tokens_unsettled=3, provider_calls=2, provider_calls_lost=1
     )
+
+
+async def test_vectors_of_another_model_were_paid_for_though_nothing_can_be_done_with_them(world: World) -> None:
+    await world.notice(await world.put("a.txt", "one"))
+    world.embedder.script = [wrong_dimensions(3, MODEL_DIMENSIONS)]
+    await world.embed()
+    assert await world.embed() == {}
+    assert (ledger(world).tokens, ledger(world).tokens_unsettled, ledger(world).provider_calls_lost) == (3, 3, 1)
 
 
 async def test_a_worker_that_died_leaves_its_tokens_unsettled(world: World) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from tests.processes import worker
 from tests.processes.labels import Strike
 
-START_S = 30
+DISMISSED_S = 5  # longer than a poll and an invocation
 
 
 def fork_server() -> ForkServerContext:
@@ -104,7 +104,14 @@ class Worker:
         self.busy = True  # it stopped in the middle of something
         os.kill(self.pid, signal.SIGCONT)
 
-    def kill(self) -> None:
+    def dismiss(self) -> None:
+        """It ends when its poll does. A killed one's poll would go on in the emulator, and take a message with it."""
+        self.pipe.close()
+
+    def end(self) -> None:
+        """Wait for its end, if it was dismissed; kill it if it does not come."""
+        if not self.stopped:
+            self._process.join(DISMISSED_S if self.pipe.closed else 0)
         self._process.kill()
         self._process.join()
         self.pipe.close()

@@ -11,7 +11,7 @@ from typing import Any
 from edda.messages import EmbedBatch, IngestVersion
 from edda.s3_events import METADATA_SUFFIX
 
-from tests.fakes.provider_server import status
+from tests.fakes.provider_server import dripping, status
 from tests.processes.labels import Strike
 from tests.processes.stack import Stack
 from tests.processes.worker import BUSY, RENEWAL_S, SLOW
@@ -63,7 +63,7 @@ def metadata_comes_and_goes(stack: Stack) -> None:
     stack.put_metadata("acme/a.txt", {"year": 2026})
     stack.put("acme/a.txt", lines("acme", 0, 2))
     stack.settle()
-    stack.put("acme/a.txt" + METADATA_SUFFIX, b"no metadata")
+    stack.put("acme/a.txt" + METADATA_SUFFIX, b"{")
     stack.settle()
     stack.delete("acme/a.txt" + METADATA_SUFFIX)
 
@@ -86,7 +86,7 @@ def work_is_given_back(stack: Stack) -> None:
 
 def work_takes_its_time(stack: Stack) -> None:
     """Leases are renewed meanwhile."""
-    stack.provider.latency_s = 3 * RENEWAL_S
+    stack.provider.script = [dripping(RENEWAL_S / 50)]
     stack.put("acme/a.txt", [f"acme line 1 {SLOW}", "acme line 2"])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.fakes.provider_server import Fault, OpenAIServer, Reply, Request
+from tests.fakes.provider_server import Fault, OpenAIServer, Reply, Request, ok
 from tests.handlers.environment import ProviderThread
 from tests.simulation.database import MODEL_DIMENSIONS
 from tests.simulation.schedules import REFUSED
@@ -35,22 +35,24 @@ class Provider(OpenAIServer):
         super().__init__(MODEL_DIMENSIONS)
         self.refuses = _Marked()
         self.paid: Counter[str] = Counter()
+        self.paid_badly: Counter[str] = Counter()  # of these, with an answer that may have been of no use
         self.spoilt: Counter[str] = Counter()  # texts answered with a vector that is none
 
     def _reply_to(self, request: Request) -> Reply:
-        spoils = bool(self.script) and self.script[0] in _SPOILING
+        fault = self.script[0] if self.script else ok
         reply = super()._reply_to(request)
-        if spoils and reply.status == 200:
+        if fault in _SPOILING and reply.status == 200:
             self.spoilt[self.texts(request.body)[0]] += 1
         if reply.status == 200 and not reply.hang:
             self.paid.update(self.texts(request.body))
+            self.paid_badly.update(self.texts(request.body) if fault is not ok else ())
         return reply
 
     def forget(self) -> None:
-        self.latency_s = 0.0
         self.script.clear()
         self.requests.clear()
         self.paid.clear()
+        self.paid_badly.clear()
         self.spoilt.clear()
 
 

@@ -102,12 +102,8 @@ class Stack:
         self._strikes.clear()
         make_database(self.urls, tenants, self.receiver.url)
         self._staff = {**staff, "sweep": 1, "migrate": 1}
-        for worker in list(self.workers):
-            if worker.stopped or not worker.alive:
-                self._forget(worker)
-        for function, number in self._staff.items():
-            for surplus in self._of(function)[number:]:
-                self._forget(surplus)
+        self._forget(*(worker for worker in self.workers if worker.stopped or not worker.alive))
+        self._forget(*(surplus for name, number in self._staff.items() for surplus in self._of(name)[number:]))
         self._hire()
         self._wait(lambda: not any(worker.busy for worker in self.workers), "workers do not start")
         for worker in self.workers:
@@ -116,8 +112,7 @@ class Stack:
 
     def end(self) -> None:
         """Of all workers."""
-        for worker in list(self.workers):
-            self._forget(worker)
+        self._forget(*self.workers)
 
     def rows(self, query: str, values: Any = None) -> list[tuple[Any, ...]]:
         """As the owner sees them."""
@@ -219,9 +214,13 @@ class Stack:
     def _of(self, function: str) -> list[Worker]:
         return [worker for worker in self.workers if worker.function == function]
 
-    def _forget(self, worker: Worker) -> None:
-        worker.kill()
-        self.workers.remove(worker)
+    def _forget(self, *workers: Worker) -> None:
+        for worker in workers:
+            if worker.alive:
+                worker.dismiss()
+        for worker in workers:
+            worker.end()
+            self.workers.remove(worker)
 
     def _hire(self) -> None:
         """As many workers as there shall be; those that are stopped are not counted, as Lambda would not."""
@@ -326,9 +325,11 @@ class Stack:
             self._untold_since = time.monotonic()
         if self._untold_since is not None and time.monotonic() - self._untold_since < LOST_S:
             return False
-        for worker in at_work:
+        for worker in self.workers:  # once more: something may have happened while the queues were looked at
             worker.hear()
-        return not any(worker.busy for worker in at_work)
+        return not any(
+            worker.struck or not worker.alive or (worker in at_work and worker.busy) for worker in self.workers
+        )
 
     def _bury(self) -> None:
         for worker in list(self.workers):

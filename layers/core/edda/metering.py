@@ -15,6 +15,7 @@ from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrott
 from edda.models import Account, EmbeddingLimits, Usage
 from edda.ports import Embedder
 from edda.store.embed import BatchLease
+from edda.vectors import WrongDimensions
 
 Charges = dict[Account, Usage]
 
@@ -61,6 +62,9 @@ class Meter:
         self._of(texts[0]).provider_calls += 1
         try:
             vectors = await self._embedder.embed(texts, purpose=purpose, deadline=deadline)
+        except WrongDimensions:
+            self._lost(texts)
+            raise
         except (ProviderThrottled, EmbeddingRejected, ProviderMisconfigured):
             raise  # refused: nothing was embedded, so nothing is paid
         except BaseException:  # cut off, unreadable, or cancelled in the middle: the provider alone knows

@@ -20,10 +20,14 @@ class InvalidVector(EmbeddingRejected):
     default_message = "The embedding provider returned no usable vector for this text."
 
 
+class WrongDimensions(ProviderMisconfigured):
+    """The provider answered with vectors of another model: they were paid for, unlike what it refuses."""
+
+
 def validate(raw: bytes | memoryview, dimensions: int) -> bytes:
     """The vector at unit length, as float32 bytes.
 
-    Raises InvalidVector (not finite, or zero), ProviderMisconfigured (other dimensions), ProviderUnavailable (cut off).
+    Raises InvalidVector (not finite, or zero), WrongDimensions, ProviderUnavailable (cut off).
     """
     if len(raw) % FLOAT32_BYTES:
         raise ProviderUnavailable("The embedding provider returned a vector that is cut off.")
@@ -58,8 +62,8 @@ def to_halfvec_binary(vector: bytes) -> bytes:
     return _halfvec(dimensions).pack(dimensions, 0, *_float32(dimensions).unpack(vector))
 
 
-def wrong_dimensions(got: int, wanted: int) -> ProviderMisconfigured:
-    return ProviderMisconfigured(f"The embedding model returns {got} dimensions, not {wanted}: is it another model?")
+def wrong_dimensions(got: int, wanted: int) -> WrongDimensions:
+    return WrongDimensions(f"The embedding model returns {got} dimensions, not {wanted}: is it another model?")
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Hashable
 from contextlib import suppress
@@ -132,6 +133,7 @@ class SimulatedDatabase:
         self._seen: dict[Hashable, list[tuple[Any, ...]]] = {}  # what `rows` gave since the last commit
         self._opened: list[SimulatedConnection] = []
         self._parked: list[Parked] = []
+        self._held: set[int] = set()  # processes of parked statements that stand still
         self.deadlocks = self.tenants_left = 0
         self._cpu_s_of_gone = 0.0
 
@@ -197,8 +199,11 @@ class SimulatedDatabase:
         self._opened.remove(connection)
         connection.lose_socket()
         backend = connection.backend
-        for parked in [parked for parked in self._parked if parked.connection is connection]:
+        waiting = [parked for parked in self._parked if parked.connection is connection]
+        for parked in waiting:
             self._parked.remove(parked)
+        self._hold_parked()
+        for parked in waiting:
             self._cancel(backend.pgconn, parked.statement)
             parked.done.cancel()
         if backend.pgconn.pipeline_status != PipelineStatus.OFF:
@@ -216,32 +221,56 @@ class SimulatedDatabase:
 
     def run(self, connection: "SimulatedConnection", generator: "PQGen[T]") -> "Statement | Parked":
         """Run a statement to its end, or until it waits for somebody's lock."""
+        self._hold_parked()
         statement = Statement(generator, connection.backend)
         while not statement.go_on(2):
             if self._blockers([connection]):
                 parked = Parked(connection, statement, asyncio.get_running_loop().create_future())
                 self._parked.append(parked)
                 self._break_deadlock(parked)
+                self._release_held()
                 return parked
         if connection.transaction_status() != INTRANS:
             self._seen.clear()
-            if self._parked:
-                self._let_through()
+            self._let_through()
+        self._release_held()
         return statement
 
     def abandon(self, parked: "Parked") -> None:
         """Its task was cancelled while it waited."""
         if parked in self._parked:
             self._parked.remove(parked)
+            self._hold_parked()
             self._cancel(parked.connection.pgconn, parked.statement)
             self._let_through()
 
+    def _hold_parked(self) -> None:
+        """Several that wait for one commit would all go on when it comes, and race for the next lock: the server's
+        processes stand still, and are let through one by one."""
+        if len(self._parked) > 1:
+            for parked in self._parked:
+                self._signal(parked, signal.SIGSTOP)
+
+    def _release_held(self) -> None:
+        for pid in self._held:
+            os.kill(pid, signal.SIGCONT)
+        self._held.clear()
+
+    def _signal(self, parked: "Parked", number: signal.Signals) -> None:
+        pid = parked.connection.backend.pgconn.backend_pid
+        with suppress(PermissionError):  # the server may run as another user; then there may be a race
+            os.kill(pid, number)
+            (self._held.add if number == signal.SIGSTOP else self._held.discard)(pid)
+
     def _let_through(self) -> None:
         """Locks may have been released: statements that got theirs are run to their end."""
-        progress = True
+        progress = bool(self._parked)
         while progress:
             progress = False
             for parked in list(self._parked):
+                held = parked.connection.backend.pgconn.backend_pid in self._held
+                if held:
+                    self._signal(parked, signal.SIGCONT)
                 while not (ended := parked.statement.go_on(0)) and not self._blockers([parked.connection]):
                     if ended := parked.statement.go_on(1):
                         break
@@ -251,6 +280,9 @@ class SimulatedDatabase:
                     if not parked.done.done():  # its task may have been cancelled, and not know it yet
                         parked.done.set_result(None)
                     progress = True
+                elif held:
+                    self._signal(parked, signal.SIGSTOP)
+        self._release_held()
 
     def _blockers(self, connections: list["SimulatedConnection"]) -> dict[int, list[int]]:
         """Who waits for whom, by process id."""

@@ -23,9 +23,10 @@ from edda.models import EmbeddingModel, Tenant
 from edda.store.migrations import migrate, register_model
 from psycopg import pq
 from psycopg.abc import PQGen
-from psycopg.errors import DeadlockDetected
-from psycopg.pq import PipelineStatus
-from psycopg.pq.abc import PGconn
+from psycopg.adapt import Transformer
+from psycopg.errors import DeadlockDetected, error_from_result
+from psycopg.pq import ExecStatus, PipelineStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from tests.postgres import Cluster
 from tests.simulation.connections import IDLE, INTRANS, Backend, Parked, SimulatedConnection, Statement
@@ -121,6 +122,7 @@ class SimulatedDatabase:
         self.control = psycopg.connect(self._urls.owner, autocommit=True)
         self.control.prepare_threshold = sys.maxsize  # only what is asked again and again, by `rows`
         self._cursor = self.control.cursor()
+        self._names: dict[str, bytes] = {}  # of prepared queries
         self._share_core(0)
         self._share_core(self.control.info.backend_pid)
         self.control.execute(SHADOWS)
@@ -178,8 +180,22 @@ class SimulatedDatabase:
         """As the owner, who sees everything that was committed. Not asked again before the next commit."""
         asked = query, repr(values)
         if asked not in self._seen:
-            self._seen[asked] = self._cursor.execute(query.encode(), values, prepare=True).fetchall()
+            if values is None:
+                self._seen[asked] = self._rows_at_once(query)
+            else:
+                self._seen[asked] = self._cursor.execute(query.encode(), values, prepare=True).fetchall()
         return self._seen[asked]
+
+    def _rows_at_once(self, query: str) -> list[tuple[Any, ...]]:
+        """Without a cursor, which takes longer than the query. There are a hundred a schedule."""
+        name = self._names.get(query)
+        if name is None:
+            name = self._names[query] = f"rows_{len(self._names)}".encode()
+            _checked(self.control.pgconn.prepare(name, query.encode()))
+        result = _checked(self.control.pgconn.exec_prepared(name, None))
+        transformer = Transformer(self.control)
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
 
     def open(self, environment: Environment) -> "SimulatedConnection":
         """A connection for an environment; the server's processes behind them are kept from schedule to schedule."""
@@ -327,6 +343,12 @@ class SimulatedDatabase:
         pgconn.finish()
         while self.control.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).rowcount:
             pass
+
+
+def _checked(result: PGresult) -> PGresult:
+    if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        raise error_from_result(result)
+    return result
 
 
 def _cpu_s(pid: int) -> float:

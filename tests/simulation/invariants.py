@@ -104,6 +104,7 @@ class Observer:
         self._checked: set[UUID] = set()  # versions whose chunks were compared with the file
 
     def invocation_starts(self, environment: Environment) -> None:
+        environment.was_frozen = False
         self._answered.pop(environment, None)
         self._failed.pop(environment, None)
         if environment.function == "embed":
@@ -137,7 +138,8 @@ class Observer:
     def parsing(self, environment: Environment) -> Iterator[None]:
         """Leases are exclusive: a file is not parsed by two workers, unless one of them has overstayed its lease."""
         for other in self._parsing:
-            if self._file[other] == self._file[environment] and not (other.dead or other.zombie or environment.zombie):
+            overstayed = other.dead or other.was_frozen or environment.was_frozen
+            if self._file[other] == self._file[environment] and not overstayed:
                 self._world.violate("N8 cost", f"{environment.name} and {other.name} parse {self._file[environment]}")
         self._parsing.add(environment)
         try:

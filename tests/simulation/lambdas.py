@@ -33,6 +33,7 @@ class Environment:
         self.database: EnvironmentDatabase  # these three are given by who builds the environment
         self.services: Services
         self.handler: Callable[..., Coroutine[Any, Any, Any]]
+        self.was_frozen = False  # in its last invocation: it may have overstayed its lease
         self._frozen_until_s = 0.0
         self._clock_lag_s = 0.0
 
@@ -65,6 +66,7 @@ class Environment:
     def freeze(self, seconds: float, *, clock_stops: bool = False) -> None:
         """From the next step on nothing happens for a while. Where its clock stops (a suspended virtual machine), the
         environment goes on as if no time had passed; otherwise it finds that its timers have gone off."""
+        self.was_frozen = True
         until_s = max(self._frozen_until_s, self.now_s() + seconds)
         if clock_stops:
             self._stop_clock(until_s - max(self._frozen_until_s, self.now_s()))

@@ -15,6 +15,7 @@ from typing import Any
 
 from edda import sweeping
 from edda.concurrency import Deadline
+from edda.leasing import LEASE_S
 from edda.models import Tenant
 from edda.s3_events import document_key_of
 from edda.store.ingest import ordinal_ranges
@@ -23,7 +24,7 @@ from tests.simulation import invariants
 from tests.simulation.aws import Bucket, EventSourceMapping, SimulatedQueue, shuffled
 from tests.simulation.clock import VirtualLoop
 from tests.simulation.database import EPOCH, SimulatedDatabase
-from tests.simulation.lambdas import Environment, running_in
+from tests.simulation.lambdas import FUNCTIONS, Environment, running_in
 from tests.simulation.operations import Users
 from tests.simulation.provider import Provider
 from tests.simulation.schedules import POISON, SITES, Fault, FaultPlan, Operation, Schedule
@@ -32,7 +33,6 @@ from tests.simulation.violations import Violation
 
 # As in template.yaml.
 CHUNK_TIMEOUT_S, EMBED_TIMEOUT_S, SWEEP_TIMEOUT_S = 300, 120, 55
-TIMEOUTS_S = {"chunk": CHUNK_TIMEOUT_S, "embed": EMBED_TIMEOUT_S, "sweep": SWEEP_TIMEOUT_S}
 CHUNK_VISIBILITY_S, EMBED_VISIBILITY_S = 1800, 720
 EMBED_BATCH_SIZE, EMBED_WINDOW_S = 10, 1
 RESERVE_S = 3.0  # edda.runtime
@@ -134,15 +134,14 @@ class World:
 
     async def overtakable_step(self, environment: Environment, site: str) -> None:
         """A step at which an environment may fall asleep, until another one is likely to be at the same work."""
-        timeout_s = TIMEOUTS_S.get(environment.function)
-        kind = await environment.step(site) if timeout_s is not None else None
-        if timeout_s is None or kind is None:
+        kind = await environment.step(site) if environment.function in FUNCTIONS else None
+        if kind is None:
             return
         soon = kind in {"overtaken_soon", "overtaken_looking"}
         longest_s = 60.0 if soon else 1800.0
         environment.zombie = environment.zombie or not soon
         environment.freeze(longest_s, clock_stops=True)
-        self._asleep[environment] = self.loop.time() + (0 if soon else timeout_s)
+        self._asleep[environment] = self.loop.time() + (0 if soon else LEASE_S)
         self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time() + longest_s)
         await environment.step("woke up")
 

@@ -82,8 +82,14 @@ test: setup  ## every test there is, on a real Postgres and the local stack
 SEEDS ?= 0:200
 JOBS ?= 1
 
-simulate: .venv/.ready  ## seeded faults, virtual time: make simulate [SEEDS=first:last] [JOBS=2] [REPLAY=…] [PLANTED=1]
+simulate: .venv/.ready  ## seeded faults, virtual time: make simulate [SEEDS=first:last] [JOBS=2] [RECORD=file.json] [REPLAY=…] [PLANTED=1]
 	@.venv/bin/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(REPLAY),--replay $(REPLAY)) \
-		$(if $(PLANTED),--planted "$(if $(filter-out 1,$(PLANTED)),$(PLANTED))")
+		$(if $(RECORD),--record "$(RECORD)") $(if $(PLANTED),--planted "$(if $(filter-out 1,$(PLANTED)),$(PLANTED))")
 
-.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate
+chaos: .venv/.ready  ## real processes, killed and stopped: make chaos [SEEDS=first:last] [REPLAY=seed] [CRASHES=1]
+	@.venv/bin/python -m tests.processes --seeds $(SEEDS) $(if $(REPLAY),--replay $(REPLAY)) $(if $(CRASHES),--crashes)
+
+figures: .venv/.ready  ## what faults cost, on real processes: make figures [FIGURES="--workers 4 --documents 40"]
+	@.venv/bin/python -m tests.processes.figures $(FIGURES)
+
+.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures

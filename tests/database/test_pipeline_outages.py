@@ -97,8 +97,8 @@ async def test_a_socket_that_was_cut_while_frozen_is_replaced(far: Database, pro
 async def test_a_socket_that_went_dumb_while_frozen_is_replaced_in_time(far: Database, proxy: TcpProxy) -> None:
     """A NAT that forgot the connection answers nothing at all, not even a reset."""
     await backend(far)
-    proxy.dumb = True
-    asyncio.get_running_loop().call_later(0.3, setattr, proxy, "dumb", False)
+    proxy.go_silent()
+    asyncio.get_running_loop().call_later(0.3, proxy.heal)
     async with asyncio.timeout(5):
         await backend(far)
 
@@ -122,7 +122,7 @@ async def test_while_postgres_is_stopped_it_is_unavailable_and_afterwards_it_is_
 
 
 async def test_a_database_that_accepts_and_never_answers_is_unavailable(far: Database, proxy: TcpProxy) -> None:
-    proxy.dumb = True
+    proxy.go_silent()
     async with asyncio.timeout(10):
         with pytest.raises(DatabaseUnavailable):
             await backend(far)

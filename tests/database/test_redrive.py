@@ -109,6 +109,7 @@ async def test_dead_embed_messages_go_back_unless_their_work_is_done_replaced_or
     await world.embed()
     assert await operating.redrive_queue(dead, live) == {"moved": 1, "stale": 3, "unreadable": 0, "not_sent": 0}
     assert [is_of(world, "open.txt", body) for body in live.messages] == [True]
+    assert live.groups == [str(world.tenant_id)]
     assert dead.hidden == {}
 
 

@@ -125,6 +125,7 @@ class ProviderServer:
     def __init__(self, dimensions: int, latency_s: float = 0.0) -> None:
         self.dimensions = dimensions
         self.latency_s = latency_s
+        self.at_a_time = asyncio.Semaphore(1_000_000)  # requests; the others wait
         self.script: list[Fault] = []
         self.refuses: set[str] = set()
         self.requests: list[Request] = []
@@ -175,7 +176,8 @@ class ProviderServer:
             while (request := await _read(reader)) is not None:
                 async with self._counted():
                     self.requests.append(request)
-                    await asyncio.sleep(self.latency_s)
+                    async with self.at_a_time:
+                        await asyncio.sleep(self.latency_s)
                     if not await _send(self._reply_to(request), writer):
                         return
         except (ConnectionError, asyncio.IncompleteReadError):

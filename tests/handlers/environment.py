@@ -164,6 +164,7 @@ def surroundings(
     built = Surroundings(lambda_database, bucket, make_queue(), make_queue())
     environment = {
         "EDDA_DATABASE_URL": lambda_database.app,
+        "EDDA_DATABASE_PATIENCE_S": "0.5",
         "EDDA_UPLOADS_BUCKET": bucket,
         "EDDA_INGEST_QUEUE_URL": built.ingest_queue,
         "EDDA_EMBED_QUEUE_URL": built.embed_queue,

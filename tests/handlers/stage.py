@@ -22,6 +22,8 @@ from edda.store.documents import DocumentStore
 from edda.store.keys import KeyStore, create_key
 from edda.store.search import SearchStore
 from edda.store.usage import UsageStore
+from hypothesis import HealthCheck
+from hypothesis import settings as fuzzing
 
 from functions.api import app as api_app
 from functions.search import app as search_app
@@ -30,6 +32,8 @@ from tests.postgres import DatabaseUrls
 
 EVENTS = Path(__file__).parents[2] / "events"
 MAX_DOCUMENT_BYTES = 1_000_000
+FUZZ = fuzzing(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+HOSTILE = "author' = 'alice' OR '1'='1' --"
 
 
 @dataclass(slots=True)
@@ -205,3 +209,36 @@ def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage
         api_services=api_services,
         search_services=search_services,
     )
+
+
+# What tests of both functions look at ---------------------------------------------------------------------------------
+
+
+def assert_problem(answer: Answer, status: int, code: str) -> dict[str, Any]:
+    """Every refusal is a problem of the same shape."""
+    assert answer.status == status, answer.body
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json
+    assert problem["type"] == f"urn:edda:problem:{code}"
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["request_id"] == event("search-question")["requestContext"]["requestId"]
+    assert problem["title"]
+    assert problem["detail"]
+    return problem
+
+
+def document(stage: Stage, document_id: str) -> Any:
+    answer = stage.client.send("GET", f"/v1/documents/{document_id}")
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def stored(stage: Stage, document_id: str) -> bytes | None:
+    """The object of a document."""
+    return run(stage.world.objects.read(f"{stage.world.tenant.slug}/.edda/{document_id}", 10**8))
+
+
+def with_key(name: str, client: Client) -> dict[str, Any]:
+    recorded = event(name)
+    recorded["headers"]["authorization"] = f"Bearer {client.key}"
+    return recorded

@@ -1,7 +1,6 @@
 """The chunk function on the events of events/, cold and warm."""
 
 import json
-import time
 from typing import Any
 
 import psycopg
@@ -16,7 +15,6 @@ from tests.handlers.environment import (
     call,
     event,
     failed_messages,
-    silent_server,
     version_ids,
 )
 
@@ -206,15 +204,3 @@ def test_an_invocation_by_hand_that_makes_no_sense_fails_loudly(
 ) -> None:
     with pytest.raises(ValueError, match="S3"):
         call(cold_start("chunk"), body)
-
-
-def test_a_database_that_never_answers_is_given_up_before_the_functions_time_is_up(
-    cold_start: ColdStart, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    began = time.monotonic()
-    with silent_server() as port:
-        monkeypatch.setenv("EDDA_DATABASE_URL", f"postgresql://edda_app@127.0.0.1:{port}/edda")
-        messages = event("ingest-s3-put.json")
-        answer = call(cold_start("chunk"), messages, seconds=3.5)
-    assert failed_messages(answer) == sorted(record["messageId"] for record in messages["Records"])
-    assert time.monotonic() - began < 3.5

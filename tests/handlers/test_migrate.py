@@ -165,7 +165,13 @@ def test_a_key_is_made_by_hand_where_only_the_function_reaches_the_database(
     made = call(migrate, {"CreateKey": {"tenant": "acme"}})
     assert made["key"].startswith("edda_")
     urls = DatabaseUrls(owner=owner_url, app=owner_url)
-    assert as_owner(urls, "SELECT slug FROM tenants JOIN api_keys USING (tenant_id)") == [("acme",)]
+    keys = "SELECT slug FROM tenants JOIN api_keys USING (tenant_id) WHERE revoked_at IS NULL"
+    assert as_owner(urls, keys) == [("acme",)]
+    revoked = {"RevokeKey": {"prefix": made["key"].split("_")[1]}}
+    assert call(migrate, revoked) == {"revoked": revoked["RevokeKey"]["prefix"]}
+    assert as_owner(urls, keys) == []
+    with pytest.raises(Exception, match="No key in use"):
+        call(migrate, revoked)
 
 
 # What an operator does, where only the function reaches the database ------------------------------------------------
@@ -301,3 +307,28 @@ def test_a_webhook_is_set_and_removed_by_hand(cold_start: ColdStart, owner_url: 
             call(migrate, {"SetWebhook": {"tenant": "acme", **wrong}})
     call(migrate, {"RemoveWebhook": {"tenant": "acme"}})
     assert as_owner(urls, webhooks) == []
+
+
+def test_the_commands_of_the_owner_do_the_same_from_a_shell(owner_url: str) -> None:
+    def done(*arguments: str) -> str:
+        ended = admin(*arguments, EDDA_DATABASE_OWNER_URL=owner_url)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.strip()
+
+    urls = DatabaseUrls(owner=owner_url, app=owner_url)
+    assert "0001_schema.sql" in done("migrate")
+    key = done("create-key", "--tenant", "acme", "--name", "mine")
+    assert as_owner(urls, "SELECT name, prefix FROM api_keys") == [("mine", key.split("_")[1])]
+    done("set-caps", "--tenant", "acme", "--tokens-per-day", "5")
+    assert as_owner(urls, "SELECT tokens_per_day, cost_per_day FROM usage_caps") == [(5, None)]
+    secret = done("set-webhook", "--tenant", "acme", "--url", "https://acme.example/hooks")
+    assert as_owner(urls, "SELECT url, secret FROM webhooks") == [("https://acme.example/hooks", secret)]
+    done("remove-webhook", "--tenant", "acme")
+    assert as_owner(urls, "SELECT count(*) FROM webhooks") == [(0,)]
+    done("revoke-key", key.split("_")[1])
+    again = admin("revoke-key", key.split("_")[1], EDDA_DATABASE_OWNER_URL=owner_url)
+    assert (again.returncode, "No key in use" in again.stderr) == (1, True)
+    nowhere = admin("revoke-key", "x")
+    assert (nowhere.returncode, "EDDA_DATABASE_OWNER_URL" in nowhere.stderr) == (2, True)
+    malformed = admin("revoke-key", "x", EDDA_DATABASE_OWNER_URL="postgresql://u:hunter2@[/edda")
+    assert (malformed.returncode, "hunter2" in malformed.stderr, "Traceback" in malformed.stderr) == (1, False, False)

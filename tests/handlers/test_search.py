@@ -8,8 +8,7 @@ from edda.runtime import run
 from edda.services import SearchServices
 
 from functions.search import app as search_app
-from tests.handlers.stage import Answer, Context, Stage, call, event, http_event
-from tests.handlers.test_api import HOSTILE, assert_problem, with_key
+from tests.handlers.stage import HOSTILE, Answer, Context, Stage, assert_problem, call, event, http_event, with_key
 
 LINES = [f"Line {n}." for n in range(15)]
 

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from edda.models import Tenant
+from edda.signing import new_secret
 
 from tests.aws import client
 from tests.database.world import LineParser
@@ -46,6 +48,33 @@ def test_what_events_did_not_tell_is_found_in_the_bucket_and_told_as_metrics(
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
     assert (line["service"], line["documents_deleted"], line["deletes_waiting"]) == ("test", [1.0], [0.0])
     assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Edda/test"
+
+
+def test_what_was_given_up_is_told_as_metrics(
+    cold_start: ColdStart,
+    surroundings: Surroundings,
+    owner_of_acme: Tenant,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A version nobody could parse for a day, and an event nobody took for three days; alarms watch both."""
+    monkeypatch.setenv("EDDA_WEBHOOK_ALLOW_PRIVATE", "true")
+    set_webhook_of_nobody = "INSERT INTO webhooks (tenant_id, url, secret) VALUES (%s, 'http://127.0.0.1:9/', %s)"
+    surroundings.rows(set_webhook_of_nobody, [owner_of_acme.tenant_id, new_secret()])
+    surroundings.put("acme/handbook/welcome aboard.md", "")
+    call(cold_start("chunk"), event("s3-put.json"))
+    surroundings.rows("UPDATE document_events SET created_at = created_at - interval '4 days'")
+    surroundings.rows("UPDATE event_deliveries SET next_attempt_at = now()")
+    surroundings.rows(
+        "UPDATE document_versions SET status = 'queued', error_code = NULL, finished_at = NULL, lease_until = NULL, "
+        "created_at = now() - interval '2 days'"
+    )
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Edda/test")
+    done = call(cold_start("sweep"), event("sweep.json"))
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    assert (line["given_up"], line["deliveries_abandoned"]) == ([1.0], [1.0])
+    assert {name: [float(count)] for name, count in done.items()}.items() <= line.items()  # every count is a metric
+    assert surroundings.rows("SELECT error_code FROM document_versions") == [("attempts_exhausted",)]
 
 
 def test_a_sweep_that_could_not_look_into_the_bucket_does_the_rest_and_fails_loudly(

@@ -7,8 +7,7 @@ import pytest
 from edda.runtime import run
 from edda.store.usage import Caps, set_caps
 
-from tests.handlers.stage import Client, Stage
-from tests.handlers.test_api import assert_problem
+from tests.handlers.stage import Client, Stage, assert_problem
 
 NOTHING = {
     "bytes": 0,

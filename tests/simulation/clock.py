@@ -3,8 +3,9 @@
 import asyncio
 import heapq
 import selectors
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextvars import Context
+from typing import Any
 
 
 class Stuck(RuntimeError):
@@ -35,6 +36,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now_s
+
+    def _asyncgen_firstiter_hook(self, agen: AsyncGenerator[Any, Any]) -> None:
+        """Nothing is kept: a loop ends with its schedule, and does not look for generators that are left over."""
+
+    async def sleep(self, seconds: float) -> None:
+        """As `asyncio.sleep`, but where nothing else would happen meanwhile no task has to take turns."""
+        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # not in the stubs
+        while timers and timers[0].cancelled():
+            heapq.heappop(timers)._scheduled = False  # type: ignore[attr-defined]  # as the loop itself does
+            self._timer_cancelled_count -= 1  # type: ignore[attr-defined]  # as above
+        then_s = self.now_s + seconds
+        if self._ready or (timers and timers[0].when() <= then_s + self._clock_resolution):  # type: ignore[attr-defined]  # as above
+            await asyncio.sleep(seconds)
+        else:
+            self.now_s += then_s - self.now_s  # to the last bit what the loop would make of it
 
     def postpone(self, seconds: float, whose: Callable[[Context], bool]) -> None:
         """Some timers go off later: a process whose clock stands still does not notice that time passes."""

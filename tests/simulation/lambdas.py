@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.simulation.database import EnvironmentDatabase
+    from tests.simulation.connections import EnvironmentDatabase
     from tests.simulation.services import Services
     from tests.simulation.world import World
 
@@ -49,7 +49,7 @@ class Environment:
             raise asyncio.CancelledError
         if self.function in FUNCTIONS:
             await self._struck("step")
-        await asyncio.sleep(self.world.latency_s())
+        await self.world.loop.sleep(self.world.latency_s())
         while (left_s := self._frozen_until_s - self.now_s()) > 0:  # noqa: ASYNC110 - it may be woken or frozen again
             await asyncio.sleep(min(left_s, 1.0))
         if self.dead:

@@ -1,14 +1,18 @@
 """Many schedules, in one process or several; and the shortest schedule that still fails."""
 
+import gc
 import logging
 import multiprocessing
 import os
+import platform
+import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -57,33 +61,84 @@ class Report:
     schedules: int = 0
     simulated_s: float = 0
     seconds: float = 0
+    python_s: float = 0  # of CPU
+    postgres_s: float = 0  # likewise
     faults: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
         self.schedules += other.schedules
         self.simulated_s += other.simulated_s
+        self.python_s += other.python_s
+        self.postgres_s += other.postgres_s
         self.faults += other.faults
         self.failures += other.failures
 
     def __str__(self) -> str:
         kinds = "\n".join(f"  {count:8} {kind}" for kind, count in sorted(self.faults.items()))
-        rate = self.schedules / self.seconds if self.seconds else 0
+        cpu_ms = 1000 * (self.python_s + self.postgres_s) / max(1, self.schedules)
         return (
             f"faults by kind:\n{kinds}\n"
             f"{self.schedules} schedules, {self.faults.total()} faults "
             f"({self.faults.total() / max(1, self.schedules):.1f} a schedule), "
             f"{self.simulated_s / 3600:.0f} simulated hours, {len(self.failures)} violations, "
-            f"{self.seconds:.0f} s, {rate:.1f} schedules/s"
+            f"{self.seconds:.0f} s, {self.rate:.1f} schedules/s, {cpu_ms:.0f} ms of CPU a schedule"
         )
+
+    @property
+    def rate(self) -> float:
+        return self.schedules / self.seconds if self.seconds else 0
+
+    def record(self, seeds: range, jobs: int) -> dict[str, Any]:
+        """What is kept of a run."""
+        return {
+            "commit": commit(),
+            "seeds": f"{seeds.start}:{seeds.stop}",
+            "schedules": self.schedules,
+            "complete": self.schedules == len(seeds),
+            "faults": self.faults.total(),
+            "faults_by_kind": dict(sorted(self.faults.items())),
+            "violations": [
+                {"seed": failure.seed, "violation": failure.violation, "replay": failure.replay}
+                for failure in self.failures
+            ],
+            "wall_s": round(self.seconds, 1),
+            "cpu_s": {"python": round(self.python_s, 1), "postgres": round(self.postgres_s, 1)},
+            "simulated_hours": round(self.simulated_s / 3600),
+            "jobs": jobs,
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        }
+
+
+class Stop:
+    """SIGINT and SIGTERM end a run after the schedules that are running now; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Stop":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+    def _ask(self, *_: object) -> None:
+        self.asked = True
+        self.__exit__()
 
 
 def run_seeds(
-    cluster: Cluster, seeds: range, *, jobs: int = 1, stop_at_first: bool = False, shrinking: bool = True
+    cluster: Cluster, seeds: range, stop: Stop, *, jobs: int = 1, stop_at_first: bool = False, shrinking: bool = True
 ) -> Iterator[Report]:
-    """The report so far, again and again until all seeds are done."""
+    """The report so far, again and again until all seeds are done. Raises BrokenProcessPool when a process died."""
     total, started = Report(), time.monotonic()
-    for report in _reports(cluster, seeds, jobs, shrinking, stop_at_first):
+    all_tasks = (seeds[start : start + SEEDS_A_TASK] for start in range(0, len(seeds), SEEDS_A_TASK))
+    tasks = takewhile(lambda _: not stop.asked, all_tasks)
+    for report in _reports(cluster, tasks, jobs, shrinking, stop_at_first):
         total.add(report)
         total.seconds = time.monotonic() - started
         yield total
@@ -91,8 +146,9 @@ def run_seeds(
             return
 
 
-def _reports(cluster: Cluster, seeds: range, jobs: int, shrinking: bool, stop_at_first: bool) -> Iterator["Report"]:
-    tasks = [seeds[start : start + SEEDS_A_TASK] for start in range(0, len(seeds), SEEDS_A_TASK)]
+def _reports(
+    cluster: Cluster, tasks: Iterator[range], jobs: int, shrinking: bool, stop_at_first: bool
+) -> Iterator["Report"]:
     context = multiprocessing.get_context("spawn")  # a fork would share the connections
     number = context.Value("i", os.getpid())  # whatever it is: several runs at once begin with several cores
     arguments = (cluster, shrinking, stop_at_first, number)
@@ -100,15 +156,24 @@ def _reports(cluster: Cluster, seeds: range, jobs: int, shrinking: bool, stop_at
         _open(*arguments)
         yield from map(_run, tasks)
         return
-    with ProcessPoolExecutor(jobs, context, initializer=_open, initargs=arguments) as pool:
+    with ProcessPoolExecutor(jobs, context, initializer=_open_process, initargs=arguments) as pool:
+        running = {pool.submit(_run, task) for task in islice(tasks, 2 * jobs)}
         try:
-            yield from pool.map(_run, tasks)
+            while running:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+                running |= {pool.submit(_run, task) for task in islice(tasks, len(done))}
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 _database: SimulatedDatabase | None = None
 _shrinking, _stop_at_first = True, False
+
+
+def _open_process(*arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the first one decides
+    _open(*arguments)
 
 
 def _open(cluster: Cluster, shrinking: bool, stop_at_first: bool, number: Any) -> None:
@@ -119,11 +184,13 @@ def _open(cluster: Cluster, shrinking: bool, stop_at_first: bool, number: Any) -
         number.value += 1
         core = number.value % (os.cpu_count() or 1)
     _database = SimulatedDatabase(cluster, f"edda_simulation_{os.getpid()}", core)
+    gc.collect()
+    gc.freeze()  # what is there by now stays: not to be looked through again and again
 
 
 def _run(seeds: range) -> Report:
     assert _database is not None
-    report = Report()
+    report, python_s, postgres_s = Report(), time.process_time(), _database.cpu_s()
     for seed in seeds:
         outcome = simulate(Schedule.drawn(seed), _database)
         report.schedules += 1
@@ -134,6 +201,7 @@ def _run(seeds: range) -> Report:
             report.failures.append(Failure(seed, str(outcome.violation), shortest))
             if _stop_at_first:
                 break
+    report.python_s, report.postgres_s = time.process_time() - python_s, _database.cpu_s() - postgres_s
     return report
 
 

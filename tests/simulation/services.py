@@ -32,7 +32,7 @@ from edda.sweeping import Sweep
 
 from tests.database.world import LineParser
 from tests.simulation.aws import ObjectsOf, SimulatedQueue, SqsClients
-from tests.simulation.database import EnvironmentDatabase
+from tests.simulation.connections import EnvironmentDatabase
 from tests.simulation.lambdas import Environment, running_in
 from tests.simulation.provider import SimulatedEmbedder
 from tests.simulation.schedules import CORRUPT, DEADLY, MAX_CHUNKS

@@ -142,12 +142,22 @@ def test_each_queue_is_watched(resources: Template) -> None:
     assert ("Errors", "SweepFunction") in watched
 
 
-def test_held_deletes_are_watched_where_the_sweep_tells_of_them(resources: Template) -> None:
-    alarm = resources["DeleteBrakeAlarm"]["Properties"]
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("DeleteBrakeAlarm", "deletes_waiting"),
+        ("GivenUpAlarm", "given_up"),
+        ("AbandonedEventsAlarm", "deliveries_abandoned"),
+    ],
+)
+def test_what_needs_an_operator_is_watched_where_the_sweep_tells_of_it(
+    resources: Template, name: str, metric: str
+) -> None:
+    alarm = resources[name]["Properties"]
     told = resources["SweepFunction"]["Properties"]["Environment"]["Variables"]
     assert alarm["Namespace"] == told["POWERTOOLS_METRICS_NAMESPACE"]
     assert alarm["Dimensions"] == [{"Name": "service", "Value": told["POWERTOOLS_SERVICE_NAME"]}]
-    assert alarm["MetricName"] == "deletes_waiting"
+    assert alarm["MetricName"] == metric
 
 
 def test_everything_stored_is_encrypted(resources: Template) -> None:
@@ -216,6 +226,13 @@ def test_what_a_new_object_starts_cannot_make_new_objects(resources: Template) -
     for function in ("ChunkFunction", "EmbedFunction", "SweepFunction"):
         actions = {action for s in statements_of(function, resources) for action in as_list(s["Action"])}
         assert not {action for action in actions if action.startswith("s3:Put")}, function
+
+
+def test_who_observes_the_bucket_may_look_at_all_that_observing_looks_at(resources: Template) -> None:
+    """The emulators enforce no rights: here is what `Observing` and the store of objects ask S3 for."""
+    for function in ("ChunkFunction", "SweepFunction"):
+        actions = {action for s in statements_of(function, resources) for action in as_list(s["Action"])}
+        assert {"s3:GetObject", "s3:ListBucket", "s3:ListBucketVersions"} <= actions, function
 
 
 def test_only_migrate_knows_the_schemas_owner(resources: Template) -> None:

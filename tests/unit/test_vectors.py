@@ -5,7 +5,7 @@ import struct
 
 import pytest
 from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderUnavailable
-from edda.vectors import InvalidVector, from_floats, from_halfvec_binary, to_halfvec_binary, validate
+from edda.vectors import InvalidVector, from_floats, to_halfvec_binary, validate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +18,11 @@ def packed(*values: float) -> bytes:
 
 def unpacked(raw: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(raw) // 4}f", raw)
+
+
+def from_halfvec(wire: bytes) -> tuple[float, ...]:
+    """What the database sends of a `halfvec`."""
+    return struct.unpack(f">{len(wire) // 2 - 2}e", wire[4:])
 
 
 def test_a_vector_of_unit_length_keeps_its_bytes() -> None:
@@ -94,10 +99,9 @@ def test_halfvec_is_two_counts_and_big_endian_half_floats() -> None:
 
 @given(st.lists(st.floats(-1, 1, width=16), min_size=1, max_size=50))
 def test_what_half_precision_can_hold_comes_back_as_it_went(values: list[float]) -> None:
-    assert from_halfvec_binary(to_halfvec_binary(packed(*values))) == packed(*values)
+    assert from_halfvec(to_halfvec_binary(packed(*values))) == tuple(values)
 
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=50))
 def test_halfvec_keeps_three_digits(values: list[float]) -> None:
-    back = unpacked(from_halfvec_binary(to_halfvec_binary(packed(*values))))
-    assert back == pytest.approx(values, rel=1e-3, abs=1e-7)
+    assert from_halfvec(to_halfvec_binary(packed(*values))) == pytest.approx(values, rel=1e-3, abs=1e-7)

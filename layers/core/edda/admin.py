@@ -1,6 +1,6 @@
 """python -m edda.admin: what an operator does by hand.
 
-migrate, create-key and revoke-key as the schema's owner (EDDA_DATABASE_OWNER_URL), the rest as the application
+Most as the schema's owner (EDDA_DATABASE_OWNER_URL); redrive and the decision about held deletes as the application
 (EDDA_DATABASE_URL). Where the database is in a VPC, the migrate function does the same: see docs/operations.md.
 """
 
@@ -9,6 +9,7 @@ import asyncio
 import sys
 from dataclasses import fields
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from psycopg import Error
@@ -16,8 +17,8 @@ from psycopg import Error
 from edda import services
 from edda.errors import EddaError
 from edda.settings import Settings
-from edda.store import events, keys, usage
 from edda.store.migrations import MigrationError
+from edda.store.usage import Caps
 
 OWNERS_COMMANDS = {"migrate", "create-key", "revoke-key", "set-caps", "set-webhook", "remove-webhook"}
 
@@ -73,26 +74,23 @@ async def operate(options: argparse.Namespace) -> dict[str, int]:
         await services.aclose()
 
 
-async def execute(options: argparse.Namespace, owner_url: str) -> int:
-    """Run one command of the owner's. The process's exit code."""
-    if options.command == "migrate":
-        print(await services.migrate(dry_run=options.dry_run))
-    elif options.command == "create-key":
-        tenant = await keys.create_tenant(owner_url, options.tenant)
-        print(await keys.create_key(owner_url, tenant, options.name))
-    elif options.command == "set-caps":
-        limits = {field.name: getattr(options, field.name) for field in fields(usage.Caps)}
-        await usage.set_caps(owner_url, await keys.find_tenant(owner_url, options.tenant), usage.Caps(**limits))
-    elif options.command == "set-webhook":
-        url, secret = services.checked_webhook(options.url, options.secret)
-        await events.set_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant), url, secret)
-        print(secret)
-    elif options.command == "remove-webhook":
-        await events.remove_webhook(owner_url, await keys.find_tenant(owner_url, options.tenant))
-    elif not await keys.revoke_key(owner_url, options.prefix):
-        print("no key in use has this prefix", file=sys.stderr)
-        return 1
-    return 0
+async def execute(options: argparse.Namespace) -> Any:
+    """Run one command of the owner's. What is to be printed."""
+    match options.command:
+        case "migrate":
+            return await services.migrate(dry_run=options.dry_run)
+        case "create-key":
+            return (await services.create_key(options.tenant, options.name))["key"]
+        case "revoke-key":
+            return await services.revoke_key(options.prefix)
+        case "set-caps":
+            return await services.set_caps(
+                options.tenant, **{cap.name: getattr(options, cap.name) for cap in fields(Caps)}
+            )
+        case "set-webhook":
+            return (await services.set_webhook(options.tenant, options.url, options.secret))["secret"]
+        case _:
+            return await services.remove_webhook(options.tenant)
 
 
 def main() -> int:
@@ -100,17 +98,15 @@ def main() -> int:
     options = parser().parse_args()
     settings = Settings.from_environment()
     as_owner = options.command in OWNERS_COMMANDS
-    if as_owner and not settings.database_owner_url:
+    if as_owner and not (settings.database_owner_url or settings.database_owner_secret_arn):
         print("set EDDA_DATABASE_OWNER_URL to a Postgres URL of the schema's owner", file=sys.stderr)
         return 2
     if not as_owner and not (settings.database_url or settings.database_secret_arn):
         print("set EDDA_DATABASE_URL to a Postgres URL of the application's role", file=sys.stderr)
         return 2
     try:
-        if as_owner:
-            return asyncio.run(execute(options, settings.database_owner_url))
-        print(asyncio.run(operate(options)))
-    except (EddaError, MigrationError, Error) as error:
+        print(asyncio.run(execute(options) if as_owner else operate(options)))
+    except (EddaError, MigrationError, Error, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0

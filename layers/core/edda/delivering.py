@@ -25,7 +25,7 @@ LEAST_S = 1.0  # with less time than that, a receiver would be blamed for our hu
 PROMPT_S = 2.0  # what a receiver may cost a function that has other work
 TENANT_S = 10.0  # what one tenant's receiver may cost a sweep
 SETTLE_S = 2.0  # for noting what became of the last attempts when the time is up
-EVENTS_AT_ONCE = 50
+EVENTS_AT_ONCE = 50  # to each channel
 POSTS_AT_ONCE = 10
 TENANTS_AT_ONCE = 8
 
@@ -90,7 +90,7 @@ class Delivery:
         done["deliveries_abandoned"] += abandoned
         if abandoned:
             logger.error("deliveries abandoned", extra={"tenant_id": str(tenant_id), "deliveries": abandoned})
-        return not failed and len(claimed) == EVENTS_AT_ONCE
+        return not failed and len(claimed) >= EVENTS_AT_ONCE
 
     async def _to_bus(self, claimed: Sequence[ClaimedDelivery], until: Deadline) -> list[FailedDelivery]:
         if self.bus is None or not claimed:

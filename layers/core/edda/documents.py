@@ -180,6 +180,12 @@ def _folder(tenant: Tenant) -> str:
     return f"{tenant.slug}/{API_FOLDER}/"
 
 
+def invalid_cursor() -> InvalidRequest:
+    """Made anew each time: an error that is raised again and again collects the frames of every request."""
+    problem = {"field": "cursor", "message": "is not one that a page of this list gave as next_cursor"}
+    return InvalidRequest(problems=[problem])
+
+
 def _cursor(*position: str | int) -> str:
     """Opaque to clients, so that it may change."""
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
@@ -195,9 +201,9 @@ def _document_position(cursor: str) -> tuple[datetime, UUID]:
         created_at, document_id = _position(cursor)
         position = datetime.fromisoformat(created_at), UUID(document_id)
         if position[0].tzinfo is None:
-            raise _INVALID_CURSOR
+            raise invalid_cursor()
     except (ValueError, TypeError, AttributeError, RecursionError):
-        raise _INVALID_CURSOR from None
+        raise invalid_cursor() from None
     return position
 
 
@@ -205,12 +211,7 @@ def _chunk_position(cursor: str) -> int:
     try:
         (ordinal,) = _position(cursor)
     except (ValueError, TypeError, RecursionError):
-        raise _INVALID_CURSOR from None
+        raise invalid_cursor() from None
     if not isinstance(ordinal, int) or not 0 <= ordinal < 2**31:
-        raise _INVALID_CURSOR
+        raise invalid_cursor()
     return ordinal
-
-
-_INVALID_CURSOR = InvalidRequest(
-    problems=[{"field": "cursor", "message": "is not one that a page of this list gave as next_cursor"}]
-)

@@ -10,7 +10,7 @@ from uuid import UUID
 from edda.batching import RetryPolicy, embed_all
 from edda.concurrency import Deadline
 from edda.delivering import Delivery
-from edda.errors import EddaError, EmbeddingRejected, RetryableError
+from edda.errors import DatabaseUnavailable, EddaError, EmbeddingRejected, RetryableError
 from edda.leasing import LEASE_S, renewed
 from edda.messages import EmbedBatch
 from edda.metering import Meter
@@ -134,9 +134,14 @@ class Embedding:
         return problem
 
     async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector], meter: Meter) -> None:
-        if vectors:
+        if not vectors:
+            return
+        try:
             await self.store.save_vectors(tenant_id, vectors, meter.settle())
-            work.stored |= vectors.keys()
+        except DatabaseUnavailable:
+            # They are paid, so there is a second try. The first may have happened: what it charges is not repeated.
+            await self.store.save_vectors(tenant_id, vectors)
+        work.stored |= vectors.keys()
 
     async def _release(self, leases: Sequence[BatchLease], meter: Meter) -> None:
         try:

@@ -124,7 +124,7 @@ class Ingestion:
             if await self.lane.queue.send([message.model_dump_json()], group=str(message.tenant_id)):
                 await self.ingest(message, deadline)  # the queue did not take it
             else:
-                await self.store.mark_waiting(message.tenant_id, message.version_id)
+                await self.store.mark_rung(message.tenant_id, [message.version_id])
 
     async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
         try:

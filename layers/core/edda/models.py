@@ -70,9 +70,6 @@ class DocumentStatus(StrEnum):
     FAILED = "failed"
 
 
-FINAL_STATUSES = frozenset({DocumentStatus.READY, DocumentStatus.PARTIAL, DocumentStatus.FAILED})
-
-
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """One version of one object in the bucket, as HeadObject tells of it (`version_id` "": unversioned bucket)."""

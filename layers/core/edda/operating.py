@@ -66,7 +66,8 @@ class Operating:
         """Move messages back, but drop those whose work is done, deleted or replaced. What cannot be read stays."""
         counts = Counter({"moved": 0, "stale": 0, "unreadable": 0, "not_sent": 0})
         async for messages in _batches(dead_letters):
-            live, settled = [], []
+            settled: list[QueuedMessage] = []
+            live: dict[str, list[QueuedMessage]] = {}  # by tenant: a redriven backlog is to be as fair as any
             for message in messages:
                 is_stale = await self._is_stale(message.body)
                 if is_stale is None:
@@ -74,13 +75,14 @@ class Operating:
                 elif is_stale:
                     settled.append(message)
                 else:
-                    live.append(message)
+                    live.setdefault(str(json.loads(message.body).get("tenant_id", "")), []).append(message)
             counts["stale"] += len(settled)
-            failed = set(await queue.send([message.body for message in live]))
-            counts["not_sent"] += len(failed)
-            moved = [message for index, message in enumerate(live) if index not in failed]
-            counts["moved"] += len(moved)
-            await dead_letters.remove([message.receipt_handle for message in [*settled, *moved]])
+            for tenant, of_tenant in live.items():
+                failed = set(await queue.send([message.body for message in of_tenant], group=tenant))
+                moved = [message for index, message in enumerate(of_tenant) if index not in failed]
+                counts.update(moved=len(moved), not_sent=len(failed))
+                settled += moved
+            await dead_letters.remove([message.receipt_handle for message in settled])
         return dict(counts)
 
     async def _is_stale(self, body: str) -> bool | None:

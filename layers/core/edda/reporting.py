@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
-from edda.documents import Page
+from edda.documents import Page, invalid_cursor
 from edda.errors import InvalidRequest
 from edda.models import Tenant
 from edda.store.database import Row
@@ -49,5 +49,4 @@ def _position(cursor: str) -> UUID:
     try:
         return UUID(cursor)
     except ValueError:
-        problem = {"field": "cursor", "message": "is not one that a page of this list gave as next_cursor"}
-        raise InvalidRequest(problems=[problem]) from None
+        raise invalid_cursor() from None

@@ -12,7 +12,8 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from edda.adapters.aws import AwsClients
-from edda.errors import InvalidRequest, ProviderMisconfigured
+from edda.errors import InvalidRequest, NotFound, ProviderMisconfigured
+from edda.models import EmbeddingModel
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
 from edda.settings import Settings
 from edda.store.database import Database
@@ -71,22 +72,38 @@ def _opens(thing: C) -> C:
     return thing
 
 
-async def aclose() -> None:
-    """Close every connection that was opened here. Lambda never asks; tests do, and whoever else ends in good order."""
-    while _opened:
+async def aclose(*, keep: int = 0) -> None:
+    """Close every connection that was opened here, but the first so many. Lambda never asks; tests do, and whoever
+    else ends in good order."""
+    while len(_opened) > keep:
         await _opened.pop().aclose()
 
 
 def once(build: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
-    """Build at the first call and hand out the same ever after; a build that failed is tried again."""
+    """Build at the first call and hand out the same ever after.
+
+    A build that failed is tried again by the next invocation, so it may leave no connection open.
+    """
     built: list[T] = []
 
     async def get() -> T:
         if not built:
-            built.append(await build())
+            opened_before = len(_opened)
+            try:
+                built.append(await build())
+            except BaseException:
+                await aclose(keep=opened_before)
+                raise
         return built[0]
 
     return get
+
+
+async def _connected(*, patient: bool = False) -> tuple[Settings, AwsClients, Database, EmbeddingModel]:
+    """What every function that works on rows begins with; one that works from a queue is patient with Postgres."""
+    settings, clients = Settings.from_environment(), _opens(AwsClients())
+    database = _database(settings, clients, patience_s=settings.database_patience_s if patient else 0)
+    return settings, clients, database, await find_model(database, model_name(settings), settings.embedding_dimensions)
 
 
 @once
@@ -96,9 +113,7 @@ async def api_services() -> ApiServices:
     from edda.store.documents import DocumentStore
     from edda.store.usage import UsageStore
 
-    settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
-    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    settings, clients, database, model = await _connected()
     return ApiServices(
         settings=settings,
         documents=DocumentStore(database, model.model_id),
@@ -114,9 +129,7 @@ async def search_services() -> SearchServices:
     """For functions/search."""
     from edda.store.search import SearchStore
 
-    settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
-    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    settings, clients, database, model = await _connected()
     return SearchServices(
         settings=settings,
         search=SearchStore(database, model),
@@ -136,9 +149,7 @@ async def ingestion() -> "Ingestion":
     from edda.store.bucket import BucketStore
     from edda.store.ingest import IngestStore
 
-    settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
-    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    settings, clients, database, model = await _connected(patient=True)
     objects = S3ObjectStore(clients, settings.uploads_bucket)
     return Ingestion(
         store=IngestStore(database, model.model_id),
@@ -161,9 +172,7 @@ async def embedding() -> "Embedding":
     from edda.embedding import Embedding
     from edda.store.embed import EmbedStore
 
-    settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
-    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    settings, clients, database, model = await _connected(patient=True)
     return Embedding(
         store=EmbedStore(database, model.model_id),
         embedder=_opens(await build_embedder(settings, clients)),
@@ -193,9 +202,7 @@ async def sweeping() -> "Sweep":
     from edda.store.sweep import Patience, SweepStore
     from edda.sweeping import Sweep
 
-    settings, clients = Settings.from_environment(), _opens(AwsClients())
-    database = _database(settings, clients)
-    model = await find_model(database, model_name(settings), settings.embedding_dimensions)
+    settings, clients, database, model = await _connected()
     bucket, objects = BucketStore(database, _brake(settings)), S3ObjectStore(clients, settings.uploads_bucket)
     return Sweep(
         store=SweepStore(database, model.model_id),
@@ -204,7 +211,7 @@ async def sweeping() -> "Sweep":
         keys=KeyStore(database),
         observing=Observing(bucket, objects),
         objects=objects,
-        patience=Patience(walk_s=settings.walk_interval_s),
+        patience=Patience(walk_s=settings.walk_interval_s, history_days=settings.history_days),
         ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
         delivery=_delivery(settings, clients, database),
@@ -239,8 +246,8 @@ async def redrive_queue(name: str) -> dict[str, int]:
     if not dead_letters or not queue:
         wanted = f"EDDA_{name.upper()}_DEAD_LETTER_QUEUE_URL and EDDA_{name.upper()}_QUEUE_URL"
         raise InvalidRequest(f"Set {wanted} to the queues' URLs.")
-    clients = _opens(AwsClients())
-    return await (await operating()).redrive_queue(_queue(clients, dead_letters), _queue(clients, queue))
+    async with AwsClients() as clients:
+        return await (await operating()).redrive_queue(_queue(clients, dead_letters), _queue(clients, queue))
 
 
 def model_name(settings: Settings) -> str:
@@ -275,16 +282,29 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
     return done
 
 
-async def create_key(tenant: str) -> dict[str, Any]:
-    """For functions/migrate, which alone reaches a database in a VPC as its owner: a key, and its tenant if new."""
+# What an operator does as the schema's owner: by functions/migrate, which alone reaches a database in a VPC, or from a
+# shell by `python -m edda.admin`.
+
+
+async def create_key(tenant: str, name: str = "created by hand") -> dict[str, Any]:
+    """A key, and its tenant if new."""
     from edda.store import keys
 
     owner = await _owner()
-    return {"key": await keys.create_key(owner, await keys.create_tenant(owner, tenant), "created by hand")}
+    return {"key": await keys.create_key(owner, await keys.create_tenant(owner, tenant), name)}
+
+
+async def revoke_key(prefix: str) -> dict[str, Any]:
+    """A key stops working at once. Raises NotFound when no key in use has this prefix."""
+    from edda.store import keys
+
+    if not await keys.revoke_key(await _owner(), prefix):
+        raise NotFound(f"No key in use has the prefix {prefix}.")
+    return {"revoked": prefix}
 
 
 async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
-    """For functions/migrate: what a tenant may use. Raises NotFound."""
+    """What a tenant may use; a cap that is not given is lifted. Raises NotFound."""
     from edda.store import keys, usage
 
     owner = await _owner()
@@ -293,33 +313,29 @@ async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
 
 
 async def set_webhook(tenant: str, url: str, secret: str | None = None) -> dict[str, Any]:
-    """For functions/migrate: where a tenant's events go, and the secret to check them with. Raises NotFound."""
-    from edda.store import events, keys
+    """Where a tenant's events go, and the secret to check them with, a new one if none is given.
 
-    webhook = checked_webhook(url, secret)
-    owner = await _owner()
-    await events.set_webhook(owner, await keys.find_tenant(owner, tenant), *webhook)
-    return {"secret": webhook[1]}
-
-
-async def remove_webhook(tenant: str) -> dict[str, Any]:
-    """For functions/migrate: a tenant's events go nowhere any more. Raises NotFound."""
-    from edda.store import events, keys
-
-    owner = await _owner()
-    await events.remove_webhook(owner, await keys.find_tenant(owner, tenant))
-    return {}
-
-
-def checked_webhook(url: str, secret: str | None) -> tuple[str, str]:
-    """Address and secret, a new one if none is given. Raises InvalidRequest; whether it is public shows in use."""
+    Raises NotFound, and InvalidRequest; whether the address is a public one shows in use.
+    """
     from edda.signing import is_secret, new_secret
+    from edda.store import events, keys
 
     if not url.startswith("https://") and not Settings.from_environment().webhook_allow_private:
         raise InvalidRequest("A webhook's address begins with https://.")
     if secret is not None and not is_secret(secret):
         raise InvalidRequest("A webhook's secret is whsec_ and 24 to 64 bytes of base64.")
-    return url, secret or new_secret()
+    owner, secret = await _owner(), secret or new_secret()
+    await events.set_webhook(owner, await keys.find_tenant(owner, tenant), url, secret)
+    return {"secret": secret}
+
+
+async def remove_webhook(tenant: str) -> dict[str, Any]:
+    """A tenant's events go nowhere any more. Raises NotFound."""
+    from edda.store import events, keys
+
+    owner = await _owner()
+    await events.remove_webhook(owner, await keys.find_tenant(owner, tenant))
+    return {}
 
 
 async def _owner() -> str:
@@ -336,7 +352,7 @@ async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
     return await _conninfo_from_secret(settings, secrets, settings.database_owner_secret_arn)
 
 
-def _database(settings: Settings, clients: AwsClients) -> Database:
+def _database(settings: Settings, clients: AwsClients, *, patience_s: float = 0) -> Database:
     from edda.adapters.secrets import SecretsManager
 
     async def conninfo() -> str:
@@ -344,7 +360,7 @@ def _database(settings: Settings, clients: AwsClients) -> Database:
             return _checked_address("EDDA_DATABASE_URL", settings.database_url)
         return await _conninfo_from_secret(settings, SecretsManager(clients), settings.database_secret_arn)
 
-    return _opens(Database(conninfo))
+    return _opens(Database(conninfo, patience_s=patience_s))
 
 
 def _checked_address(name: str, address: str) -> str:

@@ -26,6 +26,8 @@ class Settings(BaseModel):
     database_host: str = ""
     database_name: str = "edda"
     database_secret_arn: str = ""
+    # How long work from a queue waits for a Postgres that is away: a failover takes up to 30 s, waking up 15.
+    database_patience_s: float = Field(default=45, ge=0)
     # For migrate alone: the schema's owner.
     database_owner_url: str = ""
     database_owner_secret_arn: str = ""
@@ -60,6 +62,7 @@ class Settings(BaseModel):
     delete_brake_percent: int = Field(default=20, ge=0, le=100)
     delete_brake_minimum: int = Field(default=100, ge=0)
     walk_interval_s: float = Field(default=900, gt=0)
+    history_days: int = Field(default=400, ge=31)
 
     @model_validator(mode="after")
     def _overlap_is_smaller(self) -> Self:

@@ -124,6 +124,7 @@ class Sweep:
             if turn.expired:
                 break
             done["versions_dropped"] += await self.store.drop_version(tenant.tenant_id, version_id)
+        done["rows_forgotten"] += await self.store.forget(tenant.tenant_id, self.patience)
         return False
 
     async def _delete_objects(self, tenant: Tenant, done: Counter[str]) -> None:
@@ -212,7 +213,7 @@ class Sweep:
         failed = set(await _send(self.ingest_queue, messages, tenant_id))
         sent = [message.version_id for index, message in enumerate(messages) if index not in failed]
         if sent:
-            await self.store.mark_rung(tenant_id, sent)
+            await self.ingest_store.mark_rung(tenant_id, sent)
         return len(sent)
 
     async def _ring_for_versions(self, tenant: Tenant, done: Counter[str]) -> None:

@@ -58,13 +58,6 @@ def to_halfvec_binary(vector: bytes) -> bytes:
     return _halfvec(dimensions).pack(dimensions, 0, *_float32(dimensions).unpack(vector))
 
 
-def from_halfvec_binary(wire: bytes) -> bytes:
-    """The float32 bytes of a `halfvec` as the database sends it."""
-    (dimensions,) = struct.unpack_from(">H", wire)
-    _, _, *values = _halfvec(dimensions).unpack(wire)
-    return _float32(dimensions).pack(*values)
-
-
 def wrong_dimensions(got: int, wanted: int) -> ProviderMisconfigured:
     return ProviderMisconfigured(f"The embedding model returns {got} dimensions, not {wanted}: is it another model?")
 

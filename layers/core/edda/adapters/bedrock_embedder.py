@@ -21,6 +21,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
+from edda.adapters.usual_time import UsualTime
 from edda.batching import retry_after_s
 from edda.concurrency import Deadline
 from edda.errors import (
@@ -142,6 +143,7 @@ class BedrockEmbedder:
         self._model_id = model_id
         self._endpoint_url = endpoint_url
         self._total_timeout_s = connect_timeout_s + read_timeout_s
+        self._usual_time = UsualTime()
         self._config = Config(
             connect_timeout=connect_timeout_s,
             read_timeout=read_timeout_s,
@@ -161,10 +163,14 @@ class BedrockEmbedder:
         if deadline.expired:
             raise ProviderUnavailable("No time was left to ask Bedrock.")
         body = json.dumps(self._family.body(texts, purpose, self.dimensions))
+        began_s = deadline.clock()
+        patience = deadline.sooner(self._usual_time.longest_s(len(body)))
         try:
-            async with asyncio.timeout(deadline.remaining_s()):
+            async with asyncio.timeout(patience.remaining_s()):
                 answer = await self._invoke(body)
         except TimeoutError as error:
+            if patience.at_s < deadline.at_s:
+                self._usual_time.given_up()
             raise ProviderUnavailable("Bedrock did not answer in time.") from error
         except ClientError as error:
             raise _error(error) from error
@@ -172,6 +178,7 @@ class BedrockEmbedder:
             raise ProviderMisconfigured(f"Bedrock cannot be called ({type(error).__name__}).") from error
         except (BotoCoreError, aiohttp.ClientError, ConnectionError) as error:
             raise ProviderUnavailable(f"Bedrock was cut off ({type(error).__name__}).") from error
+        self._usual_time.answered(len(body), deadline.clock() - began_s)
         return self._vectors(answer, len(texts))
 
     async def aclose(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import httpx
 
 from edda.adapters.aiohttp_transport import AiohttpTransport
+from edda.adapters.usual_time import UsualTime
 from edda.batching import retry_after_s
 from edda.concurrency import Deadline
 from edda.errors import (
@@ -75,6 +76,7 @@ class OpenAIEmbedder:
         self._url = f"{base_url.rstrip('/')}/embeddings"
         self._api_key = api_key
         self._timeouts = timeouts
+        self._usual_time = UsualTime()
         self._settings: dict[str, Any] = {"model": model, "encoding_format": "base64"}
         if send_dimensions:
             self._settings["dimensions"] = dimensions
@@ -92,15 +94,20 @@ class OpenAIEmbedder:
         deadline = deadline.sooner(self._timeouts.total_s)
         if deadline.expired:
             raise ProviderUnavailable("No time was left to ask the embedding provider.")
+        size, began_s = sum(map(len, texts)), deadline.clock()
+        patience = deadline.sooner(self._usual_time.longest_s(size))
         try:
-            async with asyncio.timeout(deadline.remaining_s()):
+            async with asyncio.timeout(patience.remaining_s()):
                 response, body = await self._post(texts)
         except TimeoutError as error:
+            if patience.at_s < deadline.at_s:
+                self._usual_time.given_up()
             raise ProviderUnavailable("The embedding provider did not answer in time.") from error
         except httpx.HTTPError as error:
             raise ProviderUnavailable(f"The embedding provider was cut off ({type(error).__name__}).") from error
         if response.status_code != HTTPStatus.OK:
             raise _error(response, body)
+        self._usual_time.answered(size, deadline.clock() - began_s)
         return self._vectors(_json(response, body), len(texts))
 
     async def aclose(self) -> None:

@@ -1,21 +1,28 @@
 -- name: claim_deliveries
 -- Whatever becomes of this attempt, the next one is due later: back-off and lease in one, doubling, with jitter.
+-- Of each channel the oldest: a receiver with a backlog does not keep the other waiting.
 -- Right after a commit only first attempts are made, and none to a receiver that has trouble: that is the sweep's.
+WITH due AS (
+    SELECT o.event_id, o.channel
+    FROM unnest(%(channels)s::text[]) AS c (channel), LATERAL (
+        SELECT * FROM event_deliveries o
+        WHERE o.tenant_id = %(tenant_id)s AND o.channel = c.channel
+          AND o.delivered_at IS NULL AND o.abandoned_at IS NULL AND o.next_attempt_at <= now()
+          AND (NOT %(only_first)s OR o.attempts = 0)
+        ORDER BY o.next_attempt_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+    ) o
+    WHERE NOT %(only_first)s OR NOT EXISTS (
+        SELECT FROM event_deliveries f
+        WHERE f.tenant_id = %(tenant_id)s AND f.channel = c.channel AND f.last_error IS NOT NULL
+          AND f.delivered_at IS NULL AND f.abandoned_at IS NULL)
+)
 UPDATE event_deliveries d
 SET attempts = d.attempts + 1,
     next_attempt_at = now() + make_interval(
         secs => LEAST(%(longest_wait_s)s, %(first_wait_s)s * 2 ^ LEAST(d.attempts, 30)) * (1 + random()) / 2)
 FROM document_events e
 LEFT JOIN webhooks w USING (tenant_id)
-WHERE e.event_id = d.event_id AND (d.event_id, d.channel) IN (
-    SELECT o.event_id, o.channel FROM event_deliveries o
-    WHERE o.tenant_id = %(tenant_id)s AND o.channel = ANY (%(channels)s)
-      AND o.delivered_at IS NULL AND o.abandoned_at IS NULL AND o.next_attempt_at <= now()
-      AND (NOT %(only_first)s OR (o.attempts = 0 AND NOT EXISTS (
-          SELECT FROM event_deliveries f
-          WHERE f.tenant_id = o.tenant_id AND f.channel = o.channel AND f.last_error IS NOT NULL
-            AND f.delivered_at IS NULL AND f.abandoned_at IS NULL)))
-    ORDER BY o.next_attempt_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+WHERE e.event_id = d.event_id AND (d.event_id, d.channel) IN (SELECT event_id, channel FROM due)
 RETURNING d.event_id, d.channel, e.type, e.body, e.created_at, e.sequence, w.url, w.secret;
 
 -- name: deliveries_are_done

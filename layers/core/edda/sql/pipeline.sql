@@ -30,6 +30,11 @@ SELECT pg_advisory_xact_lock(hashtextextended('edda lane ' || %(tenant_id)s::tex
 SELECT count(*) AS others FROM document_versions
 WHERE tenant_id = %(tenant_id)s AND lease_until > now() AND status = 'parsing' AND version_id <> %(version_id)s;
 
+-- name: versions_are_rung
+-- Unless somebody has answered meanwhile.
+UPDATE document_versions SET rung_at = now()
+WHERE version_id = ANY (%(version_ids)s) AND (lease_until IS NULL OR lease_until < now());
+
 -- name: fence_version
 -- Does this worker still hold the version? Taken as a row lock, so that nobody else gets it before we commit.
 SELECT document_id FROM document_versions
@@ -207,8 +212,9 @@ DELETE FROM document_versions WHERE document_id = %(document_id)s;
 
 -- name: delete_orphaned_embeddings
 -- Vectors of texts that no chunk of this tenant holds any more. Given hashes only, so that it stays cheap.
-DELETE FROM embeddings e
-WHERE e.content_hash = ANY (%(content_hashes)s)
+-- By model, so that the whole key is known: without skip scans, before Postgres 18, all of a tenant's would be read.
+DELETE FROM embeddings e USING embedding_models m
+WHERE e.model_id = m.model_id AND e.content_hash = ANY (%(content_hashes)s)
   AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);
 
 -- name: hashes_of_document

@@ -84,7 +84,7 @@ ORDER BY day;
 
 -- name: usage_by_document
 -- Deleted documents too: they were paid for.
-SELECT u.document_id, d.name, d.deleted_at IS NOT NULL AS deleted, sum(u.bytes)::bigint AS bytes,
+SELECT u.document_id, d.name, d.document_id IS NULL OR d.deleted_at IS NOT NULL AS deleted, sum(u.bytes)::bigint AS bytes,
        sum(u.chunks)::bigint AS chunks, sum(u.tokens_planned)::bigint AS tokens_planned,
        sum(u.tokens)::bigint AS tokens, sum(u.tokens_unsettled)::bigint AS tokens_unsettled,
        sum(u.provider_calls)::bigint AS provider_calls, sum(u.provider_calls_lost)::bigint AS provider_calls_lost,
@@ -92,7 +92,7 @@ SELECT u.document_id, d.name, d.deleted_at IS NOT NULL AS deleted, sum(u.bytes):
 FROM document_usage u LEFT JOIN documents d USING (tenant_id, document_id)
 WHERE u.tenant_id = %(tenant_id)s AND u.day BETWEEN %(first_day)s AND %(last_day)s
   AND (%(after)s::uuid IS NULL OR u.document_id > %(after)s)
-GROUP BY u.document_id, d.name, d.deleted_at
+GROUP BY u.document_id, d.document_id
 ORDER BY u.document_id LIMIT %(limit)s;
 
 -- name: set_caps

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -18,6 +19,10 @@ from psycopg.types import TypeInfo
 from edda.errors import DatabaseUnavailable
 
 logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 1.0
+IMPATIENCE_S = 4.0  # shorter than the first delay of a message that comes back
 
 Cursor = AsyncCursor[DictRow]
 Row = dict[str, Any]
@@ -37,13 +42,21 @@ class _HalfVectorDumper(Dumper):
 class Database:
     """Hands out transactions of one tenant. Statements of concurrent tasks take turns on the one connection.
 
-    `conninfo` is asked for at every (re)connect, so that a rotated password is picked up.
+    `conninfo` is asked for at every (re)connect, so that a rotated password is picked up. `patience_s`: how long a
+    transaction waits for a Postgres that restarts, fails over, wakes up or has no connection to spare.
     """
 
     def __init__(
-        self, conninfo: Callable[[], Awaitable[str]], *, connect_timeout_s: int = 10, probe_timeout_s: float = 3
+        self,
+        conninfo: Callable[[], Awaitable[str]],
+        *,
+        connect_timeout_s: int = 10,
+        probe_timeout_s: float = 3,
+        patience_s: float = 0,
     ) -> None:
         self._conninfo = conninfo
+        self._patience_s = patience_s
+        self._impatient_until = 0.0
         self._connect_timeout_s = connect_timeout_s
         self._probe_timeout_s = probe_timeout_s
         self._connection: AsyncConnection[DictRow] | None = None
@@ -74,9 +87,24 @@ class Database:
         if connection is not None and not connection.closed and await self._answers(connection):
             return connection
         await self._forget_broken_connection(even_if_open=True)
-        self._connection = connection = await self._open()
+        self._connection = connection = await self._open_patiently()
         await register_halfvec(connection)
         return connection
+
+    async def _open_patiently(self) -> AsyncConnection[DictRow]:
+        """Try until it works or patience ends. Whoever comes just after that was in vain has one try only."""
+        clock = asyncio.get_running_loop().time
+        until = clock() if clock() < self._impatient_until else clock() + self._patience_s
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._open()
+            except psycopg.OperationalError:
+                if clock() + pause_s > until:
+                    self._impatient_until = clock() + IMPATIENCE_S
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _open(self) -> AsyncConnection[DictRow]:
         """A new connection. The simulator puts its own kind here."""
@@ -119,8 +147,13 @@ async def register_halfvec(connection: AsyncConnection[Any]) -> None:
     if info is None:
         return
     info.register(connection)
-    dumper = type("HalfVectorDumper", (_HalfVectorDumper,), {"oid": info.oid})
-    connection.adapters.register_dumper(HalfVector, dumper)
+    connection.adapters.register_dumper(HalfVector, _dumper_of(info.oid))
+
+
+@cache
+def _dumper_of(oid: int) -> type[Dumper]:
+    """The number of a type is the database's own."""
+    return type("HalfVectorDumper", (_HalfVectorDumper,), {"oid": oid})
 
 
 async def fetch_one(cursor: Cursor, query: LiteralString, values: Mapping[str, Any]) -> Row | None:
@@ -133,3 +166,10 @@ async def fetch_all(cursor: Cursor, query: LiteralString, values: Mapping[str, A
     """Every row."""
     await cursor.execute(query, values)
     return await cursor.fetchall()
+
+
+async def execute_as_owner(conninfo: str, tenant_id: UUID, query: LiteralString, values: Mapping[str, Any]) -> None:
+    """One statement about a tenant as the schema's owner, who is under row-level security too."""
+    async with await AsyncConnection.connect(conninfo) as connection:
+        await connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant_id)])
+        await connection.execute(query, values)

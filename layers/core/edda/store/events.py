@@ -6,10 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from edda.models import Tenant
-from edda.store.database import Database, fetch_all, fetch_one
+from edda.store.database import Database, execute_as_owner, fetch_all, fetch_one
 from edda.store.queries import queries
 
 SQL = queries("events")
@@ -63,7 +61,7 @@ class EventStore:
     async def claim(
         self, tenant_id: UUID, channels: Sequence[Channel], limit: int, *, only_first: bool
     ) -> list[ClaimedDelivery]:
-        """What is due, oldest first, for this worker alone until its next attempt is due."""
+        """What is due, oldest first, up to `limit` to each channel: this worker's until its next attempt is due."""
         values = {
             "tenant_id": tenant_id,
             "channels": list(channels),
@@ -115,16 +113,10 @@ class EventStore:
 
 async def set_webhook(owner_conninfo: str, tenant: Tenant, url: str, secret: str) -> None:
     """Where a tenant's events go from now on, and what signs them. Runs as the schema's owner."""
-    await _as_owner_of(owner_conninfo, tenant, "set_webhook", url=url, secret=secret)
+    values = {"tenant_id": tenant.tenant_id, "url": url, "secret": secret}
+    await execute_as_owner(owner_conninfo, tenant.tenant_id, SQL["set_webhook"], values)
 
 
 async def remove_webhook(owner_conninfo: str, tenant: Tenant) -> None:
     """No more events are sent; those under way are given up at their next attempt. Runs as the schema's owner."""
-    await _as_owner_of(owner_conninfo, tenant, "remove_webhook")
-
-
-async def _as_owner_of(owner_conninfo: str, tenant: Tenant, query: str, **values: str) -> None:
-    async with await AsyncConnection.connect(owner_conninfo) as connection:
-        # The owner is under row-level security too.
-        await connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant.tenant_id)])
-        await connection.execute(SQL[query], {**values, "tenant_id": tenant.tenant_id})
+    await execute_as_owner(owner_conninfo, tenant.tenant_id, SQL["remove_webhook"], {"tenant_id": tenant.tenant_id})

@@ -18,7 +18,6 @@ from edda.store.queries import queries
 from edda.store.usage import charge, refuse_over_cap, today
 
 SQL = queries("pipeline")
-SWEEP = queries("sweep")
 BATCH_CHUNKS = 64  # chunks named by one message: one provider request's worth
 
 
@@ -84,10 +83,10 @@ class IngestStore:
             values = {"version_id": lease.version_id, "attempt": lease.attempt, "lease_s": lease_s}
             await cursor.execute(SQL["renew_version"], values)
 
-    async def mark_waiting(self, tenant_id: UUID, version_id: UUID) -> None:
-        """A message was sent for this version: the sweep need not send another for a while."""
+    async def mark_rung(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> None:
+        """A message was sent for each of these versions: the sweep need not send another for a while."""
         async with self._database.transaction(tenant_id) as cursor:
-            await cursor.execute(SWEEP["versions_are_rung"], {"version_ids": [version_id]})
+            await cursor.execute(SQL["versions_are_rung"], {"version_ids": list(version_ids)})
 
     async def save_chunks(self, lease: VersionLease, outcome: ParseOutcome, content_sha256: bytes) -> bool:
         """Store every chunk and plan its embedding, in one transaction. False when the lease was lost.

@@ -1,6 +1,5 @@
 """What the sweep finds and ends. Everything here may run twice at once."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
@@ -22,6 +21,8 @@ class Patience:
     `grace_s`: work without a lease, after it was written. `resend_s`: a message that was sent. `max_failures`: workers
     that died over the same work. `give_up_s`: work that was given back again and again, for want of a service or time.
     `event_s`: an event of S3's that may still come. `walk_s`: between the beginnings of two walks through the bucket.
+    `history_days`: rows of what is over, deleted documents and the usage ledger. Longer than the 366 days that can be
+    asked for, and than any message lives.
     """
 
     grace_s: float = 45
@@ -30,6 +31,7 @@ class Patience:
     give_up_s: float = 86_400
     event_s: float = 300
     walk_s: float = 900
+    history_days: int = 400
 
 
 class SweepStore:
@@ -46,11 +48,6 @@ class SweepStore:
         async with self._database.transaction(tenant_id) as cursor:
             rows = await fetch_all(cursor, SQL["stuck_versions"], values)
         return [(row["version_id"], row["exhausted"]) for row in rows]
-
-    async def mark_rung(self, tenant_id: UUID, version_ids: Sequence[UUID]) -> None:
-        """A message was sent for each of these versions."""
-        async with self._database.transaction(tenant_id) as cursor:
-            await cursor.execute(SQL["versions_are_rung"], {"version_ids": list(version_ids)})
 
     async def stuck_batches(self, tenant_id: UUID, patience: Patience) -> list[tuple[EmbedBatch, bool]]:
         """Batches nobody is embedding, and whether they were tried often or long enough."""
@@ -95,3 +92,13 @@ class SweepStore:
                 return False
             await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])
             return True
+
+    async def forget(self, tenant_id: UUID, patience: Patience) -> int:
+        """Delete rows of what has long been over. How many."""
+        values = asdict(patience) | {"limit": self._limit}
+        forgotten = 0
+        async with self._database.transaction(tenant_id) as cursor:
+            for name in ("forget_documents", "forget_document_usage", "forget_tenant_usage"):
+                await cursor.execute(SQL[name], values)
+                forgotten += cursor.rowcount
+        return forgotten

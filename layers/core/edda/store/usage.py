@@ -6,11 +6,9 @@ from datetime import date
 from decimal import Decimal
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from edda.errors import QuotaExceeded
 from edda.models import Account, Tenant, Usage
-from edda.store.database import Cursor, Database, Row, fetch_all, fetch_one
+from edda.store.database import Cursor, Database, Row, execute_as_owner, fetch_all, fetch_one
 from edda.store.queries import queries
 
 SQL = queries("usage")
@@ -111,7 +109,5 @@ class Caps:
 
 async def set_caps(owner_conninfo: str, tenant: Tenant, caps: Caps) -> None:
     """Replace a tenant's caps; they count from the next plan on. Runs as the schema's owner."""
-    async with await AsyncConnection.connect(owner_conninfo) as connection:
-        # The owner is under row-level security too.
-        await connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant.tenant_id)])
-        await connection.execute(SQL["set_caps"], asdict(caps) | {"tenant_id": tenant.tenant_id})
+    values = asdict(caps) | {"tenant_id": tenant.tenant_id}
+    await execute_as_owner(owner_conninfo, tenant.tenant_id, SQL["set_caps"], values)

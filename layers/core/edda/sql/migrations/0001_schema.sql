@@ -49,6 +49,7 @@ CREATE TABLE documents (
 );
 CREATE INDEX documents_newest ON documents (tenant_id, created_at DESC, document_id DESC) WHERE deleted_at IS NULL;
 CREATE INDEX documents_current ON documents (current_version_id);  -- deleting a version asks who points at it
+CREATE INDEX documents_deleted ON documents (tenant_id, deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE INDEX documents_object_to_delete ON documents (tenant_id) WHERE object_to_delete;
 CREATE INDEX documents_held ON documents (tenant_id) WHERE hold = 'held';
 
@@ -85,7 +86,7 @@ CREATE TABLE document_versions (
     CHECK ((status IN ('ready', 'partial', 'failed')) = (finished_at IS NOT NULL))
 );
 CREATE INDEX document_versions_open ON document_versions (tenant_id, created_at) WHERE finished_at IS NULL;
-CREATE INDEX document_versions_superseded ON document_versions (tenant_id) WHERE superseded_at IS NOT NULL;
+CREATE INDEX document_versions_superseded ON document_versions (tenant_id, superseded_at) WHERE superseded_at IS NOT NULL;
 
 ALTER TABLE documents ADD CONSTRAINT documents_current_version
     FOREIGN KEY (tenant_id, current_version_id) REFERENCES document_versions (tenant_id, version_id);

@@ -2,7 +2,7 @@
 
 -- Usage: a ledger per document, tenant and day (UTC) ------------------------------------------------------------
 -- Written in the transactions of the work it accounts for. No reference to documents: what was paid for stays known
--- when the document is gone. Rows of the tenant come last in every transaction, after those of documents, so that
+-- when the document is gone, until the sweep drops what is old. Rows of the tenant come last in every transaction, after those of documents, so that
 -- nobody waits in a circle.
 
 ALTER TABLE embedding_models
@@ -62,7 +62,7 @@ CREATE TABLE webhooks (
 CREATE TABLE document_event_counters (
     tenant_id   uuid NOT NULL REFERENCES tenants ON DELETE CASCADE,
     document_id uuid NOT NULL,
-    sequence    bigint NOT NULL,                       -- of the latest event: outlives the events
+    sequence    bigint NOT NULL,                       -- of the latest event: outlives the events, not the tombstone
     PRIMARY KEY (tenant_id, document_id)
 );
 
@@ -92,6 +92,8 @@ CREATE TABLE event_deliveries (
 );
 CREATE INDEX event_deliveries_open ON event_deliveries (tenant_id, channel, next_attempt_at)
     WHERE delivered_at IS NULL AND abandoned_at IS NULL;
+CREATE INDEX event_deliveries_in_trouble ON event_deliveries (tenant_id, channel)
+    WHERE last_error IS NOT NULL AND delivered_at IS NULL AND abandoned_at IS NULL;
 
 CREATE FUNCTION write_event(for_tenant uuid, for_document uuid, event_type text, data jsonb) RETURNS void
     LANGUAGE plpgsql AS $$
@@ -163,6 +165,6 @@ BEGIN
     END LOOP;
 END $$;
 
-GRANT SELECT, INSERT, UPDATE ON document_usage, tenant_usage, document_event_counters TO edda_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON document_events, event_deliveries TO edda_app;
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON document_usage, tenant_usage, document_event_counters, document_events, event_deliveries TO edda_app;
 GRANT SELECT ON usage_caps, webhooks TO edda_app;

@@ -1,0 +1,34 @@
+"""How long a provider usually takes. What takes many times as long will not come, and is asked for again.
+
+Otherwise one connection in a hundred that hangs costs a whole invocation half a minute, the limit for slow providers.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+ENOUGH = 4  # answers to judge by
+TIMES = 4.0
+LEAST_S = 3.0
+
+
+@dataclass(slots=True)
+class UsualTime:
+    """Learns from the last answers, and becomes more patient when waiting was in vain: the provider may have slowed."""
+
+    _answers: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=50))
+    _in_vain: int = 0
+
+    def longest_s(self, size: int) -> float:
+        """How long to wait for the answer to a request of this size: for ever, where none like it has been answered."""
+        times_s = [seconds for answered, seconds in self._answers if 2 * answered >= size]
+        if len(times_s) < ENOUGH:
+            return math.inf
+        return max(LEAST_S, TIMES * max(times_s)) * 2.0 ** min(self._in_vain, 10)
+
+    def answered(self, size: int, seconds: float) -> None:
+        self._answers.append((size, seconds))
+        self._in_vain = 0
+
+    def given_up(self) -> None:
+        self._in_vain += 1

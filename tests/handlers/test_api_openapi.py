@@ -1,0 +1,58 @@
+"""What is documented: one OpenAPI document of both functions, and its page."""
+
+import re
+
+from openapi_spec_validator import validate
+
+from tests.handlers.stage import (
+    Stage,
+)
+
+
+def test_one_openapi_document_describes_both_functions(stage: Stage) -> None:
+    answer = stage.stranger.send("GET", "/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    schema = answer.json
+    validate(schema)
+    operations = {(method.upper(), path) for path, item in schema["paths"].items() for method in item}
+    assert operations == {
+        ("POST", "/v1/documents"),
+        ("GET", "/v1/documents"),
+        ("GET", "/v1/documents/{document_id}"),
+        ("PATCH", "/v1/documents/{document_id}"),
+        ("DELETE", "/v1/documents/{document_id}"),
+        ("GET", "/v1/documents/{document_id}/chunks"),
+        ("POST", "/v1/uploads"),
+        ("POST", "/v1/search"),
+        ("GET", "/v1/usage"),
+        ("GET", "/v1/usage/documents"),
+        ("GET", "/v1/health"),
+    }
+    search = {route.rule.pattern for route in stage.search_function.resolver._static_routes}
+    assert search == {"^/v1/search$"}
+
+
+def test_every_operation_documents_its_problems(stage: Stage) -> None:
+    schema = stage.stranger.send("GET", "/openapi.json").json
+    for item in schema["paths"].values():
+        for operation in item.values():
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    assert list(response["content"]) == ["application/problem+json"]
+                    assert response["content"]["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+            assert {"500", "503"} <= set(operation["responses"])
+
+
+def test_the_documentation_page_loads_nothing_from_elsewhere(stage: Stage) -> None:
+    answer = stage.stranger.send("GET", "/docs")
+    page = answer.body.decode()
+    assert answer.headers["content-type"] == "text/html"
+    assert len(page) > 1_000_000
+    assert not re.search(r"<(script|link|img)[^>]*\s(src|href)=", page.split("<body>")[0])
+    assert '"operationId": "upload_document"' in page
+
+
+def test_the_page_is_small_on_the_way(stage: Stage) -> None:
+    answer = stage.stranger.send("GET", "/docs", headers={"accept-encoding": "gzip, br"})
+    assert answer.headers["content-encoding"] == "gzip"
+    assert len(answer.body) < 1_000_000

@@ -313,6 +313,9 @@ def check(world: "World") -> None:
     if twice := world.database.rows(UPLOADED_TWICE):
         raise Violation("N2 no doubles", f"a repeated request made another document: {twice}")
     _check_conservation(world)
+    _check_caps(world)
+    if unread := metadata_unread(world):
+        raise Violation("N1 no loss", f"metadata that was not taken over: {unread}")
 
 
 def check_rows(world: "World") -> None:
@@ -325,9 +328,6 @@ def check_rows(world: "World") -> None:
     _check_documents(world)
     _check_vectors(world)
     _check_errors(world)
-    _check_caps(world)
-    if unread := metadata_unread(world):
-        raise Violation("N1 no loss", f"metadata that was not taken over: {unread}")
 
 
 def _check_documents(world: "World") -> None:

@@ -70,7 +70,7 @@ def _as_simulated(stack: "Stack") -> "World":
     history = {key: versions for key, versions in stack.history.items() if not key.endswith(METADATA_SUFFIX)}
     world = SimpleNamespace(
         database=SimpleNamespace(rows=stack.rows),
-        bucket=SimpleNamespace(history=history, undone=frozenset()),
+        bucket=SimpleNamespace(history=history, undone=frozenset(), versioned=True),
         provider=SimpleNamespace(spoilt=stack.provider.spoilt),
         deaths=len(stack.deaths),
         tokens_per_day=None,

@@ -25,6 +25,7 @@ from tests.simulation.aws import Bucket, EventSourceMapping, SimulatedQueue, shu
 from tests.simulation.clock import VirtualLoop
 from tests.simulation.database import EPOCH, SimulatedDatabase
 from tests.simulation.lambdas import FUNCTIONS, Environment, running_in
+from tests.simulation.observer import Observer
 from tests.simulation.operations import Users
 from tests.simulation.provider import Provider
 from tests.simulation.schedules import POISON, SITES, Fault, FaultPlan, Operation, Schedule
@@ -76,12 +77,12 @@ class World:
         self.disturbed_at_s = 0.0
         self.model_id = database.model.model_id
         self.tenants: dict[str, Tenant] = {}
-        self.bucket = Bucket(self)
+        self.bucket = Bucket(self, versioned=self.random.random() < 0.9)
         self.ingest_queue = SimulatedQueue(self, "ingest", CHUNK_VISIBILITY_S)
         self.embed_queue = SimulatedQueue(self, "embed", EMBED_VISIBILITY_S)
         self.provider = Provider(self)
         self.users = Users(self)
-        self.observer = invariants.Observer(self)
+        self.observer = Observer(self)
         self.mappings = [
             EventSourceMapping(self, self.ingest_queue, "chunk", 1, CHUNK_TIMEOUT_S, 2),
             EventSourceMapping(
@@ -282,7 +283,8 @@ class World:
         unnoticed: list[tuple[Any, ...]] = []
         for key, history in self.bucket.history.items():
             newest, there = history[-1], known.get(key)
-            if key == document_key_of(key) and there != (None if newest.body is None else newest.version_id):
+            name = newest.version_id if self.bucket.versioned else ""
+            if key == document_key_of(key) and there != (None if newest.body is None else name):
                 unnoticed.append((key, newest.version_id, there))
         return unnoticed + invariants.metadata_unread(self)
 

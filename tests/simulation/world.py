@@ -77,7 +77,7 @@ class World:
         self.disturbed_at_s = 0.0
         self.model_id = database.model.model_id
         self.tenants: dict[str, Tenant] = {}
-        self.bucket = Bucket(self, versioned=self.random.random() < 0.9)
+        self.bucket = Bucket(self, versioned=self.random.random() < 0.8)
         self.ingest_queue = SimulatedQueue(self, "ingest", CHUNK_VISIBILITY_S)
         self.embed_queue = SimulatedQueue(self, "embed", EMBED_VISIBILITY_S)
         self.provider = Provider(self)
@@ -121,7 +121,7 @@ class World:
 
     @property
     def _is_slow(self) -> bool:
-        return self.loop.time() < self._slow_until_s
+        return self.loop.time() < self._slow_until_s and not self.faults.over
 
     def strike(self, site: str, environment: Environment | None = None) -> Fault | None:
         """The fault that strikes at this passage of a site, if one does."""

@@ -92,14 +92,17 @@ class Observer:
         for key, s3_version_id in known_objects(self._world.database).items():
             history, before = self._world.bucket.history.get(key, []), self._known.get(key, -1)
             if s3_version_id is not None:
-                now = max(index for index, version in enumerate(history) if version.version_id == s3_version_id)
+                shown = [index for index, version in enumerate(history) if version.version_id == s3_version_id]
+                # What came back after it was replaced may still be taken for what it was the first time.
+                now = min((index for index in shown if index >= before), default=None)
             else:  # deleted, or announced and not there yet: at least the next delete is known
                 later = range(before + 1, len(history))
                 now = next((index for index in later if history[index].body is None), before)
-            if now < before:
+            if now is None:
                 self._world.violate(
                     "N5 newest wins", f"of {key} {history[before].version_id} was known, and now {s3_version_id}"
                 )
+                return
             self._known[key] = now
 
     def _chunks_are_the_files(self) -> None:

@@ -92,7 +92,7 @@ class World:
         self._slow_until_s = self.random.choice((0.0, 900.0))
         # Mostly there is no cap. A line has 11 tokens or more.
         self.tokens_per_day = self.random.randrange(20, 300) if self.random.random() < 0.15 else None
-        self._asleep: dict[Environment, float] = {}  # and when at the earliest it wakes up, once it is overtaken
+        self._asleep: dict[Environment, tuple[str, float]] = {}  # why, and when at the earliest it wakes up
         self._environments = 0
         self._warm: defaultdict[str, list[Environment]] = defaultdict(list)
         self._failure: asyncio.Future[None] = loop.create_future()
@@ -139,19 +139,21 @@ class World:
         if kind is None:
             return
         soon = kind in {"overtaken_soon", "overtaken_looking"}
-        longest_s = 60.0 if soon else 1800.0
+        longest_s = 120.0 if soon else 1800.0
         environment.zombie = environment.zombie or not soon
         environment.freeze(longest_s, clock_stops=True)
-        self._asleep[environment] = self.loop.time() + (0 if soon else LEASE_S)
+        self._asleep[environment] = kind, self.loop.time() + (0 if soon else LEASE_S)
         self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time() + longest_s)
         await environment.step("woke up")
+        self._asleep.pop(environment, None)
 
-    def _wake_overtaken(self, function: str) -> None:
-        """Another one begins: in its midst they go on."""
-        for environment, earliest_s in list(self._asleep.items()):
-            if environment.function == function and earliest_s < self.loop.time():
+    def _wake_overtaken(self, by: Environment, *, has_ended: bool) -> None:
+        """Another one begins: in its midst they go on; what was looked at is old when it has ended."""
+        for environment, (kind, earliest_s) in list(self._asleep.items()):
+            waits_for_end = kind == "overtaken_looking"
+            if environment.function == by.function and earliest_s < self.loop.time() and waits_for_end == has_ended:
                 del self._asleep[environment]
-                self.loop.call_later(self.random.uniform(0, 15), environment.wake)
+                self.loop.call_later(0 if has_ended else self.random.uniform(0, 15), environment.wake)
 
     def environment(self, function: str) -> Environment:
         """A warm environment, or a cold start."""
@@ -318,7 +320,7 @@ class World:
     async def run_in(self, environment: Environment, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         """Run in an environment, as Lambda would: killed when the time is up, without a signal."""
         self.observer.invocation_starts(environment)
-        self._wake_overtaken(environment.function)
+        self._wake_overtaken(environment, has_ended=False)
 
         async def body() -> Any:
             running_in.set(environment)
@@ -339,6 +341,7 @@ class World:
         if environment.dead or task.cancelled():
             return None
         self.observer.invocation_ends(environment)
+        self._wake_overtaken(environment, has_ended=True)
         if (error := task.exception()) is not None:
             environment.note(f"raised {type(error).__name__}")
             environment.error = error

@@ -191,6 +191,7 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         ran = self._database.run(self, gen)
         if isinstance(ran, Parked):
             self._environment.note("waits for a lock")
+            self._environment.was_frozen = True
             try:
                 await ran.done
             except asyncio.CancelledError:

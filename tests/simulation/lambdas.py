@@ -33,7 +33,7 @@ class Environment:
         self.database: EnvironmentDatabase  # these three are given by who builds the environment
         self.services: Services
         self.handler: Callable[..., Coroutine[Any, Any, Any]]
-        self.was_frozen = False  # in its last invocation: it may have overstayed its lease
+        self.was_frozen = False  # or waited for a lock, in its last invocation: its lease may have ended meanwhile
         self._frozen_until_s = 0.0
         self._clock_lag_s = 0.0
 

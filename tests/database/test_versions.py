@@ -7,6 +7,7 @@ import pytest
 from edda.concurrency import Deadline
 from edda.errors import Corrupt, QueueUnavailable
 from edda.messages import IngestVersion
+from edda.s3_events import object_changes
 from edda.store.bucket import Outcome, Sighting
 from edda.store.documents import DocumentStore
 
@@ -225,6 +226,19 @@ async def test_in_an_unversioned_bucket_sequencers_alone_tell_versions_apart(
     await world.notice(await world.delete("a.txt"), *records)
     await world.run_sweep()
     assert world.visible("a.txt") == []
+
+
+async def test_an_event_is_overtaken_too_by_what_an_earlier_events_worker_has_seen_later(world: World) -> None:
+    """A late event makes a worker look at what is there by now, and that gets a place before the events in between."""
+    delete, put = await world.delete("a.txt"), await world.put("a.txt", "one")
+    key, bucket = world.key("a.txt"), world.sweep.bucket
+    stored, (change,) = await world.objects.head(key), object_changes({"Records": [put]})
+    before = Sighting(key, "a.txt", await bucket.last_known(world.tenant_id, key), change.sequencer, exact=True)
+    await world.put("a.txt", "two")
+    await world.notice(delete)
+    assert (await bucket.object_is_there(world.tenant_id, before, stored)).outcome is Outcome.OVERTAKEN
+    await world.embed()
+    assert world.visible("a.txt") == ["two"]
 
 
 async def test_a_sighting_from_before_a_delete_over_https_does_not_bring_the_document_back(world: World) -> None:

@@ -70,7 +70,7 @@ def _as_simulated(stack: "Stack") -> "World":
     """As much of a simulated world as those checks look at."""
     world = SimpleNamespace(
         database=SimpleNamespace(rows=stack.rows),
-        bucket=SimpleNamespace(history=stack.history, undone=set()),
+        bucket=SimpleNamespace(history=stack.history, undone=frozenset(), versioned=True),
         provider=SimpleNamespace(spoilt=stack.provider.spoilt),
         deaths=len(stack.deaths),
         tokens_per_day=None,

@@ -40,10 +40,12 @@ class ObjectVersion:
 
 @dataclass(slots=True)
 class Bucket:
-    """Versioned. `history` holds what a key has shown, oldest first: its versions, some of them again when what came
-    after was erased. `records` holds every event there was."""
+    """`history` holds what a key has shown, oldest first: its versions, some of them again when what came
+    after was erased. `records` holds every event there was. Where it is not `versioned`, only we know of versions; then
+    nothing is erased, and no event is lost, for nobody could ever find that out."""
 
     world: "World"
+    versioned: bool = True
     history: dict[str, list[ObjectVersion]] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     erased: set[str] = field(default_factory=set)  # versions that are gone for good
@@ -56,12 +58,13 @@ class Bucket:
         at = self.world.now()
         version = ObjectVersion(f"v{number}", _sequencer(number), body, at)
         self.history.setdefault(key, []).append(version)
-        name = "ObjectCreated:Put" if body is not None else "ObjectRemoved:DeleteMarkerCreated"
+        removed = "ObjectRemoved:DeleteMarkerCreated" if self.versioned else "ObjectRemoved:Delete"
+        name = "ObjectCreated:Put" if body is not None else removed
         self._happened(name, key, version.version_id, version.sequencer)
 
     def erase_old_versions(self, key: str) -> None:
         """All but the newest are gone for good, as after a lifecycle rule."""
-        history = self.history.get(key, [])
+        history = self.history.get(key, []) if self.versioned else []
         for version in history[:-1]:
             if version.version_id not in self.erased | {history[-1].version_id}:
                 self.erased.add(version.version_id)
@@ -70,7 +73,7 @@ class Bucket:
     def erase_newest_version(self, key: str) -> None:
         """For good: the one before it is the newest again, be it a delete marker, or there is none."""
         history = self.history.get(key, [])
-        if not history or not history[-1].version_id:
+        if not self.versioned or not history or not history[-1].version_id:
             return
         newest = history[-1]
         self.erased.add(newest.version_id)
@@ -81,7 +84,9 @@ class Bucket:
         self._happened("ObjectRemoved:Delete", key, newest.version_id, sequencer)
 
     def _happened(self, name: str, key: str, version_id: str, sequencer: str) -> None:
-        entry = {"key": quote_plus(key, safe="/"), "versionId": version_id, "sequencer": sequencer}
+        entry = {"key": quote_plus(key, safe="/"), "sequencer": sequencer}
+        if self.versioned:
+            entry["versionId"] = version_id
         record = {
             "eventVersion": "2.1",
             "eventSource": "aws:s3",
@@ -92,7 +97,7 @@ class Bucket:
         self.records.append(record)
         self.world.note(f"s3 {name} {key} {version_id}")
         fault = self.world.strike("event")
-        if fault is not None and fault.kind == "event_lost":
+        if fault is not None and fault.kind == "event_lost" and self.versioned:
             return
         delay_s = self.world.random.uniform(0.1, 3)
         if fault is not None and fault.kind == "event_delayed":
@@ -137,7 +142,8 @@ class ObjectsOf:
         await self._step()
         version = self._bucket.find(key, version_id)
         assert version.body is not None
-        return StoredObject(key, version.version_id, len(version.body), "text/plain", version.at)
+        name = version.version_id if self._bucket.versioned else ""
+        return StoredObject(key, name, len(version.body), "text/plain", version.at)
 
     async def download(self, key: str, version_id: str, path: Path, max_bytes: int) -> bytes:
         await self._step()
@@ -169,8 +175,13 @@ class ObjectsOf:
         await self._step()
         keys = sorted(key for key in self._bucket.history if key.startswith(prefix) and key > after_key)
         newest = [(key, self._bucket.history[key][-1]) for key in keys[:limit]]
+        versioned = self._bucket.versioned
         return ObjectListing(
-            [ListedObject(key, one.version_id, one.body is None, one.at) for key, one in newest if one.version_id],
+            [
+                ListedObject(key, one.version_id if versioned else "", one.body is None, one.at)
+                for key, one in newest
+                if one.version_id and (versioned or one.body is not None)
+            ],
             keys[limit - 1] if len(keys) > limit else None,
         )
 
@@ -365,7 +376,8 @@ class EventSourceMapping:
             kind = fault.kind if fault else None
             if kind == "message_duplicated" and fault is not None:
                 self.queue.duplicate(message, fault.amount)
-            if kind == "message_lost":
+            # Lost for good it would be a lost event.
+            if kind == "message_lost" and (self.world.bucket.versioned or self.queue is self.world.embed_queue):
                 self.queue.lose(message)
             elif kind != "throttled":  # a throttled one was received, was never handled, and comes again
                 batch.append(message)

@@ -58,7 +58,7 @@ class Fault:
 # site: its kinds with their weights, and about how many passages a schedule has.
 SITES: dict[str, tuple[int, dict[str, int]]] = {
     # S3 tells of a change.
-    "event": (4, {"event_duplicated": 3, "event_delayed": 4, "event_lost": 3}),
+    "event": (6, {"event_duplicated": 3, "event_delayed": 4, "event_lost": 6}),
     # SendMessageBatch takes one entry.
     "send": (4, {"send_failed": 3, "send_omitted": 3, "send_refused": 1, "send_answer_lost": 2}),
     # The event source mapping gets messages.
@@ -108,15 +108,15 @@ class Schedule:
 
 
 def _operations(random: Random) -> list[Operation]:
-    draw = random.choices((_anything, _rewrites, _twins, _takes_back), (5, 2, 2, 2))[0]
+    draw = random.choices((_anything, _rewrites, _twins, _takes_back), (3, 2, 2, 3))[0]
     tenants = random.choice((TENANTS[:1], TENANTS))
     span_s = random.choice((2.0, 20.0, 60.0, 600.0))
     operations = draw(random, tenants, span_s)
     described = [operation for operation in operations if operation.name in NAMES and operation.kind == "put"]
-    if described and random.random() < 0.3:
+    if described and random.random() < 0.4:
         one = random.choice(described)
         for _ in range(random.randint(1, 3)):
-            at_s = max(0.0, one.at_s + random.uniform(-5, 20))
+            at_s = max(0.0, one.at_s + random.uniform(-5, 60))
             operations.append(Operation("describe", at_s, one.tenant, one.name, _metadata(random)))
     if random.random() < 0.15:
         queue = random.choice(("ingest", "embed"))
@@ -150,7 +150,7 @@ def _rewrites(random: Random, tenants: Sequence[str], span_s: float) -> list[Ope
         operations.append(Operation("put", random.uniform(0, 20), tenant, name, lines))
     if random.random() < 0.5:
         kind: Literal["delete", "erase", "undo"] = random.choice(("delete", "erase", "undo"))
-        operations.append(Operation(kind, random.uniform(0, 20), tenant, name))
+        operations.append(Operation(kind, random.uniform(5, 40), tenant, name))
     return operations
 
 
@@ -170,14 +170,19 @@ def _twins(random: Random, tenants: Sequence[str], span_s: float) -> list[Operat
 
 
 def _takes_back(random: Random, tenants: Sequence[str], span_s: float) -> list[Operation]:
-    """Files are deleted as soon as they are there."""
+    """Files are deleted as soon as they are there, and put again."""
     operations: list[Operation] = []
     for name in random.sample((NAMES[0], f"{HTTPS}d.txt", f"{HTTPS}e.txt"), 2):
         tenant, at_s = random.choice(tenants), random.uniform(0, span_s)
         operations.append(Operation("put", at_s, tenant, name, _lines(random, tenant)))
         if not name.startswith(HTTPS) and random.random() < 0.5:
             operations.append(Operation("put", at_s + random.uniform(0, 4), tenant, name, _lines(random, tenant)))
-        operations.append(Operation("delete", at_s + random.uniform(0, 6), tenant, name))
+        deleted_s = at_s + random.uniform(0, random.choice((6, 60)))
+        operations.append(Operation("delete", deleted_s, tenant, name))
+        if not name.startswith(HTTPS) and random.random() < 0.5:  # what is put then cannot be read
+            operations.append(
+                Operation("put", deleted_s + random.uniform(0, 2), tenant, name, (f"{tenant} {CORRUPT}",))
+            )
     return operations
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from edda import sweeping
 from edda.concurrency import Deadline
+from edda.leasing import LEASE_S
 from edda.models import Tenant
 from edda.s3_events import document_key_of
 from edda.store.ingest import ordinal_ranges
@@ -23,7 +24,8 @@ from tests.simulation import invariants
 from tests.simulation.aws import Bucket, EventSourceMapping, SimulatedQueue, shuffled
 from tests.simulation.clock import VirtualLoop
 from tests.simulation.database import EPOCH, SimulatedDatabase
-from tests.simulation.lambdas import Environment, running_in
+from tests.simulation.lambdas import FUNCTIONS, Environment, running_in
+from tests.simulation.observer import Observer
 from tests.simulation.operations import Users
 from tests.simulation.provider import Provider
 from tests.simulation.schedules import POISON, SITES, Fault, FaultPlan, Operation, Schedule
@@ -32,7 +34,6 @@ from tests.simulation.violations import Violation
 
 # As in template.yaml.
 CHUNK_TIMEOUT_S, EMBED_TIMEOUT_S, SWEEP_TIMEOUT_S = 300, 120, 55
-TIMEOUTS_S = {"chunk": CHUNK_TIMEOUT_S, "embed": EMBED_TIMEOUT_S, "sweep": SWEEP_TIMEOUT_S}
 CHUNK_VISIBILITY_S, EMBED_VISIBILITY_S = 1800, 720
 EMBED_BATCH_SIZE, EMBED_WINDOW_S = 10, 1
 RESERVE_S = 3.0  # edda.runtime
@@ -76,12 +77,12 @@ class World:
         self.disturbed_at_s = 0.0
         self.model_id = database.model.model_id
         self.tenants: dict[str, Tenant] = {}
-        self.bucket = Bucket(self)
+        self.bucket = Bucket(self, versioned=self.random.random() < 0.8)
         self.ingest_queue = SimulatedQueue(self, "ingest", CHUNK_VISIBILITY_S)
         self.embed_queue = SimulatedQueue(self, "embed", EMBED_VISIBILITY_S)
         self.provider = Provider(self)
         self.users = Users(self)
-        self.observer = invariants.Observer(self)
+        self.observer = Observer(self)
         self.mappings = [
             EventSourceMapping(self, self.ingest_queue, "chunk", 1, CHUNK_TIMEOUT_S, 2),
             EventSourceMapping(
@@ -91,7 +92,7 @@ class World:
         self._slow_until_s = self.random.choice((0.0, 900.0))
         # Mostly there is no cap. A line has 11 tokens or more.
         self.tokens_per_day = self.random.randrange(20, 300) if self.random.random() < 0.15 else None
-        self._asleep: dict[Environment, float] = {}  # and when at the earliest it wakes up, once it is overtaken
+        self._asleep: dict[Environment, tuple[str, float]] = {}  # why, and when at the earliest it wakes up
         self._environments = 0
         self._warm: defaultdict[str, list[Environment]] = defaultdict(list)
         self._failure: asyncio.Future[None] = loop.create_future()
@@ -120,7 +121,7 @@ class World:
 
     @property
     def _is_slow(self) -> bool:
-        return self.loop.time() < self._slow_until_s
+        return self.loop.time() < self._slow_until_s and not self.faults.over
 
     def strike(self, site: str, environment: Environment | None = None) -> Fault | None:
         """The fault that strikes at this passage of a site, if one does."""
@@ -134,24 +135,25 @@ class World:
 
     async def overtakable_step(self, environment: Environment, site: str) -> None:
         """A step at which an environment may fall asleep, until another one is likely to be at the same work."""
-        timeout_s = TIMEOUTS_S.get(environment.function)
-        kind = await environment.step(site) if timeout_s is not None else None
-        if timeout_s is None or kind is None:
+        kind = await environment.step(site) if environment.function in FUNCTIONS else None
+        if kind is None:
             return
         soon = kind in {"overtaken_soon", "overtaken_looking"}
-        longest_s = 60.0 if soon else 1800.0
+        longest_s = 120.0 if soon else 1800.0
         environment.zombie = environment.zombie or not soon
         environment.freeze(longest_s, clock_stops=True)
-        self._asleep[environment] = self.loop.time() + (0 if soon else timeout_s)
+        self._asleep[environment] = kind, self.loop.time() + (0 if soon else LEASE_S)
         self.disturbed_at_s = max(self.disturbed_at_s, self.loop.time() + longest_s)
         await environment.step("woke up")
+        self._asleep.pop(environment, None)
 
-    def _wake_overtaken(self, function: str) -> None:
-        """Another one begins: in its midst they go on."""
-        for environment, earliest_s in list(self._asleep.items()):
-            if environment.function == function and earliest_s < self.loop.time():
+    def _wake_overtaken(self, by: Environment, *, has_ended: bool) -> None:
+        """Another one begins: in its midst they go on; what was looked at is old when it has ended."""
+        for environment, (kind, earliest_s) in list(self._asleep.items()):
+            waits_for_end = kind == "overtaken_looking"
+            if environment.function == by.function and earliest_s < self.loop.time() and waits_for_end == has_ended:
                 del self._asleep[environment]
-                self.loop.call_later(self.random.uniform(0, 15), environment.wake)
+                self.loop.call_later(0 if has_ended else self.random.uniform(0, 15), environment.wake)
 
     def environment(self, function: str) -> Environment:
         """A warm environment, or a cold start."""
@@ -283,7 +285,8 @@ class World:
         unnoticed: list[tuple[Any, ...]] = []
         for key, history in self.bucket.history.items():
             newest, there = history[-1], known.get(key)
-            if key == document_key_of(key) and there != (None if newest.body is None else newest.version_id):
+            name = newest.version_id if self.bucket.versioned else ""
+            if key == document_key_of(key) and there != (None if newest.body is None else name):
                 unnoticed.append((key, newest.version_id, there))
         return unnoticed + invariants.metadata_unread(self)
 
@@ -317,7 +320,7 @@ class World:
     async def run_in(self, environment: Environment, work: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         """Run in an environment, as Lambda would: killed when the time is up, without a signal."""
         self.observer.invocation_starts(environment)
-        self._wake_overtaken(environment.function)
+        self._wake_overtaken(environment, has_ended=False)
 
         async def body() -> Any:
             running_in.set(environment)
@@ -338,6 +341,7 @@ class World:
         if environment.dead or task.cancelled():
             return None
         self.observer.invocation_ends(environment)
+        self._wake_overtaken(environment, has_ended=True)
         if (error := task.exception()) is not None:
             environment.note(f"raised {type(error).__name__}")
             environment.error = error

@@ -2,8 +2,8 @@
 
 Every change of an object has a place in one order, a sequencer. An event brings its own; what is merely seen in the
 bucket, by the sweep or because the bucket has moved on since an event, gets the place just after all that was known
-before looking. S3 answers with the latest state, so that place is never too late; and a sighting is only written down
-if nothing else has become known meanwhile, so it is never too early either.
+before looking. S3 answers with the latest state, so that place is never too late; and what was seen, an event's own
+version too, is only written down if nothing else has become known meanwhile, so it is never too early either.
 """
 
 import logging
@@ -309,7 +309,10 @@ async def object_state(cursor: Cursor, values: dict[str, Any]) -> Row:
 
 
 def _place(sighting: Sighting, state: Row, *, is_event: bool) -> str | None:
-    """The sighting's place in the order; None when it has none, for something else has become known since."""
+    """The sighting's place in the order; None when it has none, for something else has become known since.
+
+    That goes for events too: what another one has seen meanwhile may be newer, and have a place before this event's.
+    """
     if state["last_known"] != sighting.last_known.sequencer:
         return None
     return sighting.sequencer if is_event else just_after(max(sighting.sequencer, state["last_known"]))

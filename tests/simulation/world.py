@@ -223,7 +223,7 @@ class World:
     async def _until_the_end(self) -> None:
         await self._quiet()
         self.faults.over = True
-        for _ in range(5):
+        for _ in range(20):  # a round that is slow leaves tenants to the next
             await asyncio.sleep(max(EVENT_S, WALK_S) + 1)  # so that this round walks through the whole bucket
             if not any((await self._sweep_once() or {"failed": 1}).values()):
                 break

@@ -3,7 +3,8 @@
 A lease reserves the tokens of its texts in the ledger (`tokens_unsettled`) before anything is paid. Here the outcome of
 every request is noted, until a transaction takes the notes over: what was paid, and what of the reservations is settled
 by that. Notes are handed out once: where their transaction fails, or where a worker dies with them, the reservation
-stands. So `tokens` <= paid <= `tokens` + `tokens_unsettled`, whatever happens, and without faults nothing is unsettled.
+stands. So `tokens` <= paid <= `tokens` + `tokens_unsettled`, and without faults nothing is unsettled. One thing
+escapes: a request that failed, noted by a worker that dies before it writes again.
 """
 
 from collections.abc import Iterable, Sequence

@@ -8,8 +8,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 ENOUGH = 4  # answers to judge by
-TIMES = 4.0
-LEAST_S = 3.0
+TIMES = 10.0  # a provider that queues requests takes many times its first answers' time, and would be paid twice
+LEAST_S = 5.0
 
 
 @dataclass(slots=True)

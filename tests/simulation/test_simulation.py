@@ -22,6 +22,7 @@ from tests.simulation.schedules import CORRUPT, FEWEST_FAULTS, Fault, Operation,
 from tests.simulation.world import simulate
 
 SEEDS_A_TEST = 20
+VERSIONED = 2  # a seed whose bucket is versioned
 # One of each kind: natural key, the bucket decides, lease, doorbell, visibility, sweep.
 SOME_BUGS = (
     "an object seen again is another version",
@@ -80,14 +81,14 @@ def test_what_was_deleted_is_not_found_though_the_put_after_it_failed(database: 
     put, delete = Operation("put", 0, "acme", "a.txt", ("acme line 1",)), Operation("delete", 100, "acme", "a.txt")
     put_again = Operation("put", 101, "acme", "a.txt", (f"acme {CORRUPT}",))
     late = Fault("event_delayed", at=1, amount=600)
-    outcome = simulate(Schedule(1, (put, delete, put_again), (late,)), database)
+    outcome = simulate(Schedule(VERSIONED, (put, delete, put_again), (late,)), database)
     assert outcome.fired == (late,)
     assert database.rows("SELECT current_version_id FROM documents") == [(None,)]
 
 
 def test_an_object_whose_event_was_lost_is_found_by_the_sweep(database: SimulatedDatabase) -> None:
     put, lost = Operation("put", 0, "acme", "a.txt", ("acme line 1",)), Fault("event_lost", at=0, amount=0)
-    outcome = simulate(Schedule(1, (put,), (lost,)), database)
+    outcome = simulate(Schedule(VERSIONED, (put,), (lost,)), database)
     assert (outcome.violation, outcome.fired) == (None, (lost,))
     assert database.rows("SELECT status FROM document_versions") == [("ready",)]
 

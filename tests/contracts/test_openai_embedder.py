@@ -182,19 +182,6 @@ async def test_one_call_has_a_limit_of_its_own_when_the_deadline_is_far(server: 
     await embedder.aclose()
 
 
-async def test_what_takes_many_times_the_usual_is_given_up_before_that(server: OpenAIServer) -> None:
-    """The limit for one call, 30 s here, is for providers that are slow."""
-    embedder = openai(server, timeouts=HttpTimeouts())
-    for _ in range(4):
-        await embed(embedder)
-    server.script = [hang]
-    async with asyncio.timeout(10):
-        with pytest.raises(ProviderUnavailable, match="in time"):
-            await embed(embedder)
-    assert len(await embed(embedder)) == 3
-    await embedder.aclose()
-
-
 async def test_cancelling_half_of_the_calls_loses_no_connection() -> None:
     async with OpenAIServer(latency_s=0.002) as server:
         embedder = openai(server, limits=EmbeddingLimits(10, 1000, 1000, 5))

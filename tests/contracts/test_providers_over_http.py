@@ -1,5 +1,6 @@
 """What both protocols promise on a real socket when a provider answers badly, late or never."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -159,3 +160,16 @@ async def test_connections_that_died_in_a_freeze_are_replaced_without_the_caller
     await spoken.server.__aenter__()  # on the same port
     vector = await embed_query(embedder, "one", Deadline.after(30), RetryPolicy(first_wait_s=0))
     assert len(vector) == 4 * embedder.dimensions
+
+
+async def test_what_takes_many_times_the_usual_is_given_up_long_before_the_limit(spoken: Protocol) -> None:
+    """The limit for one call, 30 s here, is for providers that are slow."""
+    embedder = spoken.embedder(30)
+    for _ in range(4):
+        await embed(embedder, spoken)
+    spoken.server.script = [hang]
+    async with asyncio.timeout(10):
+        with pytest.raises(ProviderUnavailable, match="in time"):
+            await embed(embedder, spoken)
+    assert await embed(embedder, spoken) == len(spoken.texts)
+    await embedder.aclose()

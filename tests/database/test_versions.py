@@ -193,6 +193,22 @@ async def test_a_sighting_that_something_has_overtaken_is_not_written_down(world
     assert world.visible("a.txt") == ["two"]
 
 
+async def test_an_event_does_not_replace_what_was_seen_after_its_look(world: World) -> None:
+    """One worker looks for the second put and is frozen; another, for the first, sees the third."""
+    first, second = await world.put("a.txt", "one"), await world.put("a.txt", "two")
+    key, bucket = world.key("a.txt"), world.sweep.bucket
+    stored = await world.objects.head(key)
+    sequencer = second["s3"]["object"]["sequencer"]
+    last_known = await bucket.last_known(world.tenant_id, key)
+    frozen = Sighting(key, "a.txt", last_known, sequencer, exact=True)
+    await world.put("a.txt", "three")
+    await world.notice(first)
+    assert (await bucket.object_is_there(world.tenant_id, frozen, stored)).outcome is Outcome.OVERTAKEN
+    await world.notice(second)
+    await world.embed()
+    assert world.visible("a.txt") == ["three"]
+
+
 @pytest.mark.parametrize("order", list(permutations(range(4))))
 async def test_in_an_unversioned_bucket_sequencers_alone_tell_versions_apart(
     world: World, order: tuple[int, ...]

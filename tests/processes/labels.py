@@ -27,6 +27,7 @@ LEFT_OUT = {
     "edda.adapters.minilm_embedder": "another provider behind the same port",
     "edda.adapters.aiohttp_transport": "inside of the provider's label",
     "edda.adapters.aws": "inside of the labels of S3, SQS, EventBridge and Secrets Manager",
+    "edda.adapters.usual_time": "remembers, and calls nobody",
     "edda.store.database": "inside of the labels of the stores: one method is one transaction",
 }
 # Labels that no worker passes, and why.

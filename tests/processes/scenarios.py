@@ -100,6 +100,16 @@ def a_tenant_has_its_share_of_the_workers(stack: Stack) -> None:
     stack.resume_all()
 
 
+def a_text_is_wanted_twice(stack: Stack) -> None:
+    """One worker hangs over it: who comes second waits for a while, and has the message delivered again."""
+    stack.strike("embed", Strike("OpenAIEmbedder.embed", "before", action="stop"))
+    stack.put("acme/a.txt", lines("acme", 0, 2))
+    stack.wait_until_quiet()
+    stack.put("acme/b.txt", lines("acme", 1, 3))
+    stack.wait_until_quiet()
+    stack.resume_all()
+
+
 def a_file_kills_its_workers(stack: Stack) -> None:
     stack.put("acme/deadly.txt", [f"acme {DEADLY}"])
     stack.put("globex/a.txt", lines("globex", 0, 2))
@@ -171,6 +181,7 @@ SCENARIOS: dict[str, Scenario] = {
         nobody_can_read_a_message,
         work_takes_its_time,
         a_tenant_has_its_share_of_the_workers,
+        a_text_is_wanted_twice,
         the_brake_is_on,
         an_operator_redrives,
         events_are_lost,

@@ -191,8 +191,10 @@ class SimulatedConnection(AsyncConnection[DictRow]):
         ran = self._database.run(self, gen)
         if isinstance(ran, Parked):
             self._environment.note("waits for a lock")
+            began_s = self._environment.now_s()
             try:
                 await ran.done
+                self._environment.held_up_s += self._environment.now_s() - began_s
             except asyncio.CancelledError:
                 self._database.abandon(ran)
                 raise

@@ -10,6 +10,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Hashable
 from contextlib import suppress
@@ -22,9 +23,10 @@ from edda.models import EmbeddingModel, Tenant
 from edda.store.migrations import migrate, register_model
 from psycopg import pq
 from psycopg.abc import PQGen
-from psycopg.errors import DeadlockDetected
-from psycopg.pq import PipelineStatus
-from psycopg.pq.abc import PGconn
+from psycopg.adapt import Transformer
+from psycopg.errors import DeadlockDetected, error_from_result
+from psycopg.pq import ExecStatus, PipelineStatus
+from psycopg.pq.abc import PGconn, PGresult
 
 from tests.postgres import Cluster
 from tests.simulation.connections import IDLE, INTRANS, Backend, Parked, SimulatedConnection, Statement
@@ -120,6 +122,7 @@ class SimulatedDatabase:
         self.control = psycopg.connect(self._urls.owner, autocommit=True)
         self.control.prepare_threshold = sys.maxsize  # only what is asked again and again, by `rows`
         self._cursor = self.control.cursor()
+        self._names: dict[str, bytes] = {}  # of prepared queries
         self._share_core(0)
         self._share_core(self.control.info.backend_pid)
         self.control.execute(SHADOWS)
@@ -132,6 +135,7 @@ class SimulatedDatabase:
         self._seen: dict[Hashable, list[tuple[Any, ...]]] = {}  # what `rows` gave since the last commit
         self._opened: list[SimulatedConnection] = []
         self._parked: list[Parked] = []
+        self._held: set[int] = set()  # processes of parked statements that stand still
         self.deadlocks = self.tenants_left = 0
         self._cpu_s_of_gone = 0.0
 
@@ -176,8 +180,22 @@ class SimulatedDatabase:
         """As the owner, who sees everything that was committed. Not asked again before the next commit."""
         asked = query, repr(values)
         if asked not in self._seen:
-            self._seen[asked] = self._cursor.execute(query.encode(), values, prepare=True).fetchall()
+            if values is None:
+                self._seen[asked] = self._rows_at_once(query)
+            else:
+                self._seen[asked] = self._cursor.execute(query.encode(), values, prepare=True).fetchall()
         return self._seen[asked]
+
+    def _rows_at_once(self, query: str) -> list[tuple[Any, ...]]:
+        """Without a cursor, which takes longer than the query. There are a hundred a schedule."""
+        name = self._names.get(query)
+        if name is None:
+            name = self._names[query] = f"rows_{len(self._names)}".encode()
+            _checked(self.control.pgconn.prepare(name, query.encode()))
+        result = _checked(self.control.pgconn.exec_prepared(name, None))
+        transformer = Transformer(self.control)
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
 
     def open(self, environment: Environment) -> "SimulatedConnection":
         """A connection for an environment; the server's processes behind them are kept from schedule to schedule."""
@@ -197,8 +215,11 @@ class SimulatedDatabase:
         self._opened.remove(connection)
         connection.lose_socket()
         backend = connection.backend
-        for parked in [parked for parked in self._parked if parked.connection is connection]:
+        waiting = [parked for parked in self._parked if parked.connection is connection]
+        for parked in waiting:
             self._parked.remove(parked)
+        self._hold_parked()
+        for parked in waiting:
             self._cancel(backend.pgconn, parked.statement)
             parked.done.cancel()
         if backend.pgconn.pipeline_status != PipelineStatus.OFF:
@@ -216,32 +237,56 @@ class SimulatedDatabase:
 
     def run(self, connection: "SimulatedConnection", generator: "PQGen[T]") -> "Statement | Parked":
         """Run a statement to its end, or until it waits for somebody's lock."""
+        self._hold_parked()
         statement = Statement(generator, connection.backend)
         while not statement.go_on(2):
             if self._blockers([connection]):
                 parked = Parked(connection, statement, asyncio.get_running_loop().create_future())
                 self._parked.append(parked)
                 self._break_deadlock(parked)
+                self._release_held()
                 return parked
         if connection.transaction_status() != INTRANS:
             self._seen.clear()
-            if self._parked:
-                self._let_through()
+            self._let_through()
+        self._release_held()
         return statement
 
     def abandon(self, parked: "Parked") -> None:
         """Its task was cancelled while it waited."""
         if parked in self._parked:
             self._parked.remove(parked)
+            self._hold_parked()
             self._cancel(parked.connection.pgconn, parked.statement)
             self._let_through()
 
+    def _hold_parked(self) -> None:
+        """Several that wait for one commit would all go on when it comes, and race for the next lock: the server's
+        processes stand still, and are let through one by one."""
+        if len(self._parked) > 1:
+            for parked in self._parked:
+                self._signal(parked, signal.SIGSTOP)
+
+    def _release_held(self) -> None:
+        for pid in self._held:
+            os.kill(pid, signal.SIGCONT)
+        self._held.clear()
+
+    def _signal(self, parked: "Parked", number: signal.Signals) -> None:
+        pid = parked.connection.backend.pgconn.backend_pid
+        with suppress(PermissionError):  # the server may run as another user; then there may be a race
+            os.kill(pid, number)
+            (self._held.add if number == signal.SIGSTOP else self._held.discard)(pid)
+
     def _let_through(self) -> None:
         """Locks may have been released: statements that got theirs are run to their end."""
-        progress = True
+        progress = bool(self._parked)
         while progress:
             progress = False
             for parked in list(self._parked):
+                held = parked.connection.backend.pgconn.backend_pid in self._held
+                if held:
+                    self._signal(parked, signal.SIGCONT)
                 while not (ended := parked.statement.go_on(0)) and not self._blockers([parked.connection]):
                     if ended := parked.statement.go_on(1):
                         break
@@ -251,6 +296,9 @@ class SimulatedDatabase:
                     if not parked.done.done():  # its task may have been cancelled, and not know it yet
                         parked.done.set_result(None)
                     progress = True
+                elif held:
+                    self._signal(parked, signal.SIGSTOP)
+        self._release_held()
 
     def _blockers(self, connections: list["SimulatedConnection"]) -> dict[int, list[int]]:
         """Who waits for whom, by process id."""
@@ -295,6 +343,12 @@ class SimulatedDatabase:
         pgconn.finish()
         while self.control.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [pid]).rowcount:
             pass
+
+
+def _checked(result: PGresult) -> PGresult:
+    if result.status not in (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK):
+        raise error_from_result(result)
+    return result
 
 
 def _cpu_s(pid: int) -> float:

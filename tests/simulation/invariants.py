@@ -11,6 +11,7 @@ from uuid import UUID
 from edda import errors
 from edda.errors import QuotaExceeded
 from edda.identity import content_hash
+from edda.leasing import LEASE_S, RENEWAL_S
 from edda.messages import EmbedBatch
 from edda.models import Hit, Tenant
 from edda.s3_events import document_key_of
@@ -53,6 +54,10 @@ def known_objects(database: "SimulatedDatabase") -> dict[str, str | None]:
             "WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1) END FROM documents d"
         )
     )
+
+
+# Whoever was held up for longer may hold a lease that is over: it begins with the transaction that waits for a lock.
+HELD_UP_S = LEASE_S - RENEWAL_S
 
 
 def _codes(kind: type[errors.EddaError]) -> Iterator[str]:
@@ -104,6 +109,7 @@ class Observer:
         self._checked: set[UUID] = set()  # versions whose chunks were compared with the file
 
     def invocation_starts(self, environment: Environment) -> None:
+        environment.held_up_s = 0.0
         self._answered.pop(environment, None)
         self._failed.pop(environment, None)
         if environment.function == "embed":
@@ -137,7 +143,8 @@ class Observer:
     def parsing(self, environment: Environment) -> Iterator[None]:
         """Leases are exclusive: a file is not parsed by two workers, unless one of them has overstayed its lease."""
         for other in self._parsing:
-            if self._file[other] == self._file[environment] and not (other.dead or other.zombie or environment.zombie):
+            overstayed = other.dead or any(one.zombie or one.held_up_s > HELD_UP_S for one in (other, environment))
+            if self._file[other] == self._file[environment] and not overstayed:
                 self._world.violate("N8 cost", f"{environment.name} and {other.name} parse {self._file[environment]}")
         self._parsing.add(environment)
         try:

@@ -35,6 +35,7 @@ class Environment:
         self.handler: Callable[..., Coroutine[Any, Any, Any]]
         self._frozen_until_s = 0.0
         self._clock_lag_s = 0.0
+        self.held_up_s = 0.0  # in this invocation: frozen, or behind somebody's lock
 
     def now_s(self) -> float:
         return self.world.loop.time()
@@ -65,6 +66,7 @@ class Environment:
     def freeze(self, seconds: float, *, clock_stops: bool = False) -> None:
         """From the next step on nothing happens for a while. Where its clock stops (a suspended virtual machine), the
         environment goes on as if no time had passed; otherwise it finds that its timers have gone off."""
+        self.held_up_s += seconds
         until_s = max(self._frozen_until_s, self.now_s() + seconds)
         if clock_stops:
             self._stop_clock(until_s - max(self._frozen_until_s, self.now_s()))

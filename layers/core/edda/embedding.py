@@ -1,5 +1,6 @@
 """From messages on the embed queue to vectors in the database: many messages share provider requests."""
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -21,6 +22,9 @@ from edda.vectors import to_halfvec_binary
 
 logger = logging.getLogger(__name__)
 
+# How often it is looked whether another worker has stored a text.
+OTHERS_PAUSE_S = 0.5
+
 
 @dataclass(slots=True)
 class _Work:
@@ -35,7 +39,13 @@ class _Work:
         return list({text.content_hash: text for lease in self.leases for text in lease.texts}.values())
 
     def is_settled(self, lease: BatchLease) -> bool:
-        return all(text.content_hash in self.stored or text.content_hash in self.rejected for text in lease.texts)
+        settled = self.stored | self.rejected.keys()
+        return settled >= lease.awaited and all(text.content_hash in settled for text in lease.texts)
+
+    def awaited(self) -> set[UUID]:
+        """What others embed, and not another batch of this worker's."""
+        awaited = {content_hash for lease in self.leases for content_hash in lease.awaited}
+        return awaited - self.stored - {text.content_hash for text in self.texts()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,7 @@ class Embedding:
     embedder: Embedder
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     delivery: Delivery | None = None  # without it, events wait for the sweep
+    others_s: float = 5.0  # how long a text that another worker embeds is waited for
 
     async def embed_batches(self, batches: Sequence[EmbedBatch], deadline: Deadline) -> dict[int, EddaError]:
         """Embed what these messages name. For each position that must be delivered again, the reason.
@@ -92,6 +103,7 @@ class Embedding:
         meter = Meter(self.embedder, work.leases)
         try:
             problem = await self._embed_texts(tenant_id, work, meter, deadline) or problem
+            await self._await_others(tenant_id, work, deadline)
         except EddaError as error:
             problem = error
         unfinished = []
@@ -99,8 +111,8 @@ class Embedding:
             try:
                 if not work.is_settled(lease):
                     raise problem
-                rejected = {text.content_hash: work.rejected[text.content_hash] for text in lease.texts
-                            if text.content_hash in work.rejected}  # fmt: skip
+                texts = lease.awaited | {text.content_hash for text in lease.texts}
+                rejected = {one: error for one, error in work.rejected.items() if one in texts}
                 status = await self.store.finish_batch(lease, rejected, meter.settle([lease]))
                 work.ended_a_version = work.ended_a_version or status is not None
             except EddaError as error:
@@ -132,6 +144,17 @@ class Embedding:
                         vectors[content_hash] = HalfVector(to_halfvec_binary(vector))
                 await self._save(tenant_id, work, vectors, meter)
         return problem
+
+    async def _await_others(self, tenant_id: UUID, work: _Work, deadline: Deadline) -> None:
+        """The same text in two documents is paid for once: who comes second waits a while for the vector, and then
+        has the message delivered again.
+        """
+        until = deadline.sooner(self.others_s)
+        while awaited := work.awaited():
+            work.stored |= awaited - await self.store.without_vector(tenant_id, awaited)
+            if until.expired:
+                return
+            await asyncio.sleep(OTHERS_PAUSE_S)
 
     async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector], meter: Meter) -> None:
         if not vectors:

@@ -121,15 +121,34 @@ FROM (
     FOR UPDATE SKIP LOCKED) mine
 WHERE b.version_id = mine.version_id AND b.first_ordinal = mine.first_ordinal;
 
+-- name: lock_claims
+-- Workers that take one tenant's texts do so one after another: each sees what the others hold.
+SELECT pg_advisory_xact_lock(hashtextextended('edda texts ' || %(tenant_id)s::text, 0));
+
 -- name: texts_to_embed
--- The texts of a batch that have no vector by this model yet.
-SELECT DISTINCT ON (c.content_hash) c.content_hash, c.text, c.tokens
+-- The texts of a batch that have no vector by this model yet, and whether another batch's worker is embedding them.
+SELECT DISTINCT ON (c.content_hash) c.content_hash, c.text, c.tokens,
+       c.content_hash IN (
+           SELECT unnest(o.held) FROM embed_batches o
+           WHERE o.tenant_id = %(tenant_id)s AND o.lease_until IS NOT NULL AND o.lease_until > now()
+             AND (o.version_id, o.first_ordinal) <> (%(version_id)s, %(first_ordinal)s)) AS held
 FROM chunks c
 LEFT JOIN embeddings e
     ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
 WHERE c.version_id = %(version_id)s AND c.ordinal BETWEEN %(first_ordinal)s AND %(last_ordinal)s
   AND e.content_hash IS NULL
 ORDER BY c.content_hash;
+
+-- name: hold_texts
+UPDATE embed_batches SET held = %(content_hashes)s
+WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s;
+
+-- name: texts_without_vector
+-- Of these.
+SELECT h.content_hash FROM unnest(%(content_hashes)s::uuid[]) AS h (content_hash)
+WHERE NOT EXISTS (
+    SELECT FROM embeddings e
+    WHERE e.tenant_id = %(tenant_id)s AND e.model_id = %(model_id)s AND e.content_hash = h.content_hash);
 
 -- name: insert_embeddings
 -- Sorted by the caller: unsorted batches of concurrent workers deadlock. May be repeated. Needs hold_vectors: a text
@@ -148,12 +167,12 @@ FROM unnest(%(content_hashes)s::uuid[], %(messages)s::text[]) AS r (content_hash
 WHERE c.version_id = %(version_id)s AND c.content_hash = r.content_hash;
 
 -- name: batch_is_done
-UPDATE embed_batches SET done_at = now(), lease_until = NULL
+UPDATE embed_batches SET done_at = now(), lease_until = NULL, held = '{}'
 WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND attempt = %(attempt)s AND done_at IS NULL
 RETURNING first_ordinal;
 
 -- name: release_batch
-UPDATE embed_batches SET lease_until = NULL, releases = releases + 1
+UPDATE embed_batches SET lease_until = NULL, held = '{}', releases = releases + 1
 WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND attempt = %(attempt)s AND done_at IS NULL;
 
 -- name: document_of_version

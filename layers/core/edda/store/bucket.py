@@ -310,11 +310,9 @@ async def object_state(cursor: Cursor, values: dict[str, Any]) -> Row:
 
 def _place(sighting: Sighting, state: Row, *, is_event: bool) -> str | None:
     """The sighting's place in the order; None when it has none, for something else has become known since."""
-    if is_event:
-        return sighting.sequencer
     if state["last_known"] != sighting.last_known.sequencer:
         return None
-    return just_after(max(sighting.sequencer, state["last_known"]))
+    return sighting.sequencer if is_event else just_after(max(sighting.sequencer, state["last_known"]))
 
 
 async def begin_version(cursor: Cursor, values: dict[str, Any]) -> UUID:

@@ -1,6 +1,6 @@
 """What the embed function reads and writes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -27,12 +27,13 @@ class TextToEmbed:
 
 @dataclass(frozen=True, slots=True)
 class BatchLease:
-    """The right to embed one batch until the lease ends."""
+    """The right to embed one batch until the lease ends. `awaited`: texts that another batch's worker embeds now."""
 
     batch: EmbedBatch
     attempt: int
     texts: tuple[TextToEmbed, ...]
     account: Account
+    awaited: frozenset[UUID] = frozenset()
 
     @property
     def name(self) -> tuple[UUID, int]:
@@ -53,19 +54,33 @@ class EmbedStore:
         """
         async with self._database.transaction(batch.tenant_id) as cursor:
             values = {
+                "tenant_id": batch.tenant_id,
                 "version_id": batch.version_id,
                 "first_ordinal": batch.first_ordinal,
                 "lease_s": lease_s,
                 "model_id": self._model_id,
             }
+            await cursor.execute(SQL["lock_claims"], values)
             claimed = await fetch_one(cursor, SQL["claim_batch"], values)
             if claimed is None:
                 return None
             rows = await fetch_all(cursor, SQL["texts_to_embed"], values | {"last_ordinal": claimed["last_ordinal"]})
+            awaited = frozenset(row["content_hash"] for row in rows if row["held"])
+            texts = tuple(
+                TextToEmbed(row["content_hash"], row["text"], row["tokens"]) for row in rows if not row["held"]
+            )
+            await cursor.execute(SQL["hold_texts"], values | {"content_hashes": [text.content_hash for text in texts]})
             account = Account(claimed["document_id"], claimed["day"])
-            reserved = Usage(tokens_unsettled=sum(row["tokens"] for row in rows))
+            reserved = Usage(tokens_unsettled=sum(text.tokens for text in texts))
             await charge(cursor, batch.tenant_id, self._model_id, {account: reserved})
-            return BatchLease(batch, claimed["attempt"], tuple(TextToEmbed(**row) for row in rows), account)
+            return BatchLease(batch, claimed["attempt"], texts, account, awaited)
+
+    async def without_vector(self, tenant_id: UUID, content_hashes: Collection[UUID]) -> set[UUID]:
+        """Which of these texts have no vector yet."""
+        async with self._database.transaction(tenant_id) as cursor:
+            values = {"tenant_id": tenant_id, "model_id": self._model_id, "content_hashes": list(content_hashes)}
+            rows = await fetch_all(cursor, SQL["texts_without_vector"], values)
+            return {row["content_hash"] for row in rows}
 
     async def renew_leases(self, leases: Sequence[BatchLease], lease_s: float) -> None:
         """The work on one tenant's batches goes on. Without effect on leases that were lost."""

@@ -142,10 +142,12 @@ CREATE TABLE embed_batches (
     attempt       integer NOT NULL DEFAULT 0,
     releases      integer NOT NULL DEFAULT 0,
     lease_until   timestamptz,
+    held          uuid[] NOT NULL DEFAULT '{}',        -- the texts that whoever has the lease is embedding
     PRIMARY KEY (version_id, first_ordinal),
     FOREIGN KEY (tenant_id, version_id) REFERENCES document_versions (tenant_id, version_id) ON DELETE CASCADE
 );
 CREATE INDEX embed_batches_open ON embed_batches (tenant_id, version_id) WHERE done_at IS NULL;
+CREATE INDEX embed_batches_leased ON embed_batches (tenant_id) WHERE lease_until IS NOT NULL;
 
 -- Upkeep ------------------------------------------------------------------------------------------------------
 

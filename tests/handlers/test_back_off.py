@@ -1,4 +1,5 @@
-"""Messages that failed come again in seconds, later each time, and not only when their visibility timeout ends."""
+"""Messages that failed come again in seconds, later each time, and those of a worker that died in a minute: none waits
+until its queue's visibility timeout ends."""
 
 import json
 import threading
@@ -7,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from edda.leasing import LEASE_S, RENEWAL_S
 from edda.sqs_events import FIRST_DELAY_S
 
 from tests.aws import sqs_event
@@ -58,7 +60,8 @@ def test_a_message_that_failed_is_asked_to_come_again_soon_and_later_each_time(
         record["receiptHandle"] = f"received {received}"
         record["attributes"] = {"ApproximateReceiveCount": str(received)}
     assert len(failed_messages(call(cold_start(function), batch))) == 2
-    ((target, request),) = told
+    (_, in_hand), (target, request) = told
+    assert {one["VisibilityTimeout"] for one in in_hand["Entries"]} == {int(LEASE_S + RENEWAL_S)}
     queue = {"chunk": surroundings.ingest_queue, "embed": surroundings.embed_queue}[function]
     assert (target, request["QueueUrl"]) == ("AmazonSQS.ChangeMessageVisibilityBatch", queue)
     waits = {one["ReceiptHandle"]: one["VisibilityTimeout"] for one in request["Entries"]}

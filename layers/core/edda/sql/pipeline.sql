@@ -101,14 +101,21 @@ UPDATE document_versions SET lease_until = NULL, releases = releases + 1
 WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND finished_at IS NULL;
 
 -- name: claim_batch
--- A fenced lease on one batch of an unfinished version.
-UPDATE embed_batches b
-SET attempt = b.attempt + 1, lease_until = now() + make_interval(secs => %(lease_s)s)
-FROM document_versions v
+-- One batch of an unfinished version that nobody has a lease on, locked.
+SELECT b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day
+FROM embed_batches b JOIN document_versions v USING (version_id)
 WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
-  AND v.version_id = b.version_id AND v.status = 'embedding'
+  AND v.status = 'embedding'
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
-RETURNING b.attempt, b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day;
+FOR UPDATE OF b;
+
+-- name: lease_batch
+-- A fenced lease on it, and the texts that are embedded under it. The row's one update: at a second one in a transaction
+-- Postgres asks for the version again, which somebody who deletes it may have locked.
+UPDATE embed_batches b
+SET attempt = b.attempt + 1, lease_until = now() + make_interval(secs => %(lease_s)s), held = %(content_hashes)s
+WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
+RETURNING b.attempt;
 
 -- name: renew_batches
 -- What is locked is being ended. Waiting for it while others are locked here could be a deadlock.
@@ -138,10 +145,6 @@ LEFT JOIN embeddings e
 WHERE c.version_id = %(version_id)s AND c.ordinal BETWEEN %(first_ordinal)s AND %(last_ordinal)s
   AND e.content_hash IS NULL
 ORDER BY c.content_hash;
-
--- name: hold_texts
-UPDATE embed_batches SET held = %(content_hashes)s
-WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s;
 
 -- name: texts_without_vector
 -- Of these.

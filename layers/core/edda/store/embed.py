@@ -69,11 +69,13 @@ class EmbedStore:
             texts = tuple(
                 TextToEmbed(row["content_hash"], row["text"], row["tokens"]) for row in rows if not row["held"]
             )
-            await cursor.execute(SQL["hold_texts"], values | {"content_hashes": [text.content_hash for text in texts]})
+            values["content_hashes"] = [text.content_hash for text in texts]
+            lease = await fetch_one(cursor, SQL["lease_batch"], values)
+            assert lease is not None  # noqa: S101 - the row is locked
             account = Account(claimed["document_id"], claimed["day"])
             reserved = Usage(tokens_unsettled=sum(text.tokens for text in texts))
             await charge(cursor, batch.tenant_id, self._model_id, {account: reserved})
-            return BatchLease(batch, claimed["attempt"], texts, account, awaited)
+            return BatchLease(batch, lease["attempt"], texts, account, awaited)
 
     async def without_vector(self, tenant_id: UUID, content_hashes: Collection[UUID]) -> set[UUID]:
         """Which of these texts have no vector yet."""

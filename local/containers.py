@@ -162,7 +162,10 @@ def stack_in_containers(settings: LocalSettings, folder: Path, api_port: int) ->
         began = time.monotonic()
         with _start_api(up, api_port) as server:
             print(f"  start-api  {time.monotonic() - began:5.1f} s", flush=True)
-            yield dataclasses.replace(up, servers=(*up.servers, server)), f"http://127.0.0.1:{api_port}"
+            yield (
+                dataclasses.replace(up, servers={**up.servers, "sam local start-api": server}),
+                f"http://127.0.0.1:{api_port}",
+            )
 
 
 def write_files(up: Stack) -> None:

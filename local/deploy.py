@@ -25,7 +25,9 @@ class Deployment:
     api_url: str
     uploads_bucket: str
     ingest_queue_url: str
+    ingest_dead_letter_queue_url: str
     embed_queue_url: str
+    embed_dead_letter_queue_url: str
 
 
 def fingerprint(settings: LocalSettings, parameters: dict[str, str]) -> str:
@@ -114,7 +116,9 @@ def describe(settings: LocalSettings) -> Deployment:
         api_url=f"{settings.endpoint}/_aws/execute-api/{outputs['ApiId']}",
         uploads_bucket=outputs["UploadsBucket"],
         ingest_queue_url=outputs["IngestQueueUrl"],
+        ingest_dead_letter_queue_url=outputs["IngestDeadLetterQueueUrl"],
         embed_queue_url=outputs["EmbedQueueUrl"],
+        embed_dead_letter_queue_url=outputs["EmbedDeadLetterQueueUrl"],
     )
 
 

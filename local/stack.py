@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from local.deploy import Deployment
 from local.errors import LocalError, StepFailed
 from local.ports import refuse_taken
 from local.processes import stop_leftover
-from local.settings import ROOT, TENANT, LocalSettings, add_arguments, from_arguments
+from local.settings import REGION, ROOT, TENANT, LocalSettings, add_arguments, from_arguments
 
 T = TypeVar("T")
 
@@ -30,12 +31,13 @@ class Stack:
     settings: LocalSettings
     deployment: Deployment
     database: postgres.Database
-    servers: tuple[subprocess.Popen[bytes], ...]
+    servers: dict[str, subprocess.Popen[bytes]]
 
     def check(self) -> None:
         """Raises StepFailed if a server has ended."""
-        if any(server.poll() is not None for server in self.servers):
-            raise StepFailed(f"a server has ended unasked; see {self.settings.logs}")
+        for name, server in self.servers.items():
+            if server.poll() is not None:
+                raise StepFailed(f"{name} has ended unasked: see {self.settings.logs}, and start again")
 
 
 @contextlib.contextmanager
@@ -76,7 +78,9 @@ def stack(settings: LocalSettings) -> Iterator[Stack]:
             _step("deploy", deploy_now)
         print(f"  up in      {time.monotonic() - began:5.1f} s", flush=True)
         try:
-            yield Stack(settings, deploy.describe(settings), database, (database.server, aws))
+            yield Stack(
+                settings, deploy.describe(settings), database, {"postgres": database.server, "the emulator": aws}
+            )
         finally:
             print("stopping", flush=True)
 
@@ -127,6 +131,27 @@ def create_api_key(database: postgres.Database, tenant: str) -> str:
     return answer.stdout.split()[-1]
 
 
+def write_operator_file(running: Stack) -> Path:
+    """What the commands of docs/operations.md ask for, to be sourced by a shell."""
+    deployment = running.deployment
+    variables = {
+        "EDDA_DATABASE_URL": running.database.application_url,
+        "EDDA_DATABASE_OWNER_URL": running.database.owner_url,
+        "EDDA_INGEST_QUEUE_URL": deployment.ingest_queue_url,
+        "EDDA_INGEST_DEAD_LETTER_QUEUE_URL": deployment.ingest_dead_letter_queue_url,
+        "EDDA_EMBED_QUEUE_URL": deployment.embed_queue_url,
+        "EDDA_EMBED_DEAD_LETTER_QUEUE_URL": deployment.embed_dead_letter_queue_url,
+        "AWS_ENDPOINT_URL": running.settings.endpoint,
+        "AWS_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+    }
+    file = running.settings.state / "operator.env"
+    file.touch(mode=0o600)
+    file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
+    return file
+
+
 @contextlib.contextmanager
 def alone(settings: LocalSettings) -> Iterator[None]:
     """One run at a time in one state folder; the lock goes with the process, however that ends."""
@@ -150,6 +175,7 @@ USAGE = """
   API key   {key}   (tenant {tenant})
   bucket    {bucket}   files under {tenant}/ are taken in as well
   postgres  {database}
+  operator  . {operator}, then .venv/bin/python -m edda.admin
 
   curl -H 'Authorization: Bearer {key}' -F file=@README.md {url}/v1/documents
   curl -H 'Authorization: Bearer {key}' {url}/v1/documents
@@ -177,6 +203,7 @@ def _serve(settings: LocalSettings) -> int:
                 tenant=TENANT,
                 bucket=running.deployment.uploads_bucket,
                 database=running.database.owner_url,
+                operator=write_operator_file(running),
                 logs=settings.logs,
             ),
             flush=True,

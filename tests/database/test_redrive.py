@@ -4,7 +4,7 @@ from json import dumps
 from uuid import uuid4
 
 import pytest
-from edda.errors import Corrupt, NotFound
+from edda.errors import Corrupt, NotFound, RetryableError
 from edda.operating import Operating
 from edda.store.bucket import BucketStore, DeleteBrake
 from edda.store.keys import KeyStore
@@ -75,6 +75,42 @@ async def test_redriving_a_tenant_begins_what_failed_and_nothing_else(world: Wor
     assert world.visible("worse now.txt") == ["three"]
     assert other.statuses("theirs.txt") == ["failed"]
     await other.database.aclose()
+
+
+async def test_a_document_under_way_whose_messages_were_lost_is_rung_for_without_waiting(
+    world: World, operating: Operating
+) -> None:
+    world.parser.error = RetryableError()
+    with pytest.raises(RetryableError):
+        await world.notice(await world.put("a.txt", "one"))
+    world.parser.error = None
+    ((document_id,),) = world.rows("SELECT document_id FROM documents")
+    assert await world.run_sweep() == {"versions_rung": 1}
+    world.ingest_queue.take()
+    assert await world.run_sweep() == {}
+    assert await operating.redrive_document(document_id) == {"under_way": 1}
+    assert await world.run_sweep() == {"versions_rung": 1}
+    await world.answer_ingest_queue()
+    world.embed_queue.take()
+    assert await world.run_sweep() == {}
+    assert await operating.redrive_document(document_id) == {"under_way": 1}
+    assert await world.run_sweep() == {"batches_rung": 1}
+    await world.embed()
+    assert world.visible("a.txt") == ["one"]
+
+
+async def test_work_in_somebodys_hands_is_not_rung_for_by_a_redrive(world: World, operating: Operating) -> None:
+    async def redrive() -> None:
+        world.parser.meanwhile = world.embedder.meanwhile = None
+        ((document_id,),) = world.rows("SELECT document_id FROM documents")
+        assert await operating.redrive_document(document_id) == {"under_way": 1}
+        assert await world.run_sweep() == {}
+
+    world.parser.meanwhile = world.embedder.meanwhile = redrive
+    await world.notice(await world.put("a.txt", "one"))
+    world.embedder.meanwhile = redrive
+    await world.embed()
+    assert world.embedder.texts == ["one"]
 
 
 async def test_deleted_and_waiting_documents_are_named_as_what_they_are(world: World, operating: Operating) -> None:

@@ -292,6 +292,13 @@ def test_caps_are_set_by_hand_and_a_tenant_that_is_none_is_told(cold_start: Cold
     assert as_owner(urls, caps) == [(None, None, None, None)]
     with pytest.raises(Exception, match="no tenant acmee"):
         call(migrate, {"SetCaps": {"tenant": "acmee"}})
+    for wrong in (
+        {"tokens_per_day": -1}, {"tokens_per_month": 2**63}, {"tokens_per_day": 0.5}, {"cost_per_day": "NaN"},
+        {"cost_per_month": "Infinity"}, {"cost_per_day": -0.01}, {"cost_per_day": "much"}, {"tokens_per_year": 5},
+    ):  # fmt: skip
+        with pytest.raises(Exception, match=next(iter(wrong))):
+            call(migrate, {"SetCaps": {"tenant": "acme", **wrong}})
+    assert as_owner(urls, caps) == [(None, None, None, None)]
 
 
 def test_a_webhook_is_set_and_removed_by_hand(cold_start: ColdStart, owner_url: str) -> None:

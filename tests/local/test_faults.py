@@ -50,7 +50,7 @@ def urls(running_stack: Stack) -> DatabaseUrls:
 def test_killed_functions_and_a_crashed_database_lose_and_double_nothing(
     running_stack: Stack, urls: DatabaseUrls, files: list[SentFile]
 ) -> None:
-    database, emulator = running_stack.servers
+    database, emulator = running_stack.servers.values()
     key = create_api_key(running_stack.database, TENANT)
     with EddaClient(running_stack.deployment.api_url, key) as api:
         s3 = deploy.client(running_stack.settings, "s3")

@@ -11,7 +11,7 @@ from tests.processes.crashes import plain_passages, run_crash
 from tests.processes.labels import Strike, When
 from tests.processes.schedules import Schedule, run
 from tests.processes.stack import Stack, running_stack
-from tests.simulation.running import commit
+from tests.simulation.running import commit, seed_range
 from tests.simulation.violations import Violation
 
 TELL_EVERY_S = 10
@@ -19,21 +19,21 @@ TELL_EVERY_S = 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--seeds", default="0:50", help="first:last, the last excluded (make: SEEDS=)")
+    parser.add_argument(
+        "--seeds", type=seed_range, default=range(50), help="first:last, the last excluded (make: SEEDS=)"
+    )
     parser.add_argument("--replay", type=int, help="one seed, with what it does and the workers' log (make: REPLAY=)")
     parser.add_argument(
         "--crashes", action="store_true", help="every labelled point of every function (make: CRASHES=1)"
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of all that has to be stopped
-    first, _, last = options.seeds.partition(":")
-    seeds = range(int(first), int(last or int(first) + 1))
     with running_cluster() as cluster, running_stack(cluster) as stack:
         if options.crashes:
             return crash_everywhere(stack)
         if options.replay is not None:
             return run_all(stack, range(options.replay, options.replay + 1), verbose=True)
-        return run_all(stack, seeds)
+        return run_all(stack, options.seeds)
 
 
 def run_all(stack: Stack, seeds: range, *, verbose: bool = False) -> int:

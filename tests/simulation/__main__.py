@@ -12,29 +12,36 @@ from datetime import timedelta
 from pathlib import Path
 
 from tests.postgres import Cluster, running_cluster
-from tests.simulation.running import Report, Stop, replayed, run_seeds
+from tests.simulation.planted import BUGS, PlantedBug, named, prove
+from tests.simulation.running import Report, Stop, replayed, run_seeds, seed_range
+from tests.simulation.schedules import Schedule
 from tests.simulation.world import simulate
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
-    parser.add_argument("--seeds", default="0:200", help="first:last, the last excluded (make: SEEDS=)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes, each with a database of its own (make: JOBS=)")
-    parser.add_argument("--replay", help="seed, or seed/operations/faults as a failure prints it (make: REPLAY=)")
-    parser.add_argument("--planted", nargs="?", const="", help="prove that planted bugs are caught (make: PLANTED=1)")
+    parser.add_argument(
+        "--seeds", type=seed_range, default=range(200), help="first:last, the last excluded (make: SEEDS=)"
+    )
+    parser.add_argument(
+        "--jobs", type=positive, default=1, help="processes, each with a database of its own (make: JOBS=)"
+    )
+    parser.add_argument(
+        "--replay", type=replayed, help="seed, or seed/operations/faults as a failure prints it (make: REPLAY=)"
+    )
+    parser.add_argument(
+        "--planted", nargs="?", const="", type=bugs, help="prove that planted bugs are caught (make: PLANTED=1)"
+    )
     parser.add_argument("--stop-at-first", action="store_true", help="end at the first violation")
     parser.add_argument("--no-shrinking", action="store_true", help="do not look for the shortest schedule that fails")
     parser.add_argument("--record", type=Path, help="write what the run came to as JSON (make: RECORD=)")
     parser.add_argument("--socket", type=Path, help="folder of the socket of a running Postgres to use")
     options = parser.parse_args()
-    first, _, last = options.seeds.partition(":")
-    seeds = range(int(first), int(last or int(first) + 1))
+    seeds = options.seeds
     with nullcontext(Cluster(options.socket)) if options.socket else running_cluster() as cluster:
         if options.replay:
             return replay(cluster, options.replay)
         if options.planted is not None:
-            from tests.simulation.planted import prove
-
             return prove(cluster, options.planted, seeds, options.jobs)
         with Stop() as stop:
             reports = run_seeds(
@@ -111,12 +118,27 @@ def run(reports: Iterator[Report], seeds: range, progress: Progress, stop: Stop)
     return 1 if report.failures else 130 if stop.asked else 0
 
 
-def replay(cluster: Cluster, code: str) -> int:
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
+def bugs(text: str) -> list[PlantedBug]:
+    """All of them, or those that are named."""
+    try:
+        return named(text.split(",")) if text else BUGS
+    except KeyError as error:
+        names = "\n  ".join(bug.name for bug in BUGS)
+        raise argparse.ArgumentTypeError(f"there is no planted bug {error}; there are:\n  {names}") from None
+
+
+def replay(cluster: Cluster, schedule: Schedule) -> int:
     """One schedule, with its whole trace."""
     from tests.simulation.database import SimulatedDatabase
 
     logging.disable(logging.CRITICAL)
-    outcome = simulate(replayed(code), SimulatedDatabase(cluster, "edda_simulation_replay"))
+    outcome = simulate(schedule, SimulatedDatabase(cluster, "edda_simulation_replay"))
     print("\n".join(outcome.trace))
     for operation in outcome.schedule.operations:
         print(operation)

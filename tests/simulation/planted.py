@@ -246,9 +246,8 @@ def try_bug(cluster: Cluster, bug: PlantedBug, seeds: range) -> Verdict:
     return Verdict(bug, violation, schedules, time.monotonic() - started)
 
 
-def prove(cluster: Cluster, names: str, seeds: range, jobs: int) -> int:
-    """Try every bug, or those that are named: non-zero when one gets away."""
-    wanted = named(names.split(",")) if names else BUGS
+def prove(cluster: Cluster, wanted: Sequence[PlantedBug], seeds: range, jobs: int) -> int:
+    """Try every one of these bugs: non-zero when one gets away."""
     seeds = range(seeds.start, seeds.start + WITHIN_SEEDS)
     caught_after = []
     with ThreadPoolExecutor(jobs) as pool:

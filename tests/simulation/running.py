@@ -5,9 +5,11 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 import signal
 import subprocess
 import time
+from argparse import ArgumentTypeError
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -235,13 +237,28 @@ def _shorter(schedule: Schedule) -> Iterator[Schedule]:
         yield replace(schedule, operations=operations[:position] + operations[position + 1 :])
 
 
+def seed_range(text: str) -> range:
+    """first:last, the last excluded, or one seed. Raises ArgumentTypeError."""
+    if not (match := re.fullmatch(r"(\d+)(?::(\d+))?", text)):
+        raise ArgumentTypeError(f"{text!r} is not first:last, as in 0:200")
+    first = int(match[1])
+    seeds = range(first, int(match[2]) if match[2] else first + 1)
+    if not seeds:
+        raise ArgumentTypeError(f"{text!r} holds no seed: the last is excluded")
+    return seeds
+
+
 def replayed(code: str) -> Schedule:
-    """The schedule that `Failure.replay` names; a seed alone is the whole schedule."""
+    """The schedule that `Failure.replay` names; a seed alone is the whole schedule. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"\d+(/[\d,]*/[\d,]*)?", code):
+        raise ArgumentTypeError(f"{code!r} is neither a seed nor seed/operations/faults, as in 17/0,2/1,4")
     seed, *kept = code.split("/")
     schedule = Schedule.drawn(int(seed))
     if not kept:
         return schedule
     operations, faults = (_positions(part) for part in kept)
+    if max(operations, default=0) >= len(schedule.operations) or max(faults, default=0) >= len(schedule.faults):
+        raise ArgumentTypeError(f"seed {seed} has {len(schedule.operations)} operations, {len(schedule.faults)} faults")
     return replace(
         schedule,
         operations=tuple(schedule.operations[position] for position in operations),

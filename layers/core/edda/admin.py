@@ -107,7 +107,9 @@ def main() -> int:
     try:
         print(asyncio.run(execute(options) if as_owner else operate(options)))
     except (EddaError, MigrationError, Error, ValueError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        # What the driver says names hosts and users: not for callers of the API, but for an operator.
+        reason = f" ({error.__cause__})" if error.__cause__ else ""
+        print(f"{type(error).__name__}: {error}{reason}".replace("\n", " "), file=sys.stderr)
         return 1
     return 0
 

@@ -46,7 +46,10 @@ class Operating:
         return {"kept": kept}
 
     async def redrive_document(self, document_id: UUID) -> dict[str, int]:
-        """Begin a failed or partial document again. How often, by what was found. Raises NotFound."""
+        """Begin a failed or partial document again, and ring anew for one under way. How often, by what was found.
+
+        Raises NotFound.
+        """
         for tenant in await self.keys.all_tenants():
             if found := await self.store.begin_again(tenant.tenant_id, document_id):
                 return {found: 1}

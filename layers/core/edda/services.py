@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import ValidationError
 
 from edda.adapters.aws import AwsClients
 from edda.errors import InvalidRequest, NotFound, ProviderMisconfigured
@@ -304,11 +305,16 @@ async def revoke_key(prefix: str) -> dict[str, Any]:
 
 
 async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
-    """What a tenant may use; a cap that is not given is lifted. Raises NotFound."""
+    """What a tenant may use; a cap that is not given is lifted. Raises NotFound, InvalidRequest."""
     from edda.store import keys, usage
 
+    try:
+        checked = usage.Caps(**caps)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise InvalidRequest("; ".join(problems)) from None
     owner = await _owner()
-    await usage.set_caps(owner, await keys.find_tenant(owner, tenant), usage.Caps(**caps))
+    await usage.set_caps(owner, await keys.find_tenant(owner, tenant), checked)
     return {"caps": caps}
 
 
@@ -321,7 +327,9 @@ async def set_webhook(tenant: str, url: str, secret: str | None = None) -> dict[
     from edda.store import events, keys
 
     if not url.startswith("https://") and not Settings.from_environment().webhook_allow_private:
-        raise InvalidRequest("A webhook's address begins with https://.")
+        raise InvalidRequest(
+            "A webhook's address begins with https:// (EDDA_WEBHOOK_ALLOW_PRIVATE=true allows others, for tests)."
+        )
     if secret is not None and not is_secret(secret):
         raise InvalidRequest("A webhook's secret is whsec_ and 24 to 64 bytes of base64.")
     owner, secret = await _owner(), secret or new_secret()

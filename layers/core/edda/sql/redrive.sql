@@ -19,6 +19,15 @@ SELECT object_key FROM documents WHERE document_id = %(document_id)s FOR UPDATE;
 -- A lease that has ended: the next sweep takes it for a dead worker's and rings.
 UPDATE document_versions SET lease_until = now() WHERE version_id = %(version_id)s;
 
+-- name: ring_again
+-- As long as nobody has it in hand: the message may have been lost.
+UPDATE document_versions SET lease_until = now(), rung_at = NULL
+WHERE version_id = %(version_id)s AND status IN ('queued', 'parsing') AND (lease_until IS NULL OR lease_until < now());
+
+-- name: ring_again_for_batches
+UPDATE embed_batches SET lease_until = now()
+WHERE version_id = %(version_id)s AND done_at IS NULL AND (lease_until IS NULL OR lease_until < now());
+
 -- name: open_version
 SELECT FROM document_versions WHERE version_id = %(version_id)s AND finished_at IS NULL;
 

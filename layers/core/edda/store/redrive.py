@@ -33,7 +33,8 @@ class RedriveStore:
     async def begin_again(self, tenant_id: UUID, document_id: UUID) -> str | None:
         """Make a new version of the same object version, which the next sweep rings for. What was found.
 
-        A version of its own: until it is ready, a partial one goes on answering. Only what is missing is embedded.
+        A version of its own: until it is ready, a partial one goes on answering. Only what is missing is embedded. One
+        that is under way already is rung for anew, unless somebody has it in hand.
         """
         async with self._database.transaction(tenant_id) as cursor:
             values: dict[str, Any] = {"tenant_id": tenant_id, "document_id": document_id}
@@ -46,6 +47,8 @@ class RedriveStore:
             if state["version_id"] is None:
                 return "waiting"
             if not state["finished"]:
+                await cursor.execute(SQL["ring_again"], state)
+                await cursor.execute(SQL["ring_again_for_batches"], state)
                 return "under_way"
             if state["status"] == "ready":
                 return "ready"

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import date
 from decimal import Decimal
+from typing import Annotated
 from uuid import UUID
+
+import pydantic.dataclasses
+from pydantic import Field
 
 from edda.errors import QuotaExceeded
 from edda.models import Account, Tenant, Usage
@@ -97,14 +101,21 @@ class UsageStore:
             return await fetch_all(cursor, SQL["usage_by_document"], values)
 
 
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """What a tenant may use; None is without limit. Days and months are UTC's, costs are dollars."""
+Tokens = Annotated[int, Field(ge=0, lt=2**63)]
+Dollars = Annotated[Decimal, Field(ge=0, lt=10**12)]
 
-    tokens_per_day: int | None = None
-    tokens_per_month: int | None = None
-    cost_per_day: Decimal | None = None
-    cost_per_month: Decimal | None = None
+
+@pydantic.dataclasses.dataclass(frozen=True, slots=True, config={"extra": "forbid"})
+class Caps:
+    """What a tenant may use; None is without limit. Days and months are UTC's, costs are dollars.
+
+    Raises pydantic.ValidationError.
+    """
+
+    tokens_per_day: Tokens | None = None
+    tokens_per_month: Tokens | None = None
+    cost_per_day: Dollars | None = None
+    cost_per_month: Dollars | None = None
 
 
 async def set_caps(owner_conninfo: str, tenant: Tenant, caps: Caps) -> None:

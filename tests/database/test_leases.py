@@ -143,3 +143,27 @@ async def test_what_a_dead_worker_held_is_rung_for_when_its_lease_is_over(world:
     assert await world.run_sweep() == {"batches_rung": 1}
     await world.embed()
     assert world.visible("a.txt") == ["one"]
+
+
+async def test_what_five_workers_died_over_nobody_begins_again_and_the_sweep_ends(world: World) -> None:
+    store = world.ingestion.store
+    world.parser.error = RetryableError()
+    with pytest.raises(RetryableError):
+        await world.notice(await world.put("a.txt", "one"))
+    world.parser.error = None
+    ((version_id,),) = world.rows("SELECT version_id FROM document_versions")
+    for _ in range(leasing.MAX_FAILURES):  # beside the first, who gave it back
+        assert await store.claim_version(world.tenant_id, version_id, 0) is not None
+    assert await store.claim_version(world.tenant_id, version_id, 30) is None
+    assert await world.run_sweep() == {"given_up": 1}
+    assert world.error_codes("a.txt") == ["attempts_exhausted"]
+
+
+async def test_a_batch_that_five_workers_died_over_nobody_begins_again(world: World) -> None:
+    await world.notice(await world.put("a.txt", "one"))
+    batch = EmbedBatch.model_validate_json(world.embed_queue.take()[0])
+    for _ in range(leasing.MAX_FAILURES):
+        assert await world.embedding.store.claim_batch(batch, 0) is not None
+    assert await world.embedding.store.claim_batch(batch, 30) is None
+    assert await world.run_sweep() == {"given_up": 1}
+    assert world.error_codes("a.txt") == ["attempts_exhausted"]

@@ -11,7 +11,7 @@ SET status = CASE WHEN v.status = 'queued' THEN 'parsing' ELSE v.status END,
     rung_at = NULL
 FROM documents d
 WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
-  AND v.status IN ('queued', 'parsing')
+  AND v.status IN ('queued', 'parsing') AND v.attempt - v.releases < %(max_failures)s
   AND (v.lease_until IS NULL OR v.lease_until < now())
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
           v.media_type, v.size_bytes;
@@ -105,7 +105,7 @@ WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND finished_at IS N
 SELECT b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day
 FROM embed_batches b JOIN document_versions v USING (version_id)
 WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
-  AND v.status = 'embedding'
+  AND v.status = 'embedding' AND b.attempt - b.releases < %(max_failures)s
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
 FOR UPDATE OF b;
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from edda.errors import EmbeddingRejected
+from edda.leasing import MAX_FAILURES
 from edda.messages import EmbedBatch
 from edda.models import Account, DocumentStatus, Usage
 from edda.store.database import Database, HalfVector, fetch_all, fetch_one
@@ -58,6 +59,7 @@ class EmbedStore:
                 "version_id": batch.version_id,
                 "first_ordinal": batch.first_ordinal,
                 "lease_s": lease_s,
+                "max_failures": MAX_FAILURES,
                 "model_id": self._model_id,
             }
             await cursor.execute(SQL["lock_claims"], values)

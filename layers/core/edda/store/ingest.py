@@ -10,6 +10,7 @@ from psycopg.types.numeric import Int4
 
 from edda.errors import DocumentError
 from edda.identity import chunk_ids
+from edda.leasing import MAX_FAILURES
 from edda.messages import EmbedBatch
 from edda.models import Account, ParseOutcome, Usage
 from edda.store.database import Cursor, Database, fetch_all, fetch_one
@@ -55,7 +56,12 @@ class IngestStore:
         Raises LaneFull, and takes nothing, when the tenant has `share` files in work already.
         """
         async with self._database.transaction(tenant_id) as cursor:
-            values: dict[str, Any] = {"tenant_id": tenant_id, "version_id": version_id, "lease_s": lease_s}
+            values: dict[str, Any] = {
+                "tenant_id": tenant_id,
+                "version_id": version_id,
+                "lease_s": lease_s,
+                "max_failures": MAX_FAILURES,
+            }
             if share is not None:
                 await cursor.execute(SQL["lock_lane"], values)
             row = await fetch_one(cursor, SQL["claim_version"], values)

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from edda.errors import EddaError
+from edda.leasing import MAX_FAILURES
 from edda.messages import EmbedBatch
 from edda.store.database import Database, fetch_all, fetch_one
 from edda.store.finishing import drop_unused_vectors, finish_if_complete, hold_vectors
@@ -27,7 +28,7 @@ class Patience:
 
     grace_s: float = 45
     resend_s: float = 1800
-    max_failures: int = 5
+    max_failures: int = MAX_FAILURES
     give_up_s: float = 86_400
     event_s: float = 300
     walk_s: float = 900

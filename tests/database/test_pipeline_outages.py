@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from edda.errors import DatabaseUnavailable
+from edda.store import database as database_module
 from edda.store.database import Database
 from psycopg.conninfo import conninfo_to_dict
 
@@ -73,6 +74,26 @@ async def test_a_connection_killed_inside_a_transaction_is_unavailable_once(worl
     with pytest.raises(DatabaseUnavailable):
         await killed()
     assert await backend(world.database)
+
+
+async def test_a_worker_frozen_inside_a_transaction_keeps_nobody_waiting_for_its_locks(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "IDLE_S", 0.2)
+    await world.notice(await world.put("a.txt", "one"))
+
+    async def frozen() -> None:
+        async with world.database.transaction(world.tenant_id) as cursor:
+            await cursor.execute("UPDATE documents SET name = 'lost' WHERE true")
+            # Meanwhile this process does nothing, as one that was suspended.
+            as_owner(world.urls, "UPDATE documents SET name = 'another worker''s' WHERE true")
+            await cursor.execute("SELECT 1")
+
+    with pytest.raises(DatabaseUnavailable):
+        await frozen()
+    assert world.rows("SELECT name FROM documents") == [("another worker's",)]
+    assert await world.embed() == {}
+    assert world.visible("a.txt") == ["one"]
 
 
 async def test_a_backend_killed_while_the_provider_answers_costs_one_reconnect(world: World) -> None:

@@ -278,3 +278,8 @@ class EnvironmentDatabase(Database):
             IDLE,
             UNKNOWN,
         )
+
+    def is_idle_in_transaction(self) -> bool:
+        """... and not because it waits for a lock."""
+        connection = self._connection
+        return self.in_transaction() and not self._simulated.is_parked(cast(SimulatedConnection, connection))

@@ -260,6 +260,10 @@ class SimulatedDatabase:
             self._cancel(parked.connection.pgconn, parked.statement)
             self._let_through()
 
+    def is_parked(self, connection: "SimulatedConnection") -> bool:
+        """Does it wait for a lock?"""
+        return any(parked.connection is connection for parked in self._parked)
+
     def _hold_parked(self) -> None:
         """Several that wait for one commit would all go on when it comes, and race for the next lock: the server's
         processes stand still, and are let through one by one."""

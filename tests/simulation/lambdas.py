@@ -6,8 +6,10 @@ connection is cut, its tasks are cancelled, and whatever they still try in their
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
+
+from edda.store.database import IDLE_S
 
 if TYPE_CHECKING:
     from tests.simulation.connections import EnvironmentDatabase
@@ -71,6 +73,14 @@ class Environment:
         if clock_stops:
             self._stop_clock(until_s - max(self._frozen_until_s, self.now_s()))
         self._frozen_until_s = until_s
+        if until_s - self.now_s() > IDLE_S:
+            self.world.loop.call_later(IDLE_S, self._left_idle, context=Context())
+
+    def _left_idle(self) -> None:
+        """Postgres ends a transaction whose client has said nothing for so long."""
+        if not self.dead and self._frozen_until_s > self.now_s() and self.database.is_idle_in_transaction():
+            self.note("its transaction is ended")
+            self.database.drop()
 
     def wake(self) -> None:
         """Before its time. Only of one whose clock has stopped."""

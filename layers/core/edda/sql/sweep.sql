@@ -34,6 +34,10 @@ SELECT FROM document_versions v
 WHERE v.version_id = %(version_id)s AND v.status = 'embedding'
   AND NOT EXISTS (SELECT FROM embed_batches b WHERE b.version_id = v.version_id AND b.done_at IS NULL);
 
+-- name: lock_document_of_version
+SELECT document_id FROM documents
+WHERE document_id = (SELECT document_id FROM document_versions WHERE version_id = %(version_id)s) FOR UPDATE;
+
 -- name: give_up_version
 -- Tried often enough, and no worker holds it.
 UPDATE document_versions

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.adapt import Dumper
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import IdleInTransactionSessionTimeout, ReadOnlySqlTransaction
 from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
 from psycopg.types import TypeInfo
@@ -23,6 +23,12 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 1.0
 IMPATIENCE_S = 4.0  # shorter than the first delay of a message that comes back
+
+# A worker that is frozen or killed in the middle of a transaction keeps its locks, and so all others from their work,
+# until Postgres notices: without this it would wait for hours for a machine that is no more.
+IDLE_S = 30
+BEGIN_FOR = "SELECT set_config('app.tenant_id', %s, true), set_config('idle_in_transaction_session_timeout', %s, true)"
+GONE = (psycopg.OperationalError, psycopg.InterfaceError, IdleInTransactionSessionTimeout, ReadOnlySqlTransaction)
 
 Cursor = AsyncCursor[DictRow]
 Row = dict[str, Any]
@@ -73,9 +79,9 @@ class Database:
                 connection = await self._connected()
                 async with connection.transaction(), connection.cursor() as cursor:
                     tenant = "" if tenant_id is None else str(tenant_id)
-                    await cursor.execute("SELECT set_config('app.tenant_id', %s, true)", [tenant])
+                    await cursor.execute(BEGIN_FOR, [tenant, f"{IDLE_S}s"])
                     yield cursor
-            except (psycopg.OperationalError, psycopg.InterfaceError, ReadOnlySqlTransaction) as error:
+            except GONE as error:
                 # After a failover the old writer answers, but only reads: the new one has to be looked for.
                 await self._forget_broken_connection(even_if_open=isinstance(error, ReadOnlySqlTransaction))
                 # The driver's text names hosts and users: it goes to the log, not to the caller.

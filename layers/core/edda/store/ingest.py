@@ -155,6 +155,7 @@ class IngestStore:
                 "code": error.code,
                 "message": error.message,
             }
+            await cursor.execute(SQL["lock_document"], {"document_id": lease.document_id})
             await cursor.execute(SQL["fail_version"], values)
 
     async def release_version(self, lease: VersionLease) -> None:

@@ -75,6 +75,8 @@ class SweepStore:
         """Fail a version that was tried often enough. False when it has ended or somebody holds it."""
         async with self._database.transaction(tenant_id) as cursor:
             values = {"version_id": version_id, "code": error.code, "message": error.message}
+            # The end of a version is told with its document's number: the document's lock comes first, as everywhere.
+            await cursor.execute(SQL["lock_document_of_version"], values)
             return await fetch_one(cursor, SQL["give_up_version"], values) is not None
 
     async def superseded_versions(self, tenant_id: UUID) -> list[UUID]:

@@ -153,7 +153,7 @@ def _reports(
 ) -> Iterator["Report"]:
     context = multiprocessing.get_context("spawn")  # a fork would share the connections
     number = context.Value("i", os.getpid())  # whatever it is: several runs at once begin with several cores
-    arguments = (cluster, shrinking, stop_at_first, number)
+    arguments = (Cluster(cluster.folder), shrinking, stop_at_first, number)  # the server stays this process's
     if jobs == 1:
         _open(*arguments)
         yield from map(_run, tasks)

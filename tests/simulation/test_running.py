@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from tests.postgres import Cluster
-from tests.simulation.running import ROOT, SEEDS_A_TASK, commit
+from tests.simulation.running import ROOT, SEEDS_A_TASK, Stop, commit, run_seeds
 
 FOR_EVER = "0:1000000"
 
@@ -48,6 +48,11 @@ def has_database(cluster: Cluster, pid: int) -> bool:
     with psycopg.connect(cluster.url("postgres", "postgres")) as connection:
         query = "SELECT FROM pg_database WHERE datname = %s"
         return connection.execute(query, [f"edda_simulation_{pid}"]).rowcount == 1
+
+
+def test_two_processes_run_every_seed_once(cluster: Cluster) -> None:
+    *_, report = run_seeds(cluster, range(20, 20 + 2 * SEEDS_A_TASK), Stop(), jobs=2)
+    assert (report.schedules, report.failures) == (2 * SEEDS_A_TASK, [])
 
 
 def test_a_record_says_what_a_run_came_to(cluster: Cluster, tmp_path: Path) -> None:

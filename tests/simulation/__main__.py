@@ -30,7 +30,11 @@ def main() -> int:
         "--replay", type=replayed, help="seed, or seed/operations/faults as a failure prints it (make: REPLAY=)"
     )
     parser.add_argument(
-        "--planted", nargs="?", const="", type=bugs, help="prove that planted bugs are caught (make: PLANTED=1)"
+        "--planted",
+        nargs="?",
+        const="",
+        type=bugs,
+        help="prove that planted bugs are caught, all or those named, separated by ; (make: PLANTED=1)",
     )
     parser.add_argument("--stop-at-first", action="store_true", help="end at the first violation")
     parser.add_argument("--no-shrinking", action="store_true", help="do not look for the shortest schedule that fails")
@@ -127,7 +131,7 @@ def positive(text: str) -> int:
 def bugs(text: str) -> list[PlantedBug]:
     """All of them, or those that are named."""
     try:
-        return named(text.split(",")) if text else BUGS
+        return named(text.split(";")) if text else BUGS
     except KeyError as error:
         names = "\n  ".join(bug.name for bug in BUGS)
         raise argparse.ArgumentTypeError(f"there is no planted bug {error}; there are:\n  {names}") from None

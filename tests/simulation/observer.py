@@ -99,7 +99,7 @@ class Observer:
                 # What came back after it was replaced may still be taken for what it was the first time.
                 now = min((index for index in shown if index >= before), default=None)
             else:  # deleted, or announced and not there yet: at least the next delete is known
-                later = range(before + 1, len(history))
+                later = range(max(before, 0), len(history))
                 now = next((index for index in later if history[index].body is None), before)
             if now is None:
                 self._world.violate(

@@ -203,7 +203,11 @@ BUGS = [
     PlantedBug("a repeated upload is another document", "documents.py", "idempotency_key=idempotency_key,", "idempotency_key=None,"),
     PlantedBug("an upload whose object was not stored is not repeated", "documents.py", "if is_new or (await self._announced(tenant, document_id)).version_id is None:", "if is_new:"),
     PlantedBug("a repeated delete does not reach the object", DOCUMENTS, "WHERE document_id = %(document_id)s FOR UPDATE;", "WHERE document_id = %(document_id)s AND deleted_at IS NULL FOR UPDATE;"),
-    PlantedBug("a delete over HTTPS leaves the object", "documents.py", "        await self.objects.delete(object_key)\n", ""),
+    PlantedBug(
+        "a delete over HTTPS leaves the object, and so does the sweep",
+        "documents.py", "        await self.objects.delete(object_key)\n", "",
+        (("sweeping.py", "            if noted.outcome is Outcome.UNWANTED:\n                await self.objects.delete(key)\n", ""),),
+    ),
 ]  # fmt: skip
 
 

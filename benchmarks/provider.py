@@ -33,6 +33,7 @@ class Behaviour:
     """What a regime asks of the provider. 0 is no limit."""
 
     port: int = 0
+    dimensions: int = 1536  # of the vectors that are made before it listens
     request_ms: float = 120
     text_ms: float = 1
     jitter: float = 0.15  # sigma of the log-normal factor, whose median is 1
@@ -86,7 +87,7 @@ class Provider:
         self.stats = Stats()
         self.visibility: dict[str, int] = {}
         self._chance = random.Random(behaviour.seed)
-        self._vectors: dict[int, Vectors] = {}
+        self._vectors = {behaviour.dimensions: Vectors(behaviour.dimensions)}
         self._requests = Allowance(behaviour.requests_a_minute)
         self._tokens = Allowance(behaviour.tokens_a_minute)
         self._in_flight = 0

@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _turn(stage: Stage, cell: Cell, contestant: Contestant, repetition: int) -> 
 def _measure(stage: Stage, cell: Cell, contestant: Contestant, chunks: int, fresh: Fresh) -> dict[str, Any]:
     texts = corpus(stage.state, chunks, stage.texts)
     _index(contestant, cell.regime, fresh)
-    with provider(cell.regime.behaviour) as mock:
+    with provider(replace(cell.regime.behaviour, dimensions=cell.dimensions)) as mock:
         task = {
             "variant": contestant.variant,
             "corpus": str(texts),
@@ -111,7 +112,7 @@ def _measure(stage: Stage, cell: Cell, contestant: Contestant, chunks: int, fres
             at_go=lambda: before.append(_Counters.now(stage.server, mock, fresh)),
         )
         after = _Counters.now(stage.server, mock, fresh)
-    rows, wrong = check(fresh, contestant.rows, read(texts), Vectors(cell.dimensions))
+    rows, wrong = check(fresh, contestant.rows, read(texts), _vectors(cell.dimensions))
     return {
         "seconds": effort.seconds,
         "chunks_a_s": chunks / effort.seconds,
@@ -126,6 +127,9 @@ def _measure(stage: Stage, cell: Cell, contestant: Contestant, chunks: int, fres
         **{f"provider_{name}": value for name, value in after.provider.items()},
         **({"error": wrong} if wrong else {}),
     }
+
+
+_vectors = cache(Vectors)
 
 
 def _index(contestant: Contestant, regime: Regime, fresh: Fresh) -> None:

@@ -27,7 +27,7 @@ class Vectors:
         numbers = random.Random(dimensions)
         self._pool = [_unit_vector(numbers, dimensions) for _ in range(POOL)]
         self._base64 = [base64.b64encode(struct.pack(f"<{2 * dimensions}f", *one, *one)) for one in self._pool]
-        self._json: list[bytes] = []
+        self._json = [b"".join(b"%14.10f," % value for value in one) * 2 for one in self._pool]
 
     def floats(self, text: str) -> list[float]:
         """As JSON gives them; base64 gives the same as float32."""
@@ -42,8 +42,6 @@ class Vectors:
 
     def in_json(self, text: str) -> bytes:
         """The inside of a list of numbers."""
-        if not self._json:
-            self._json = [b"".join(b"%14.10f," % value for value in one * 2) for one in self._pool]
         number, start = self._place(text)
         return self._json[number][start * JSON_WIDTH : (start + self.dimensions) * JSON_WIDTH - 1]
 
@@ -55,6 +53,6 @@ class Vectors:
 
 
 def _unit_vector(numbers: random.Random, dimensions: int) -> list[float]:
-    values = [numbers.gauss(0, 1) for _ in range(dimensions)]
+    values = struct.unpack(f"<{dimensions}h", numbers.randbytes(2 * dimensions))
     length = math.hypot(*values)
     return [round(value / length, 10) for value in values]

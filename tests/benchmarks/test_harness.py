@@ -54,7 +54,7 @@ def store(fresh: Fresh, *rows: tuple[int, str, list[float]]) -> None:
 
 @contextmanager
 def mock(**behaviour: Any) -> Iterator[RunningProvider]:
-    with provider(Behaviour(request_ms=0, text_ms=0, **behaviour)) as running:
+    with provider(Behaviour(dimensions=DIMENSIONS, request_ms=0, text_ms=0, **behaviour)) as running:
         yield running
 
 

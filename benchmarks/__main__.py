@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, help="a folder of text files to cut the corpus from")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these contestants: " + ", ".join(CONTESTANTS))
     parser.add_argument("--regime", nargs="+", metavar="NAME", help="these regimes")
+    parser.add_argument("--dimensions", type=int, choices=(384, 1536), help="only vectors of this size")
     parser.add_argument("--chunks", type=int, help="so many everywhere")
     parser.add_argument("--repetitions", type=int, help="so many everywhere")
     parser.add_argument("--turn-within", type=float, default=600, metavar="S", help="a turn is given up after this")
@@ -75,6 +76,8 @@ def _cells(arguments: argparse.Namespace) -> list[Cell]:
     cells = PLANS[arguments.plan]()
     if arguments.regime:
         cells = [cell for cell in cells if cell.regime.name in arguments.regime]
+    if arguments.dimensions:
+        cells = [cell for cell in cells if cell.dimensions == arguments.dimensions]
     if arguments.only:
         wanted = set(arguments.only)
         cells = [replace(cell, contestants=[one for one in cell.contestants if one.title in wanted]) for cell in cells]

@@ -32,11 +32,11 @@ def smoke() -> list[Cell]:
 
 def quick() -> list[Cell]:
     return [
-        _cell("unlimited", 2000, 1536, [*FAST, "synchronous/users"], 1),
-        _cell("unlimited", 2000, 1536, ("edda/deployed", "edda/one-event", "node/startup", "node/ideal"), 2),
-        _cell("concurrent-16", 2000, 1536, ("edda/deployed", "node/startup", "node/ideal"), 1),
+        _cell("unlimited", 1000, 1536, [*FAST, "synchronous/users"], 1),
+        _cell("unlimited", 1000, 1536, FASTEST, 2),
+        _cell("concurrent-16", 1000, 1536, ("edda/deployed", "node/startup", "node/ideal"), 1),
         _cell("live-index", 1000, 384, ("edda/deployed", "node/ideal"), 1),
-        _cell("no-latency", 2000, 1536, FASTEST, 2),
+        _cell("no-latency", 1000, 1536, FASTEST, 2),
     ]
 
 

@@ -119,7 +119,7 @@ benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
 bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the record: some hours
 	@.venv/bin/python -m benchmarks full
 
-bench-quick: .venv/.ready bench-setup  ## the same in about two minutes
+bench-quick: .venv/.ready bench-setup  ## the same in some minutes
 	@.venv/bin/python -m benchmarks quick
 
 .PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick

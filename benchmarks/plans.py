@@ -1,4 +1,4 @@
-"""What is measured: `smoke` by the tests, `quick` in about two minutes, `full` for the record."""
+"""What is measured: `smoke` by the tests, `quick` in some minutes, `full` for the record."""
 
 from collections.abc import Callable, Sequence
 

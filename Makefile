@@ -39,6 +39,9 @@ lock:  ## recompile every requirements file from pyproject.toml
 	$(LOCK) --no-deps --group model -o layers/model/requirements.txt
 	$(LOCK) --no-deps --group model-build -o requirements/model-build.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
+	for folder in benchmarks benchmarks/peers/*/; do test ! -e $$folder/requirements.in || \
+		$(LOCK) $$folder/requirements.in -o $$folder/requirements.txt; done
+	cd benchmarks/peers/node && npm install --package-lock-only --omit-lockfile-registry-resolved
 
 # --- the stack on this machine -----------------------------------------------------------------------------------
 # EDDA_PORT, EDDA_DATABASE_PORT and EDDA_STATE move it; .venv/bin/python -m local.stack --help says more.
@@ -73,7 +76,7 @@ build: .venv/.ready .venv-sam/.ready  ## build for AWS: make build [RUNTIME=pyth
 lint: .venv/.ready  ## formatting, lint and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy layers/core/edda local layers/model tests
+	@.venv/bin/mypy layers/core/edda local layers/model tests benchmarks
 	@for folder in functions/*/; do .venv/bin/mypy $$folder || exit 1; done
 
 test: setup  ## every test there is, on a real Postgres and the local stack
@@ -92,4 +95,31 @@ chaos: .venv/.ready  ## real processes, killed and stopped: make chaos [SEEDS=fi
 figures: .venv/.ready  ## what faults cost, on real processes: make figures [FIGURES="--workers 4 --documents 40"]
 	@.venv/bin/python -m tests.processes.figures $(FIGURES)
 
-.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures
+# --- benchmarks --------------------------------------------------------------------------------------------------
+# benchmarks/README.md says what is measured. .venv/bin/python -m benchmarks --help says more.
+
+PEERS := $(patsubst benchmarks/peers/%/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt))
+
+bench-setup: benchmarks/.venv/.ready $(PEERS:%=bench-peer-%) bench-peer-node  ## install the benchmark's peers, each apart
+
+bench-peer-node:  # a peer that cannot be installed is missing in the results, and named there
+	@cd benchmarks/peers/node && npm ci --silent --ignore-scripts --no-audit --no-fund || echo "node: not installed"
+
+bench-peer-%:
+	@$(MAKE) --silent benchmarks/peers/$*/.venv/.ready || echo "$*: not installed"
+
+benchmarks/.venv/.ready: benchmarks/requirements.txt
+	$(call environment,benchmarks/.venv,$^)
+	@touch $@
+
+benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
+	$(call environment,benchmarks/peers/$*/.venv,$^)
+	@touch $@
+
+bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the record: some hours
+	@.venv/bin/python -m benchmarks full
+
+bench-quick: .venv/.ready bench-setup  ## the same in some minutes
+	@.venv/bin/python -m benchmarks quick
+
+.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick

@@ -42,6 +42,9 @@ lock:  ## recompile every requirements file from pyproject.toml
 	for folder in benchmarks benchmarks/peers/*/; do test ! -e $$folder/requirements.in || \
 		$(LOCK) $$folder/requirements.in -o $$folder/requirements.txt; done
 	cd benchmarks/peers/node && npm install --package-lock-only --omit-lockfile-registry-resolved
+	@.venv/bin/python -c "import json, pathlib; p = pathlib.Path('benchmarks/peers/node/package-lock.json'); \
+		lock = json.loads(p.read_text()); [one.pop('funding', 0) for one in lock['packages'].values()]; \
+		p.write_text(json.dumps(lock, indent=2) + '\n')"  # addresses, of no use here
 
 # --- the stack on this machine -----------------------------------------------------------------------------------
 # EDDA_PORT, EDDA_DATABASE_PORT and EDDA_STATE move it; .venv/bin/python -m local.stack --help says more.

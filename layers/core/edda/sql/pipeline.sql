@@ -189,14 +189,16 @@ WHERE version_id = %(version_id)s FOR UPDATE;
 SELECT EXISTS (SELECT FROM embed_batches WHERE version_id = %(version_id)s AND done_at IS NULL) AS open;
 
 -- name: recount
--- What is really stored: ready is proved, never counted up.
+-- What is really stored: ready is proved, never counted up. One look at the key for each chunk: while statistics are
+-- old, a join may compare every chunk with every vector of the tenant's.
 SELECT count(*) AS stored,
-       count(*) FILTER (WHERE e.content_hash IS NOT NULL) AS embedded,
-       count(*) FILTER (WHERE e.content_hash IS NULL AND c.error_code IS NOT NULL) AS rejected
-FROM chunks c
-LEFT JOIN embeddings e
-    ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
-WHERE c.version_id = %(version_id)s;
+       count(*) FILTER (WHERE has_vector) AS embedded,
+       count(*) FILTER (WHERE NOT has_vector AND error_code IS NOT NULL) AS rejected
+FROM (
+    SELECT c.error_code, EXISTS (
+        SELECT FROM embeddings e
+        WHERE e.tenant_id = c.tenant_id AND e.model_id = %(model_id)s AND e.content_hash = c.content_hash) AS has_vector
+    FROM chunks c WHERE c.version_id = %(version_id)s) counted;
 
 -- name: finish_version
 UPDATE document_versions

@@ -142,7 +142,7 @@ def write_operator_file(running: Stack) -> Path:
         "EDDA_EMBED_QUEUE_URL": deployment.embed_queue_url,
         "EDDA_EMBED_DEAD_LETTER_QUEUE_URL": deployment.embed_dead_letter_queue_url,
         "AWS_ENDPOINT_URL": running.settings.endpoint,
-        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
     }

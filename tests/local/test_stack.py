@@ -13,7 +13,7 @@ from local.client import EddaClient
 from local.demo import DOCUMENTS, QUESTIONS, problems_of
 from local.processes import wait_until
 from local.settings import ROOT, TENANT
-from local.stack import Stack, create_api_key
+from local.stack import Stack, create_api_key, write_operator_file
 from local.uploading import Sender, SentFile, files_of, sending
 from local.watching import watch
 
@@ -145,3 +145,13 @@ def test_the_demo_reports_and_leaves_nothing_running(
 def _dispatched(log: str) -> str:
     """What the schedule has started."""
     return "\n".join(line for line in log.splitlines() if "EventBridge" in line and "dispatched" in line)
+
+
+def test_an_operators_commands_work_with_the_file_that_is_left_for_them(running_stack: Stack) -> None:
+    file = write_operator_file(running_stack)
+    assert file.stat().st_mode & 0o077 == 0
+    for command in (f"redrive --tenant {TENANT}", "redrive --queue ingest", "redrive --queue embed"):
+        script = f". {file} && {sys.executable} -m edda.admin {command}"
+        clean = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+        done = subprocess.run(["sh", "-c", script], env=clean, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), command

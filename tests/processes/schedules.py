@@ -36,7 +36,7 @@ USUAL = {
     "sweep": [
         "KeyStore.all_tenants", "EventStore.claim", "SweepStore.finish_versions", "SweepStore.stuck_versions",
         "SweepStore.stuck_batches", "SweepStore.superseded_versions", "SweepStore.drop_version", "SqsQueue.send",
-        "SweepStore.mark_rung", "BucketStore.walk", "S3ObjectStore.page", "BucketStore.known_objects",
+        "IngestStore.mark_rung", "BucketStore.walk", "S3ObjectStore.page", "BucketStore.known_objects",
         "BucketStore.advance",
     ],
 }  # fmt: skip

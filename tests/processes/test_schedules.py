@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.processes.labels import all_labels
 from tests.processes.schedules import PROVIDER_FAULTS, USUAL, Schedule, run
 from tests.processes.stack import Stack
 from tests.simulation.violations import Violation
@@ -22,6 +23,7 @@ def test_many_schedules_have_every_kind_of_fault() -> None:
     assert {name for schedule in drawn for name in schedule.provider_faults} == PROVIDER_FAULTS.keys()
     struck = {(function, strike.label) for schedule in drawn for function, strike in schedule.strikes}
     assert struck == {(function, label) for function, labels in USUAL.items() for label in labels}
+    assert {label for labels in USUAL.values() for label in labels} <= set(all_labels())
     assert {strike.action for schedule in drawn for _, strike in schedule.strikes} == {"kill", "stop"}
 
 

@@ -1,7 +1,7 @@
 """Planted bugs: changes of Edda's source that the simulator must notice. A simulator that catches nothing proves nothing.
 
 Each is a replacement in one file, made in a copy of the source; a process of its own imports that copy and runs seeds
-until an invariant is violated. `make simulate PLANTED=1` tries all of them, `PLANTED=name,name` some.
+until an invariant is violated. `make simulate PLANTED=1` tries all of them, `PLANTED="name;name"` some.
 """
 
 import os

@@ -42,7 +42,7 @@ SWEEP_EVERY_S = 60
 SWEEPS_LEFT_OUT, IDLE_SWEEPS_LEFT_OUT, SLOWEST_SWEEP_S = 0.75, 0.97, 600
 CHUNKS_A_BATCH = 3  # instead of 64
 # How long after the last fault or operation everything has come to an end: a lost message is waited for (1,800 s, as
-# is a visibility timeout), twice; then a lease (300 s), and the sweep (600 s).
+# is a visibility timeout), twice; then a lease (45 s), and the sweep (600 s).
 LIVENESS_S = 5400.0
 MOST_REDRIVES = 2
 

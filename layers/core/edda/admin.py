@@ -89,8 +89,9 @@ async def execute(options: argparse.Namespace) -> Any:
             )
         case "set-webhook":
             return (await services.set_webhook(options.tenant, options.url, options.secret))["secret"]
-        case _:
+        case "remove-webhook":
             return await services.remove_webhook(options.tenant)
+    raise ValueError(options.command)
 
 
 def main() -> int:

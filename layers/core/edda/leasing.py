@@ -11,7 +11,7 @@ from edda.ports import Queue
 
 logger = logging.getLogger(__name__)
 
-# With a sweep every minute, work goes on within two after its worker was killed. A renewal may be missed twice.
+# With a sweep every minute, work goes on within two after its worker was killed. A renewal may be missed once.
 LEASE_S = 45.0
 RENEWAL_S = 15.0
 MAX_FAILURES = 5  # workers that died over the same work: nobody else begins on it, and the sweep ends it

@@ -16,17 +16,18 @@ ORDER BY d.document_id LIMIT %(limit)s;
 SELECT object_key FROM documents WHERE document_id = %(document_id)s FOR UPDATE;
 
 -- name: ring_soon
--- A lease that has ended: the next sweep takes it for a dead worker's and rings.
-UPDATE document_versions SET lease_until = now() WHERE version_id = %(version_id)s;
-
--- name: ring_again
--- As long as nobody has it in hand: the message may have been lost.
+-- A lease that has ended: the next sweep takes it for a dead worker's and rings. Not while somebody has it in hand.
 UPDATE document_versions SET lease_until = now(), rung_at = NULL
 WHERE version_id = %(version_id)s AND status IN ('queued', 'parsing') AND (lease_until IS NULL OR lease_until < now());
 
--- name: ring_again_for_batches
-UPDATE embed_batches SET lease_until = now()
-WHERE version_id = %(version_id)s AND done_at IS NULL AND (lease_until IS NULL OR lease_until < now());
+-- name: ring_soon_for_batches
+-- What is locked is in somebody's hands.
+UPDATE embed_batches b SET lease_until = now()
+FROM (
+    SELECT version_id, first_ordinal FROM embed_batches
+    WHERE version_id = %(version_id)s AND done_at IS NULL AND (lease_until IS NULL OR lease_until < now())
+    FOR UPDATE SKIP LOCKED) free
+WHERE b.version_id = free.version_id AND b.first_ordinal = free.first_ordinal;
 
 -- name: open_version
 SELECT FROM document_versions WHERE version_id = %(version_id)s AND finished_at IS NULL;

@@ -93,8 +93,13 @@ class Database:
         if connection is not None and not connection.closed and await self._answers(connection):
             return connection
         await self._forget_broken_connection(even_if_open=True)
-        self._connection = connection = await self._open_patiently()
-        await register_halfvec(connection)
+        connection = await self._open_patiently()
+        try:
+            await register_halfvec(connection)
+        except BaseException:  # also cancelled: one that is kept without it could store no vector
+            await connection.close()
+            raise
+        self._connection = connection
         return connection
 
     async def _open_patiently(self) -> AsyncConnection[DictRow]:

@@ -47,8 +47,8 @@ class RedriveStore:
             if state["version_id"] is None:
                 return "waiting"
             if not state["finished"]:
-                await cursor.execute(SQL["ring_again"], state)
-                await cursor.execute(SQL["ring_again_for_batches"], state)
+                await cursor.execute(SQL["ring_soon"], state)
+                await cursor.execute(SQL["ring_soon_for_batches"], state)
                 return "under_way"
             if state["status"] == "ready":
                 return "ready"

@@ -1,8 +1,10 @@
 """A Postgres that may be hurt: of these tests alone, as careful with its data as a real one."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from itertools import count
 
+import psycopg
 import pytest
 from edda.models import EmbeddingModel
 from edda.store.migrations import migrate, register_model
@@ -48,3 +50,20 @@ async def world(urls: DatabaseUrls, model: EmbeddingModel) -> AsyncIterator[Worl
     yield built
     await built.database.aclose()
     check(urls)
+
+
+@contextmanager
+def all_connections(urls: DatabaseUrls) -> Iterator[list[psycopg.Connection]]:
+    """Idle connections of the application's role, as many as there are."""
+    held: list[psycopg.Connection] = []
+    try:
+        while True:
+            try:
+                held.append(psycopg.connect(urls.app))
+            except psycopg.OperationalError:
+                break
+        assert held
+        yield held
+    finally:
+        for connection in held:
+            connection.close()

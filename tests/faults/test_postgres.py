@@ -24,8 +24,8 @@ from psycopg.conninfo import make_conninfo
 from tests.aws import client
 from tests.database.world import Record, World, check, connect
 from tests.fakes.tcp_proxy import Faults, TcpProxy
-from tests.faults.conftest import DATABASE
-from tests.postgres import Cluster, DatabaseUrls, as_owner
+from tests.faults.conftest import DATABASE, all_connections
+from tests.postgres import Cluster, as_owner
 
 WITHIN_S = 60
 PATIENCE_S = 20.0
@@ -317,23 +317,6 @@ async def test_without_a_connection_to_spare_work_waits_and_fails_nobody(world: 
         assert await work == 0
     assert_whole(world, "a.txt")
     await patient.database.aclose()
-
-
-@contextmanager
-def all_connections(urls: DatabaseUrls) -> Iterator[list[psycopg.Connection]]:
-    """Idle connections of the application's role, as many as there are."""
-    held: list[psycopg.Connection] = []
-    try:
-        while True:
-            try:
-                held.append(psycopg.connect(urls.app))
-            except psycopg.OperationalError:
-                break
-        assert held
-        yield held
-    finally:
-        for connection in held:
-            connection.close()
 
 
 @pytest.fixture

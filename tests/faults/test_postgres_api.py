@@ -10,7 +10,7 @@ from edda.models import EmbeddingModel
 from edda.runtime import run
 from edda.store.migrations import migrate, register_model
 
-from tests.faults.conftest import DATABASE
+from tests.faults.conftest import DATABASE, all_connections
 from tests.handlers.stage import Answer, Stage, build_stage
 from tests.postgres import MODEL_DIMENSIONS, MODEL_NAME, Cluster, DatabaseUrls, as_owner
 
@@ -42,17 +42,8 @@ def crashed(server: Cluster, urls: DatabaseUrls, stage: Stage) -> Iterator[None]
 def without_connections(server: Cluster, urls: DatabaseUrls, stage: Stage) -> Iterator[None]:
     """53300: others hold them all."""
     run(stage.world.database.aclose())
-    held: list[psycopg.Connection] = []
-    try:
-        while True:
-            try:
-                held.append(psycopg.connect(urls.app))
-            except psycopg.OperationalError:
-                break
+    with all_connections(urls):
         yield
-    finally:
-        for connection in held:
-            connection.close()
 
 
 @contextmanager

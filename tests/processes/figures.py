@@ -15,6 +15,8 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from tests.fakes.provider_server import Fault, edited, hang, ok, reset, status, throttled, truncated_to
 from tests.postgres import running_cluster
@@ -27,8 +29,8 @@ GIVE_UP_S = 900
 LARGE = {"EDDA_MAX_CHUNKS": "100000", "EDDA_MAX_DOCUMENT_BYTES": "1000000", "CHUNKS_A_BATCH": "64", "RENEWAL_S": "15"}
 
 
-def not_a_number(answer: dict[str, object]) -> dict[str, object]:
-    answer["data"][0]["embedding"] = [float("nan")] * 8  # type: ignore[index]  # JSON
+def not_a_number(answer: dict[str, Any]) -> dict[str, Any]:
+    answer["data"][0]["embedding"] = [float("nan")] * 8
     return answer
 
 
@@ -74,7 +76,7 @@ def measure(stack: Stack, workers: int, documents: int, script: list[Fault]) -> 
         stack.start("embed")
     passed = []
     for part in (0.1, 0.9):
-        wait(stack, lambda part=part: count(stack, "embeddings") >= part * distinct)  # type: ignore[misc]  # one at a time
+        wait(stack, partial(has_embeddings, stack, part * distinct))
         passed.append((time.monotonic(), count(stack, "embeddings")))
     (began, first), (ended, last) = passed
     wait(stack, lambda: finished(stack, documents), every_s=1)
@@ -101,6 +103,10 @@ def deadlocks_so_far(stack: Stack) -> int:
 
 def count(stack: Stack, of: str) -> int:
     return int(stack.rows(f"SELECT count(*) FROM {of}")[0][0])
+
+
+def has_embeddings(stack: Stack, at_least: float) -> bool:
+    return count(stack, "embeddings") >= at_least
 
 
 def wait(stack: Stack, condition: Callable[[], bool], every_s: float = 0.1) -> None:

@@ -31,7 +31,7 @@ settings.configure(
 django.setup()
 
 from django.db import connection, models  # noqa: E402 - after Django has its settings
-from pgvector.django import VectorField  # noqa: E402
+from pgvector.django import VectorField  # noqa: E402 - likewise
 
 
 class Chunk(models.Model):

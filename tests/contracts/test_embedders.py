@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from edda.batching import RetryPolicy, embed_all
+from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable, RetryableError
 
 from tests.contracts.providers import KINDS, Provider, provider
+from tests.fakes.embedder import asked_all
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaked_tasks")]
 
@@ -127,10 +128,11 @@ async def test_one_bad_text_fails_alone_and_the_others_have_vectors(ready: Provi
     texts = [f"text {number}" for number in range(20)]
     texts[13] = "poison"
     outcomes: dict[int, bytes | EmbeddingRejected] = {}
-    async with aclosing(embed_all(ready.embedder, texts, [3] * 20, Deadline.after(30))) as batches:
-        async for batch in batches:
-            assert batch.error is None
-            outcomes |= dict(zip(batch.indices, batch.vectors, strict=True))
+    async with aclosing(asked_all(ready.embedder, texts, [3] * 20, Deadline.after(30), RetryPolicy())) as ended:
+        async for batches in ended:
+            for batch in batches:
+                assert batch.error is None
+                outcomes |= dict(zip(batch.indices, batch.vectors, strict=True))
     assert [index for index in range(20) if isinstance(outcomes[index], EmbeddingRejected)] == [13]
     assert outcomes[14] == (await embed(ready, texts[14]))[0]
 
@@ -139,9 +141,10 @@ async def test_many_texts_at_once_have_each_their_own_vector(ready: Provider) ->
     texts = [f"text {number}" for number in range(150)]
     outcomes: dict[int, bytes | EmbeddingRejected] = {}
     retry = RetryPolicy(attempts=1)
-    async with aclosing(embed_all(ready.embedder, texts, [3] * 150, Deadline.after(60), retry)) as batches:
-        async for batch in batches:
-            outcomes |= dict(zip(batch.indices, batch.vectors, strict=True))
+    async with aclosing(asked_all(ready.embedder, texts, [3] * 150, Deadline.after(60), retry)) as ended:
+        async for batches in ended:
+            for batch in batches:
+                outcomes |= dict(zip(batch.indices, batch.vectors, strict=True))
     assert len(outcomes) == 150
     assert len(set(outcomes.values())) == 150
     for index in (0, 77, 149):

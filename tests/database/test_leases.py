@@ -96,8 +96,8 @@ async def test_a_batch_that_was_taken_over_given_back_or_done_is_not_renewed(wor
     store = world.embedding.store
     await world.notice(await world.put("a.txt", "one"))
     batch = EmbedBatch.model_validate_json(world.embed_queue.messages[0])
-    zombie = await store.claim_batch(batch, 0)
-    successor = await store.claim_batch(batch, 0)
+    zombie = await world.claim_batch(batch, 0)
+    successor = await world.claim_batch(batch, 0)
     assert zombie is not None
     assert successor is not None
     await store.renew_leases([zombie], 30)
@@ -137,7 +137,7 @@ async def test_what_a_dead_worker_held_is_rung_for_when_its_lease_is_over(world:
     """Its message comes again much later; and what it never got to hold is rung for as soon."""
     await world.notice(await world.put("a.txt", "one"))
     batch = EmbedBatch.model_validate_json(world.embed_queue.take()[0])
-    assert await world.embedding.store.claim_batch(batch, leasing.LEASE_S) is not None
+    assert await world.claim_batch(batch, leasing.LEASE_S) is not None
     assert await world.run_sweep() == {}
     world.rows(f"UPDATE embed_batches SET lease_until = lease_until - interval '{leasing.LEASE_S} seconds'")
     assert await world.run_sweep() == {"batches_rung": 1}
@@ -163,7 +163,7 @@ async def test_a_batch_that_five_workers_died_over_nobody_begins_again(world: Wo
     await world.notice(await world.put("a.txt", "one"))
     batch = EmbedBatch.model_validate_json(world.embed_queue.take()[0])
     for _ in range(leasing.MAX_FAILURES):
-        assert await world.embedding.store.claim_batch(batch, 0) is not None
-    assert await world.embedding.store.claim_batch(batch, 30) is None
+        assert await world.claim_batch(batch, 0) is not None
+    assert await world.claim_batch(batch, 30) is None
     assert await world.run_sweep() == {"given_up": 1}
     assert world.error_codes("a.txt") == ["attempts_exhausted"]

@@ -1,7 +1,7 @@
 """From messages to vectors: shared requests, refusals, leases, and the end of a version."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 import psycopg
@@ -20,11 +20,10 @@ from edda.models import DocumentStatus
 from edda.observing import Observing
 from edda.s3_events import object_changes
 from edda.store.bucket import BucketStore, DeleteBrake
-from edda.store.database import Database, HalfVector
-from edda.store.embed import BatchLease, EmbedStore
+from edda.store.database import Database
+from edda.store.embed import BatchLease, ContentHash, EmbedStore, Settled
 from edda.store.ingest import BATCH_CHUNKS, IngestStore, ordinal_ranges
 from edda.store.keys import KeyStore
-from edda.vectors import to_halfvec_binary
 
 from tests.database.world import World, connect
 
@@ -44,15 +43,24 @@ def waiting(world: World) -> list[EmbedBatch]:
 
 
 async def claim(world: World, lease_s: float = 60) -> list[BatchLease]:
-    leases = [await world.embedding.store.claim_batch(batch, lease_s) for batch in waiting(world)]
+    leases = await world.embedding.store.claim_batches(world.tenant_id, waiting(world), lease_s)
     return [lease for lease in leases if lease is not None]
 
 
 async def store_vectors(world: World, lease: BatchLease) -> None:
-    vectors = {
-        text.content_hash: HalfVector(to_halfvec_binary(world.embedder.vector(text.text))) for text in lease.texts
-    }
-    await world.embedding.store.save_vectors(world.tenant_id, vectors)
+    await world.embedding.store.save(world.tenant_id, vectors_of(world, lease))
+
+
+def vectors_of(world: World, *leases: BatchLease) -> dict[ContentHash, bytes]:
+    return {text.content_hash: world.embedder.vector(text.text) for lease in leases for text in lease.texts}
+
+
+async def finish(
+    store: EmbedStore, lease: BatchLease, rejected: Mapping[ContentHash, EmbeddingRejected] | None = None
+) -> DocumentStatus | None:
+    """The status in which its version ended, if it did."""
+    ended = await store.save(lease.batch.tenant_id, {}, [Settled(lease, rejected or {})])
+    return ended.get(lease.batch.version_id)
 
 
 def lock_waits(world: World) -> int:
@@ -232,7 +240,7 @@ async def test_a_batch_another_worker_holds_is_left_to_it(world: World) -> None:
     assert await world.embed() == {}
     assert world.embedder.requests == []
     await store_vectors(world, lease)
-    assert await world.embedding.store.finish_batch(lease, {}) == DocumentStatus.READY
+    assert await finish(world.embedding.store, lease) == DocumentStatus.READY
 
 
 async def test_a_worker_whose_lease_was_taken_over_can_neither_finish_nor_refuse_nor_release(world: World) -> None:
@@ -242,12 +250,12 @@ async def test_a_worker_whose_lease_was_taken_over_can_neither_finish_nor_refuse
     (successor,) = await claim(world)
     assert successor.attempt == zombie.attempt + 1
     rejected = {zombie.texts[0].content_hash: EmbeddingRejected()}
-    assert await store.finish_batch(zombie, rejected) is None
+    assert await finish(store, zombie, rejected) is None
     await store.release_batches([zombie])
     assert world.rows("SELECT count(*) FROM chunks WHERE error_code IS NOT NULL") == [(0,)]
     assert len(world.leases()) == 1
     await store_vectors(world, successor)
-    assert await store.finish_batch(successor, {}) == DocumentStatus.READY
+    assert await finish(store, successor) == DocumentStatus.READY
 
 
 async def test_killed_after_the_vectors_and_before_the_end_pays_nothing_twice(world: World) -> None:
@@ -266,7 +274,7 @@ async def test_a_vector_that_is_there_is_never_written_again(world: World) -> No
     before = world.rows("SELECT xmin::text, ctid::text FROM embeddings")
     await store_vectors(world, lease)
     assert world.rows("SELECT xmin::text, ctid::text FROM embeddings") == before
-    await world.embedding.store.finish_batch(lease, {})
+    await finish(world.embedding.store, lease)
 
 
 # Two at once ------------------------------------------------------------------------------------------------------
@@ -284,7 +292,7 @@ async def test_two_workers_that_finish_the_last_two_batches_at_once_make_one_tra
     async with await psycopg.AsyncConnection.connect(world.urls.owner) as holder:
         await holder.execute("SELECT FROM documents FOR UPDATE")
         finishing = [
-            asyncio.create_task(store.finish_batch(lease, {})) for store, lease in zip(stores, leases, strict=True)
+            asyncio.create_task(finish(store, lease)) for store, lease in zip(stores, leases, strict=True)
         ]
         await until_waiting(world, 2)
         await holder.commit()
@@ -297,16 +305,10 @@ async def test_two_workers_writing_the_same_texts_at_once_do_not_deadlock(world:
     texts = [f"text {number}" for number in range(500)]
     await world.notice(await world.put("a.txt", "\n".join(texts)))
     leases = await claim(world)
-    vectors = {
-        text.content_hash: HalfVector(to_halfvec_binary(world.embedder.vector(text.text)))
-        for lease in leases
-        for text in lease.texts
-    }
+    vectors = vectors_of(world, *leases)
     backwards = dict(reversed(vectors.items()))
     stores = [world.embedding.store, EmbedStore(elsewhere, world.model.model_id)]
-    await asyncio.gather(
-        stores[0].save_vectors(world.tenant_id, vectors), stores[1].save_vectors(world.tenant_id, backwards)
-    )
+    await asyncio.gather(stores[0].save(world.tenant_id, vectors), stores[1].save(world.tenant_id, backwards))
     assert world.vectors() == 500
 
 

@@ -65,7 +65,7 @@ def test_every_policy_compares_the_tenant_for_reading_and_for_writing(pipeline_d
         pipeline_database_urls,
         "SELECT tablename::text, cmd, qual, COALESCE(with_check, qual), permissive FROM pg_policies ORDER BY 1",
     )
-    rule = "(tenant_id = app_tenant())"
+    rule = "(tenant_id = ( SELECT app_tenant() AS app_tenant))"
     assert policies == [(name, "ALL", rule, rule, "PERMISSIVE") for (name,) in forced]
 
 

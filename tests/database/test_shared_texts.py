@@ -80,7 +80,7 @@ async def test_a_text_held_by_a_worker_that_died_is_embedded_by_another_when_the
     for number, worker in enumerate((first, second)):
         await worker.notice(await worker.put(f"{number}.txt", "shared"))
     (message,) = first.embed_queue.take()
-    assert await first.embedding.store.claim_batch(EmbedBatch.model_validate_json(message), 60) is not None
+    assert await first.claim_batch(EmbedBatch.model_validate_json(message), 60) is not None
     first.rows("UPDATE embed_batches SET lease_until = now() WHERE lease_until IS NOT NULL")
     assert await second.embed() == {}
     assert second.visible("1.txt") == ["shared"]

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from edda.concurrency import Deadline
@@ -133,14 +133,14 @@ async def test_vectors_of_another_model_were_paid_for_though_nothing_can_be_done
 
 async def test_a_worker_that_died_leaves_its_tokens_unsettled(world: World) -> None:
     await world.notice(await world.put("a.txt", "one"))
-    await world.embedding.store.claim_batch(EmbedBatch.model_validate_json(world.embed_queue.messages[0]), 0)
+    await world.claim_batch(EmbedBatch.model_validate_json(world.embed_queue.messages[0]), 0)
     assert await world.embed() == {}
     assert (ledger(world).tokens, ledger(world).tokens_unsettled) == (3, 3)
 
 
 async def test_what_was_paid_and_could_not_be_stored_stays_unsettled(world: World) -> None:
     class Failing(EmbedStore):
-        async def save_vectors(self, *_: object) -> None:
+        async def save(self, *_: object) -> Any:
             raise DatabaseUnavailable
 
     await world.notice(await world.put("a.txt", "one"))
@@ -221,7 +221,7 @@ async def test_the_ledger_bounds_what_was_paid_under_any_faults(world: World, se
         delivered = chance.sample(messages, chance.randint(1, len(messages)))
         if chance.random() < 0.2:  # a worker takes its work and dies
             for message in delivered:
-                await embedding.store.claim_batch(message, 0)
+                await world.claim_batch(message, 0)
         else:
             await embedding.embed_batches(delivered, Deadline.after(30))
         age(world, 3600)

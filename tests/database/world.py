@@ -24,7 +24,7 @@ from edda.observing import Observing
 from edda.s3_events import object_changes
 from edda.store.bucket import BucketStore, DeleteBrake
 from edda.store.database import Database
-from edda.store.embed import EmbedStore
+from edda.store.embed import BatchLease, EmbedStore
 from edda.store.ingest import IngestStore
 from edda.store.keys import KeyStore, create_tenant
 from edda.store.sweep import Patience, SweepStore
@@ -39,6 +39,7 @@ Record = dict[str, Any]
 Meanwhile = Callable[[], Awaitable[None]]
 
 MAX_DOCUMENT_BYTES = 100_000
+BATCH_CHUNKS = 64  # small documents have several messages
 MAX_CHUNKS = 1000
 
 
@@ -114,7 +115,7 @@ class World:
         objects, parser = objects or FakeObjectStore(), LineParser()
         embedder = BusyEmbedder(model.name, model.dimensions)
         ingest_queue, embed_queue = FakeQueue(), FakeQueue()
-        ingest_store, keys = IngestStore(database, model.model_id), KeyStore(database)
+        ingest_store, keys = IngestStore(database, model.model_id, batch_chunks=BATCH_CHUNKS), KeyStore(database)
         bucket = BucketStore(database, DeleteBrake())
         observing = Observing(bucket, objects)
         return cls(
@@ -169,6 +170,11 @@ class World:
         """The chunk function hears of these changes, in this order."""
         for change in object_changes({"Records": list(records)}):
             await self.ingestion.object_changed(change, Deadline.after(seconds))
+
+    async def claim_batch(self, batch: EmbedBatch, lease_s: float) -> BatchLease | None:
+        """As an embed function that dies afterwards."""
+        (lease,) = await self.embedding.store.claim_batches(batch.tenant_id, [batch], lease_s)
+        return lease
 
     async def embed(self, seconds: float = 30) -> dict[int, EddaError]:
         """The embed function gets every message that waits, as one batch; those that fail wait again."""

@@ -1,13 +1,15 @@
 """An embedding model without a model: a vector follows from its text, faults from a script."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edda.batching import EmbeddedBatch, RetryPolicy, batch_indices, embed_all
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected, ProviderUnavailable
 from edda.models import EmbeddingLimits
+from edda.ports import Embedder
 from edda.vectors import validate
 
 from tests.fakes.provider_server import unit_vector
@@ -58,3 +60,16 @@ class FakeEmbedder:
     def texts(self) -> list[str]:
         """Every text that was ever asked for, as often as it was."""
         return [text for request in self.requests for text in request]
+
+
+def asked_all(
+    embedder: Embedder, texts: Sequence[str], tokens: Sequence[int], deadline: Deadline, retry: RetryPolicy
+) -> AsyncGenerator[list[EmbeddedBatch], None]:
+    """`embed_all` for these texts, cut into requests as this embedder's limits ask for."""
+    limits = embedder.limits
+
+    async def ask(indices: Sequence[int]) -> Sequence[bytes | EmbeddingRejected]:
+        return await embedder.embed([texts[index] for index in indices], purpose="document", deadline=deadline)
+
+    requests = list(batch_indices(tokens, limits.max_texts_per_request, limits.max_tokens_per_request))
+    return embed_all(ask, requests, limits.max_concurrent_requests, deadline, retry)

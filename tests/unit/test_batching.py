@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from edda.batching import EmbeddedBatch, RetryPolicy, batch_indices, embed_all, embed_query, retry_after_s
+from edda.batching import EmbeddedBatch, RetryPolicy, batch_indices, embed_query, retry_after_s
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import EmbeddingLimits
@@ -18,7 +18,7 @@ from edda.vectors import InvalidVector
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.embedder import FakeEmbedder
+from tests.fakes.embedder import FakeEmbedder, asked_all
 from tests.fakes.leaks import no_leaked_tasks  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaked_tasks")]
@@ -34,8 +34,9 @@ def words(count: int) -> list[str]:
 async def all_batches(
     embedder: FakeEmbedder, texts: Sequence[str], *, seconds: float = 30.0, retry: RetryPolicy = AT_ONCE
 ) -> list[EmbeddedBatch]:
-    async with aclosing(embed_all(embedder, texts, [10] * len(texts), Deadline.after(seconds), retry)) as batches:
-        return [batch async for batch in batches]
+    deadline = Deadline.after(seconds)
+    async with aclosing(asked_all(embedder, texts, [10] * len(texts), deadline, retry)) as ended:
+        return [batch async for batches in ended for batch in batches]
 
 
 def by_index(batches: Sequence[EmbeddedBatch]) -> dict[int, Any]:
@@ -144,16 +145,17 @@ class Slow(FakeEmbedder):
 
 async def test_a_batch_is_there_while_others_are_still_in_flight() -> None:
     embedder = Slow(EmbeddingLimits(10, 10_000, 1000, 2))
-    async with aclosing(embed_all(embedder, words(50), [1] * 50, Deadline.after(30))) as batches:
-        assert list((await anext(batches)).indices) == list(range(10))
+    async with aclosing(asked_all(embedder, words(50), [1] * 50, Deadline.after(30), RetryPolicy())) as ended:
+        (first,) = await anext(ended)
+        assert list(first.indices) == list(range(10))
         embedder.go_on.set()
-        assert sum([len(batch.indices) async for batch in batches]) == 40
+        assert sum([len(batch.indices) async for batches in ended for batch in batches]) == 40
     assert embedder.most_in_flight == 2
 
 
 async def test_leaving_early_ends_the_requests_in_flight() -> None:
     embedder = Slow(EmbeddingLimits(10, 10_000, 1000, 3))
-    async with aclosing(embed_all(embedder, words(50), [1] * 50, Deadline.after(30))) as batches:
+    async with aclosing(asked_all(embedder, words(50), [1] * 50, Deadline.after(30), RetryPolicy())) as batches:
         await anext(batches)
     assert embedder.in_flight == 0
 
@@ -224,7 +226,7 @@ async def test_a_wrong_configuration_stops_everything() -> None:
     embedder = FakeEmbedder(limits=EmbeddingLimits(1, 1000, 1000, 2), script=[ProviderMisconfigured()] * 100)
     with pytest.raises(ProviderMisconfigured):
         await all_batches(embedder, words(100))
-    assert len(embedder.requests) <= 1 + 2 * 2  # one read, and what may be running or unread
+    assert len(embedder.requests) <= 2 * 2 + 2 * 2  # what was read at once, and what may be running or unread
 
 
 async def test_a_bug_is_raised_and_not_retried() -> None:

@@ -5,13 +5,12 @@
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Literal
 
 from edda.concurrency import Deadline, as_finished
 from edda.errors import EmbeddingRejected, ProviderUnavailable, RetryableError
@@ -88,49 +87,53 @@ class EmbeddedBatch:
     error: RetryableError | None = None
 
 
+Ask = Callable[[Sequence[int]], Awaitable[Sequence[bytes | EmbeddingRejected]]]
+
+
 async def embed_all(
-    embedder: Embedder,
-    texts: Sequence[str],
-    token_counts: Sequence[int],
+    ask: Ask,
+    requests: Sequence[Sequence[int]],
+    limit: int,
     deadline: Deadline,
     retry: RetryPolicy = RetryPolicy(),
-) -> AsyncGenerator[EmbeddedBatch, None]:
-    """Embed documents: every batch as soon as it is done, in no particular order, each index exactly once.
+) -> AsyncGenerator[list[EmbeddedBatch], None]:
+    """Make every request, at most `limit` at once: what has ended since the last look, each index exactly once.
 
-    `embedder.limits` bound the size of a request and how many are in flight. A request that fails for now is tried
-    again while attempts and time are left, and then becomes its own batch's `error`; the others go on. A request
-    that is refused is halved until the texts at fault are alone (2 log2 n requests for one in n).
-    ProviderMisconfigured, and anything unforeseen, stops everything and is raised.
+    `ask` is one provider request for the texts of these indices. One that fails for now is tried again while attempts
+    and time are left, and then becomes its own batch's `error`; the others go on. One that is refused is halved until
+    the texts at fault are alone (2 log2 n requests for one in n). ProviderMisconfigured, and anything unforeseen, stops
+    everything and is raised.
 
-    Loop over it inside `contextlib.aclosing`.
+    Requests go on while the reader works. Loop over it inside `contextlib.aclosing`.
     """
-    limits = embedder.limits
-    batches = list(batch_indices(token_counts, limits.max_texts_per_request, limits.max_tokens_per_request))
-    requests = _DocumentRequests(embedder, texts, deadline, retry)
-    jobs = (partial(requests.settle, batch) for batch in batches)
-    async with aclosing(as_finished(limits.max_concurrent_requests, jobs, deadline)) as finished:
-        async for position, outcome in finished:
-            if isinstance(outcome, TimeoutError):
-                yield EmbeddedBatch(batches[position], error=ProviderUnavailable("No time was left to embed this."))
-            elif isinstance(outcome, Exception):
-                raise outcome
-            else:
-                for settled in outcome:
-                    yield settled
+    settler = _Settler(ask, deadline, retry)
+    jobs = (partial(settler.settle, indices) for indices in requests)
+    async with aclosing(as_finished(limit, jobs, deadline)) as finished:
+        async for outcomes in finished:
+            settled: list[EmbeddedBatch] = []
+            for position, outcome in outcomes:
+                if isinstance(outcome, TimeoutError):
+                    late = ProviderUnavailable("No time was left to embed this.")
+                    settled.append(EmbeddedBatch(requests[position], error=late))
+                elif isinstance(outcome, Exception):
+                    raise outcome
+                else:
+                    settled += outcome
+            yield settled
 
 
 async def embed_query(embedder: Embedder, text: str, deadline: Deadline, retry: RetryPolicy = RetryPolicy()) -> bytes:
     """The vector of a search query, with the same patience. Raises whatever stands in its way."""
-    (vector,) = await _patiently(embedder, [text], "query", deadline, retry)
+    ask = partial(embedder.embed, [text], purpose="query", deadline=deadline)
+    (vector,) = await _patiently(ask, deadline, retry)
     if isinstance(vector, EmbeddingRejected):
         raise vector
     return vector
 
 
 @dataclass(frozen=True, slots=True)
-class _DocumentRequests:
-    embedder: Embedder
-    texts: Sequence[str]
+class _Settler:
+    ask: Ask
     deadline: Deadline
     retry: RetryPolicy
 
@@ -145,6 +148,8 @@ class _DocumentRequests:
                 return [EmbeddedBatch(indices, [rejection])]
             middle = len(indices) // 2
             return [*await self.settle(indices[:middle]), *await self.settle(indices[middle:])]
+        if not any(map(_is_invalid, vectors)):
+            return [EmbeddedBatch(indices, vectors)]
         sound = [(index, vector) for index, vector in zip(indices, vectors, strict=True) if not _is_invalid(vector)]
         batches = [EmbeddedBatch([index for index, _ in sound], [vector for _, vector in sound])] if sound else []
         invalid = [index for index, vector in zip(indices, vectors, strict=True) if _is_invalid(vector)]
@@ -160,22 +165,17 @@ class _DocumentRequests:
             return EmbeddedBatch([index], [rejection])
 
     async def _ask(self, indices: Sequence[int]) -> Sequence[bytes | EmbeddingRejected]:
-        texts = [self.texts[index] for index in indices]
-        return await _patiently(self.embedder, texts, "document", self.deadline, self.retry)
+        return await _patiently(partial(self.ask, indices), self.deadline, self.retry)
 
 
 async def _patiently(
-    embedder: Embedder,
-    texts: Sequence[str],
-    purpose: Literal["document", "query"],
-    deadline: Deadline,
-    retry: RetryPolicy,
+    ask: Callable[[], Awaitable[Sequence[bytes | EmbeddingRejected]]], deadline: Deadline, retry: RetryPolicy
 ) -> Sequence[bytes | EmbeddingRejected]:
     """One request, tried again while it fails for now; the last RetryableError when time or attempts are up."""
     failures = 0
     while True:
         try:
-            return await embedder.embed(texts, purpose=purpose, deadline=deadline)
+            return await ask()
         except RetryableError as error:
             failures += 1
             wait_s = retry.wait_s(failures, error.retry_after_s)

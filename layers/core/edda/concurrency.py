@@ -1,7 +1,7 @@
 """The one bounded fan-out, and the deadline that ends it.
 
-`bounded` gives back everything at once; `as_finished` gives back each result when it is there, so that the next
-step (a write) overlaps with what is still running. Both promise the same:
+`bounded` gives back everything at once; `as_finished` gives back results when they are there, so that the next step
+(a write) overlaps with what is still running, and takes what has come meanwhile together. Both promise the same:
 
 - at most `limit` jobs run at once, and no job starts after the deadline;
 - a failure does nothing to the siblings: a job's exception takes the place of its result, and a job that the
@@ -51,15 +51,15 @@ async def bounded(limit: int, jobs: Iterable[Job[T]], deadline: Deadline) -> lis
     """Run every job, at most `limit` at once: for each, in order, its result or its exception."""
     outcomes: dict[int, T | Exception] = {}
     async with aclosing(as_finished(limit, jobs, deadline)) as finished:
-        async for index, outcome in finished:
-            outcomes[index] = outcome
+        async for ended in finished:
+            outcomes |= ended
     return [outcomes[index] for index in sorted(outcomes)]
 
 
 async def as_finished(
     limit: int, jobs: Iterable[Job[T]], deadline: Deadline
-) -> AsyncGenerator[tuple[int, T | Exception], None]:
-    """Run every job, at most `limit` at once: (position, result or exception) of each, as it ends.
+) -> AsyncGenerator[list[tuple[int, T | Exception]], None]:
+    """Run every job, at most `limit` at once: (position, result or exception) of each that ended since the last look.
 
     Jobs are taken from the iterable only when there is room, and at most `limit` results wait to be read: a slow
     reader slows the jobs. Loop over it inside `contextlib.aclosing`, so that leaving early ends the jobs at once.
@@ -85,8 +85,14 @@ async def as_finished(
     running.add_done_callback(lambda _: finished.put_nowait(None))
     try:
         while (item := await finished.get()) is not None:
-            room.release()
-            yield item
+            ended = [item]
+            while not finished.empty() and (item := finished.get_nowait()) is not None:
+                ended.append(item)
+            for _ in ended:
+                room.release()
+            yield ended
+            if item is None:
+                break
         await running  # raises if `jobs` itself broke
     finally:
         running.cancel()

@@ -1,14 +1,18 @@
-"""From messages on the embed queue to vectors in the database: many messages share provider requests."""
+"""From messages on the embed queue to vectors in the database: many messages share provider requests.
+
+While one write is under way, requests go on, and what they bring meanwhile is written together. Tenants share the
+requests in flight, but no request.
+"""
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
-from edda.batching import RetryPolicy, embed_all
+from edda.batching import EmbeddedBatch, RetryPolicy, batch_indices, embed_all
 from edda.concurrency import Deadline
 from edda.delivering import Delivery
 from edda.errors import DatabaseUnavailable, EddaError, EmbeddingRejected, RetryableError
@@ -16,9 +20,7 @@ from edda.leasing import LEASE_S, renewed
 from edda.messages import EmbedBatch
 from edda.metering import Meter
 from edda.ports import Embedder
-from edda.store.database import HalfVector
-from edda.store.embed import BatchLease, EmbedStore, TextToEmbed
-from edda.vectors import to_halfvec_binary
+from edda.store.embed import BatchLease, ContentHash, EmbedStore, Settled, TextToEmbed
 
 logger = logging.getLogger(__name__)
 
@@ -26,26 +28,55 @@ logger = logging.getLogger(__name__)
 OTHERS_PAUSE_S = 0.5
 
 
-@dataclass(slots=True)
 class _Work:
-    """One tenant's leased batches, and what has become of their texts so far. Equal texts are embedded once."""
+    """One tenant's leased batches, and what has become of their texts so far."""
 
-    leases: list[BatchLease] = field(default_factory=list)
-    rejected: dict[UUID, EmbeddingRejected] = field(default_factory=dict)
-    stored: set[UUID] = field(default_factory=set)
-    ended_a_version: bool = False
+    def __init__(self, tenant_id: UUID, leases: Sequence[BatchLease], embedder: Embedder) -> None:
+        self.tenant_id = tenant_id
+        self.texts = [text for lease in leases for text in lease.texts]
+        self.meter = Meter(embedder, leases)
+        self.vectors: dict[ContentHash, bytes] = {}  # not written yet
+        self.rejected: dict[ContentHash, EmbeddingRejected] = {}
+        self.problem: EddaError = RetryableError("The work was not done in time.")
+        self.ended_a_version = False
+        self._unfinished = leases
+        self._missing = {
+            lease.name: lease.awaited.union(text.content_hash for text in lease.texts) for lease in leases
+        }
 
-    def texts(self) -> list[TextToEmbed]:
-        return list({text.content_hash: text for lease in self.leases for text in lease.texts}.values())
+    @property
+    def unfinished(self) -> Sequence[BatchLease]:
+        return self._unfinished
 
-    def is_settled(self, lease: BatchLease) -> bool:
-        settled = self.stored | self.rejected.keys()
-        return settled >= lease.awaited and all(text.content_hash in settled for text in lease.texts)
+    def take(self, texts: Iterable[TextToEmbed], vectors: Iterable[bytes | EmbeddingRejected]) -> None:
+        for text, vector in zip(texts, vectors, strict=True):
+            if isinstance(vector, EmbeddingRejected):
+                self.rejected[text.content_hash] = vector
+            else:
+                self.vectors[text.content_hash] = vector
 
-    def awaited(self) -> set[UUID]:
+    def settled(self) -> list[Settled]:
+        """The batches that are done as soon as the vectors are written."""
+        known = self.vectors.keys() | self.rejected.keys()
+        settled = [lease for lease in self._unfinished if self._missing[lease.name] <= known]
+        if not self.rejected:
+            return [Settled(lease) for lease in settled]
+        return [
+            Settled(lease, {one: self.rejected[one] for one in self._missing[lease.name] & self.rejected.keys()})
+            for lease in settled
+        ]
+
+    def written(self, content_hashes: Iterable[ContentHash], settled: Sequence[Settled] = ()) -> None:
+        stored = frozenset(content_hashes)
+        ended = {one.lease.name for one in settled}
+        self._unfinished = [lease for lease in self._unfinished if lease.name not in ended]
+        for lease in self._unfinished:
+            self._missing[lease.name] -= stored
+
+    def awaited(self) -> set[ContentHash]:
         """What others embed, and not another batch of this worker's."""
-        awaited = {content_hash for lease in self.leases for content_hash in lease.awaited}
-        return awaited - self.stored - {text.content_hash for text in self.texts()}
+        awaited = {one for lease in self._unfinished for one in lease.awaited & self._missing[lease.name]}
+        return awaited.difference(text.content_hash for text in self.texts) if awaited else awaited
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,108 +97,112 @@ class Embedding:
         """
         work: dict[UUID, _Work] = {}
         async with renewed(partial(self._renew, work)):
-            failures = await self._embed_batches(batches, work, deadline)
+            failures = await self._claim(batches, work)
+            # Who has little is not kept waiting by who has much.
+            tenants = sorted(work.values(), key=lambda one: len(one.texts))
+            try:
+                await self._embed(tenants, deadline)
+                await self._await_others(tenants, deadline)
+            except EddaError as error:
+                for one in tenants:
+                    one.problem = error
+            positions = {(batch.version_id, batch.first_ordinal): position for position, batch in enumerate(batches)}
+            for one in tenants:
+                failures |= {positions[lease.name]: one.problem for lease in await self._leave(one)}
         if self.delivery is not None:
-            await self.delivery.promptly([tenant for tenant, done in work.items() if done.ended_a_version], deadline)
+            await self.delivery.promptly([one.tenant_id for one in tenants if one.ended_a_version], deadline)
+        return failures
+
+    async def _claim(self, batches: Sequence[EmbedBatch], work: dict[UUID, _Work]) -> dict[int, EddaError]:
+        """Take every tenant's leases. The positions of those who could not be asked for."""
+        failures: dict[int, EddaError] = {}
+        for tenant_id in dict.fromkeys(batch.tenant_id for batch in batches):
+            positions = [position for position, batch in enumerate(batches) if batch.tenant_id == tenant_id]
+            try:
+                claimed = await self.store.claim_batches(tenant_id, [batches[one] for one in positions], LEASE_S)
+            except RetryableError as error:
+                failures |= dict.fromkeys(positions, error)
+                continue
+            work[tenant_id] = _Work(tenant_id, [lease for lease in claimed if lease is not None], self.embedder)
         return failures
 
     async def _renew(self, work: Mapping[UUID, _Work]) -> None:
-        for tenant_work in list(work.values()):
-            await self.store.renew_leases(list(tenant_work.leases), LEASE_S)
+        for one in list(work.values()):
+            if one.unfinished:
+                try:
+                    await self.store.renew_leases(one.unfinished, LEASE_S)
+                except RetryableError:
+                    logger.warning("leases could not be renewed", extra={"leases": len(one.unfinished)})
 
-    async def _embed_batches(
-        self, batches: Sequence[EmbedBatch], work: dict[UUID, _Work], deadline: Deadline
-    ) -> dict[int, EddaError]:
-        failures: dict[int, EddaError] = {}
-        positions: dict[tuple[UUID, int], int] = {}
-        for position, batch in enumerate(batches):
-            try:
-                lease = await self.store.claim_batch(batch, LEASE_S)
-            except RetryableError as error:
-                failures[position] = error
-                continue
-            if lease is not None:
-                work.setdefault(batch.tenant_id, _Work()).leases.append(lease)
-                positions[batch.version_id, batch.first_ordinal] = position
-        # Who has little is not kept waiting by who has much.
-        for tenant_id, tenant_work in sorted(work.items(), key=lambda item: len(item[1].texts())):
-            for lease, problem in await self._embed_tenant(tenant_id, tenant_work, deadline):
-                failures[positions[lease.batch.version_id, lease.batch.first_ordinal]] = problem
-        return failures
+    async def _embed(self, tenants: Sequence[_Work], deadline: Deadline) -> None:
+        """Write what has come, again and again, until every request has ended."""
+        limits = self.embedder.limits
+        owners: list[_Work] = []
+        texts: list[TextToEmbed] = []
+        requests: list[range] = []
+        for one in tenants:
+            tokens = [text.tokens for text in one.texts]
+            for cut in batch_indices(tokens, limits.max_texts_per_request, limits.max_tokens_per_request):
+                requests.append(range(len(texts) + cut.start, len(texts) + cut.stop))
+            owners += [one] * len(one.texts)
+            texts += one.texts
 
-    async def _embed_tenant(
-        self, tenant_id: UUID, work: _Work, deadline: Deadline
-    ) -> list[tuple[BatchLease, EddaError]]:
-        """Embed one tenant's texts, write each provider batch as it comes, then finish what is whole."""
-        problem: EddaError = RetryableError("The work was not done in time.")
-        meter = Meter(self.embedder, work.leases)
-        try:
-            problem = await self._embed_texts(tenant_id, work, meter, deadline) or problem
-            await self._await_others(tenant_id, work, deadline)
-        except EddaError as error:
-            problem = error
-        unfinished = []
-        for lease in work.leases:
-            try:
-                if not work.is_settled(lease):
-                    raise problem
-                texts = lease.awaited | {text.content_hash for text in lease.texts}
-                rejected = {one: error for one, error in work.rejected.items() if one in texts}
-                status = await self.store.finish_batch(lease, rejected, meter.settle([lease]))
-                work.ended_a_version = work.ended_a_version or status is not None
-            except EddaError as error:
-                unfinished.append((lease, error))
-        await self._release([lease for lease, _ in unfinished], meter)
-        return unfinished
+        async def ask(indices: Sequence[int]) -> Sequence[bytes | EmbeddingRejected]:
+            return await owners[indices[0]].meter.embed([texts[index] for index in indices], deadline)
 
-    async def _embed_texts(self, tenant_id: UUID, work: _Work, meter: Meter, deadline: Deadline) -> EddaError | None:
-        """The last error of a provider batch that has to be tried again, if there was one."""
-        problem: EddaError | None = None
-        texts = work.texts()
-        finished = embed_all(
-            meter, [text.text for text in texts], [text.tokens for text in texts], deadline, self.retry
-        )
-        async with aclosing(finished):
-            async for batch in finished:
-                if batch.error is not None:
-                    problem = batch.error
-                    logger.warning(
-                        "provider batch failed", extra={"code": batch.error.code, "texts": len(batch.indices)}
-                    )
-                    continue
-                vectors: dict[UUID, HalfVector] = {}
-                for index, vector in zip(batch.indices, batch.vectors, strict=True):
-                    content_hash = texts[index].content_hash
-                    if isinstance(vector, EmbeddingRejected):
-                        work.rejected[content_hash] = vector
-                    else:
-                        vectors[content_hash] = HalfVector(to_halfvec_binary(vector))
-                await self._save(tenant_id, work, vectors, meter)
-        return problem
+        ended = embed_all(ask, requests, limits.max_concurrent_requests, deadline, self.retry)
+        async with aclosing(ended):
+            async for batches in ended:
+                for batch in batches:
+                    _take(owners[batch.indices[0]], [texts[index] for index in batch.indices], batch)
+                for one in {id(owner): owner for owner in (owners[batch.indices[0]] for batch in batches)}.values():
+                    await self._save(one)
 
-    async def _await_others(self, tenant_id: UUID, work: _Work, deadline: Deadline) -> None:
+    async def _await_others(self, tenants: Sequence[_Work], deadline: Deadline) -> None:
         """The same text in two documents is paid for once: who comes second waits a while for the vector, and then
         has the message delivered again.
         """
         until = deadline.sooner(self.others_s)
-        while awaited := work.awaited():
-            work.stored |= awaited - await self.store.without_vector(tenant_id, awaited)
+        while waiting := [(one, awaited) for one in tenants if (awaited := one.awaited())]:
+            for one, awaited in waiting:
+                one.written(awaited - await self.store.without_vector(one.tenant_id, awaited))
             if until.expired:
                 return
             await asyncio.sleep(OTHERS_PAUSE_S)
 
-    async def _save(self, tenant_id: UUID, work: _Work, vectors: Mapping[UUID, HalfVector], meter: Meter) -> None:
-        if not vectors:
+    async def _save(self, work: _Work) -> None:
+        """Write the vectors that have come, and end the batches that are whole with them."""
+        settled = work.settled()
+        vectors, work.vectors = work.vectors, {}
+        if not vectors and not settled:
             return
+        charges = work.meter.settle(one.lease for one in settled)
         try:
-            await self.store.save_vectors(tenant_id, vectors, meter.settle())
+            ended = await self.store.save(work.tenant_id, vectors, settled, charges)
         except DatabaseUnavailable:
-            # They are paid, so there is a second try. The first may have happened: what it charges is not repeated.
-            await self.store.save_vectors(tenant_id, vectors)
-        work.stored |= vectors.keys()
+            # They are paid, so there is a second try. The first may have happened: what it charges is not repeated, and
+            # what it ended is told.
+            ended = await self.store.save(work.tenant_id, vectors, settled)
+            work.ended_a_version = True
+        work.written(vectors, settled)
+        work.ended_a_version = work.ended_a_version or bool(ended)
 
-    async def _release(self, leases: Sequence[BatchLease], meter: Meter) -> None:
+    async def _leave(self, work: _Work) -> Sequence[BatchLease]:
+        """End what is whole, and give back what is not: the leases that were given back."""
         try:
-            await self.store.release_batches(leases, meter.settle(leases))
+            await self._save(work)
+        except EddaError as error:
+            work.problem = error
+        try:
+            await self.store.release_batches(work.unfinished, work.meter.settle(work.unfinished))
         except RetryableError:
-            logger.warning("leases could not be released; they expire", extra={"leases": len(leases)})
+            logger.warning("leases could not be released; they expire", extra={"leases": len(work.unfinished)})
+        return work.unfinished
+
+
+def _take(work: _Work, texts: Sequence[TextToEmbed], batch: EmbeddedBatch) -> None:
+    if batch.error is None:
+        work.take(texts, batch.vectors)
+    else:
+        work.problem = batch.error
+        logger.warning("provider batch failed", extra={"code": batch.error.code, "texts": len(texts)})

@@ -8,61 +8,38 @@ escapes: a request that failed, noted by a worker that dies before it writes aga
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
 from uuid import UUID
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled
-from edda.models import Account, EmbeddingLimits, Usage
+from edda.models import Account, Usage
 from edda.ports import Embedder
-from edda.store.embed import BatchLease
+from edda.store.embed import BatchLease, ContentHash, TextToEmbed
 from edda.vectors import WrongDimensions
 
 Charges = dict[Account, Usage]
 
 
-class _Payer(NamedTuple):
-    """Whose text it is: the first lease that named it. Equal texts are paid for once."""
-
-    lease: tuple[UUID, int]
-    account: Account
-    content_hash: UUID
-    tokens: int
-
-
 class Meter:
-    """An Embedder that counts, for the leases of one tenant. A request counts with the document of its first text."""
+    """Asks an Embedder and counts, for the leases of one tenant. A request counts with the document of its first text."""
 
     def __init__(self, embedder: Embedder, leases: Iterable[BatchLease]) -> None:
         self._embedder = embedder
-        self._payers: dict[str, _Payer] = {}
-        self._reserved: dict[tuple[UUID, int], dict[UUID, int]] = {}
+        self._payers: dict[ContentHash, BatchLease] = {}  # each text is of one lease
+        self._reserved: dict[tuple[UUID, int], dict[ContentHash, int]] = {}
         self._notes: Charges = {}
         for lease in leases:
             self._reserved[lease.name] = {text.content_hash: text.tokens for text in lease.texts}
-            for text in lease.texts:
-                self._payers.setdefault(text.text, _Payer(lease.name, lease.account, text.content_hash, text.tokens))
+            self._payers |= dict.fromkeys(self._reserved[lease.name], lease)
 
-    @property
-    def name(self) -> str:
-        return self._embedder.name
-
-    @property
-    def dimensions(self) -> int:
-        return self._embedder.dimensions
-
-    @property
-    def limits(self) -> EmbeddingLimits:
-        return self._embedder.limits
-
-    async def embed(
-        self, texts: Sequence[str], *, purpose: Literal["document", "query"], deadline: Deadline
-    ) -> Sequence[bytes | EmbeddingRejected]:
+    async def embed(self, texts: Sequence[TextToEmbed], deadline: Deadline) -> Sequence[bytes | EmbeddingRejected]:
+        """One provider request; see Embedder."""
+        asked = [text.text for text in texts]
         if not texts or deadline.expired:  # then no request is made
-            return await self._embedder.embed(texts, purpose=purpose, deadline=deadline)
+            return await self._embedder.embed(asked, purpose="document", deadline=deadline)
         self._of(texts[0]).provider_calls += 1
         try:
-            vectors = await self._embedder.embed(texts, purpose=purpose, deadline=deadline)
+            vectors = await self._embedder.embed(asked, purpose="document", deadline=deadline)
         except WrongDimensions:
             self._lost(texts)
             raise
@@ -74,9 +51,6 @@ class Meter:
         self._paid(texts)
         return vectors
 
-    async def aclose(self) -> None:
-        await self._embedder.aclose()
-
     def settle(self, leases: Iterable[BatchLease] = ()) -> Charges:
         """The notes, handed out once; of these leases also what was reserved and not used."""
         for lease in leases:
@@ -85,16 +59,22 @@ class Meter:
         notes, self._notes = self._notes, {}
         return notes
 
-    def _paid(self, texts: Sequence[str]) -> None:
+    def _paid(self, texts: Sequence[TextToEmbed]) -> None:
         for text in texts:
-            payer, usage = self._payers[text], self._of(text)
-            usage.tokens += payer.tokens
-            usage.tokens_unsettled -= self._reserved.get(payer.lease, {}).pop(payer.content_hash, 0)
+            usage = self._of(text)
+            usage.tokens += text.tokens
+            reserved = self._reserved.get(self._payers[text.content_hash].name)
+            if reserved is not None:
+                usage.tokens_unsettled -= reserved.pop(text.content_hash, 0)
 
-    def _lost(self, texts: Sequence[str]) -> None:
+    def _lost(self, texts: Sequence[TextToEmbed]) -> None:
         self._of(texts[0]).provider_calls_lost += 1
         for text in texts:
-            self._of(text).tokens_unsettled += self._payers[text].tokens
+            self._of(text).tokens_unsettled += text.tokens
 
-    def _of(self, text: str) -> Usage:
-        return self._notes.setdefault(self._payers[text].account, Usage())
+    def _of(self, text: TextToEmbed) -> Usage:
+        account = self._payers[text.content_hash].account
+        usage = self._notes.get(account)
+        if usage is None:
+            usage = self._notes[account] = Usage()
+        return usage

@@ -11,6 +11,8 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 import httpx
+import orjson
+import pybase64
 
 from edda.adapters.aiohttp_transport import AiohttpTransport
 from edda.adapters.usual_time import UsualTime
@@ -24,7 +26,7 @@ from edda.errors import (
     ProviderUnavailable,
 )
 from edda.models import EmbeddingLimits
-from edda.vectors import InvalidVector, from_floats, validate
+from edda.vectors import InvalidVector, from_floats, validate_all
 
 # OpenAI takes 2,048 texts and 300,000 tokens a request, and 8,192 tokens a text. Tokens are estimates here, hence the
 # margins; 128 texts keep an answer near 1 MB, so that the first rows are written while the rest is still on its way.
@@ -113,13 +115,16 @@ class OpenAIEmbedder:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _post(self, texts: Sequence[str]) -> tuple[httpx.Response, bytes]:
+    async def _post(self, texts: Sequence[str]) -> tuple[httpx.Response, bytearray]:
         headers = {
             "Authorization": f"Bearer {self._key()}",
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # inflating base64 costs more than the network saves
         }
-        content = json.dumps({**self._settings, "input": list(texts)})
+        try:
+            content = orjson.dumps({**self._settings, "input": texts})
+        except TypeError as error:  # a surrogate: what comes from files and over the API has none
+            raise EmbeddingRejected("The text is not Unicode.") from error
         most_bytes = len(texts) * self.dimensions * BYTES_PER_JSON_FLOAT + 65_536
         body = bytearray()
         async with self._client.stream("POST", self._url, headers=headers, content=content) as response:
@@ -127,7 +132,7 @@ class OpenAIEmbedder:
                 body += chunk
                 if len(body) > most_bytes:
                     raise ProviderUnavailable("The embedding provider's answer has no end.")
-        return response, bytes(body)
+        return response, body
 
     def _key(self) -> str:
         key = (self._api_key if isinstance(self._api_key, str) else self._api_key()).strip()
@@ -143,29 +148,38 @@ class OpenAIEmbedder:
                 raise ProviderUnavailable("The embedding provider returned other vectors than were asked for.")
         except (KeyError, TypeError) as error:
             raise ProviderUnavailable("The embedding provider returned no list of vectors.") from error
-        return [self._vector(by_index[index]) for index in range(count)]
+        return validate_all([self._decoded(by_index[index]) for index in range(count)], self.dimensions)
 
-    def _vector(self, embedding: Any) -> bytes | EmbeddingRejected:
+    def _decoded(self, embedding: Any) -> bytes:
+        """Empty for what is no vector."""
         try:
             if isinstance(embedding, str):
-                return validate(binascii.a2b_base64(embedding, strict_mode=True), self.dimensions)
+                return pybase64.b64decode(embedding, validate=True)
             return from_floats(embedding or (), self.dimensions)
-        except InvalidVector as invalid:
-            return invalid
-        except (binascii.Error, TypeError) as error:
+        except InvalidVector:
+            return b""
+        except (binascii.Error, ValueError, TypeError) as error:
             raise ProviderUnavailable("The embedding provider returned a vector that cannot be decoded.") from error
 
 
-def _json(response: httpx.Response, body: bytes) -> Any:
+def _json(response: httpx.Response, body: bytes | bytearray) -> Any:
     if not re.match(r"application/([\w.-]+\+)?json\b", response.headers.get("content-type", "")):
         raise ProviderUnavailable("The embedding provider returned something other than JSON.")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return _loose_json(body)
+
+
+def _loose_json(body: bytes | bytearray) -> Any:
+    """Also with NaN and Infinity, which servers in Python write."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ProviderUnavailable("The embedding provider returned broken JSON.") from error
 
 
-def _error(response: httpx.Response, body: bytes) -> EddaError:
+def _error(response: httpx.Response, body: bytearray) -> EddaError:
     """Which error a status is. Nothing of the body is repeated but its code: bodies quote keys and texts."""
     status = response.status_code
     code, parameter = _code_and_parameter(body)
@@ -182,7 +196,7 @@ def _error(response: httpx.Response, body: bytes) -> EddaError:
     return ProviderMisconfigured(f"The embedding provider refused the configuration ({said}).")
 
 
-def _code_and_parameter(body: bytes) -> tuple[str | None, str | None]:
+def _code_and_parameter(body: bytearray) -> tuple[str | None, str | None]:
     try:
         error = json.loads(body)["error"]
     except (ValueError, RecursionError, KeyError, TypeError):

@@ -100,22 +100,27 @@ RETURNING version_id;
 UPDATE document_versions SET lease_until = NULL, releases = releases + 1
 WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND finished_at IS NULL;
 
--- name: claim_batch
--- One batch of an unfinished version that nobody has a lease on, locked.
-SELECT b.last_ordinal, v.document_id, (now() AT TIME ZONE 'utc')::date AS day
-FROM embed_batches b JOIN document_versions v USING (version_id)
-WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
-  AND v.status = 'embedding' AND b.attempt - b.releases < %(max_failures)s
+-- name: claim_batches
+-- Of these batches those of unfinished versions that nobody has a lease on, locked; `position` counts from 0.
+SELECT w.position - 1 AS position, b.version_id, b.first_ordinal, b.last_ordinal, b.attempt + 1 AS attempt,
+       v.document_id, (now() AT TIME ZONE 'utc')::date AS day
+FROM (SELECT version_id, first_ordinal, min(position) AS position
+      FROM unnest(%(version_ids)s::uuid[], %(first_ordinals)s::integer[])
+          WITH ORDINALITY AS u (version_id, first_ordinal, position)
+      GROUP BY version_id, first_ordinal) w
+JOIN embed_batches b USING (version_id, first_ordinal)
+JOIN document_versions v USING (version_id)
+WHERE v.status = 'embedding' AND b.attempt - b.releases < %(max_failures)s
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
+ORDER BY b.version_id, b.first_ordinal
 FOR UPDATE OF b;
 
 -- name: lease_batch
--- A fenced lease on it, and the texts that are embedded under it. The row's one update: at a second one in a transaction
--- Postgres asks for the version again, which somebody who deletes it may have locked.
+-- A fenced lease on a locked batch, and the texts that are embedded under it. The row's one update: at a second one in a
+-- transaction Postgres asks for the version again, which somebody who deletes it may have locked.
 UPDATE embed_batches b
 SET attempt = b.attempt + 1, lease_until = now() + make_interval(secs => %(lease_s)s), held = %(content_hashes)s
-WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s
-RETURNING b.attempt;
+WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s;
 
 -- name: renew_batches
 -- What is locked is being ended. Waiting for it while others are locked here could be a deadlock.
@@ -133,34 +138,36 @@ WHERE b.version_id = mine.version_id AND b.first_ordinal = mine.first_ordinal;
 SELECT pg_advisory_xact_lock(hashtextextended('edda texts ' || %(tenant_id)s::text, 0));
 
 -- name: texts_to_embed
--- The texts of a batch that have no vector by this model yet, and whether another batch's worker is embedding them.
-SELECT DISTINCT ON (c.content_hash) c.content_hash, c.text, c.tokens,
+-- The texts of these batches that have no vector by this model yet, and whether another worker is embedding them. One
+-- look at the keys for each chunk, whatever the statistics say; nothing is sorted, which would write texts to a disk.
+SELECT w.batch - 1 AS batch, uuid_send(c.content_hash) AS content_hash, c.text, c.tokens,
        c.content_hash IN (
            SELECT unnest(o.held) FROM embed_batches o
-           WHERE o.tenant_id = %(tenant_id)s AND o.lease_until IS NOT NULL AND o.lease_until > now()
-             AND (o.version_id, o.first_ordinal) <> (%(version_id)s, %(first_ordinal)s)) AS held
-FROM chunks c
-LEFT JOIN embeddings e
-    ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
-WHERE c.version_id = %(version_id)s AND c.ordinal BETWEEN %(first_ordinal)s AND %(last_ordinal)s
-  AND e.content_hash IS NULL
-ORDER BY c.content_hash;
+           WHERE o.tenant_id = %(tenant_id)s AND o.lease_until IS NOT NULL AND o.lease_until > now()) AS held
+FROM unnest(%(version_ids)s::uuid[], %(first_ordinals)s::integer[], %(last_ordinals)s::integer[])
+     WITH ORDINALITY AS w (version_id, first_ordinal, last_ordinal, batch),
+LATERAL (
+    SELECT c.content_hash, c.text, c.tokens, EXISTS (
+        SELECT FROM embeddings e
+        WHERE e.tenant_id = c.tenant_id AND e.model_id = %(model_id)s AND e.content_hash = c.content_hash) AS has_vector
+    FROM chunks c
+    WHERE c.version_id = w.version_id AND c.ordinal BETWEEN w.first_ordinal AND w.last_ordinal OFFSET 0) c
+WHERE NOT c.has_vector;
 
 -- name: texts_without_vector
 -- Of these.
-SELECT h.content_hash FROM unnest(%(content_hashes)s::uuid[]) AS h (content_hash)
+SELECT uuid_send(h.content_hash) AS content_hash FROM unnest(%(content_hashes)s::uuid[]) AS h (content_hash)
 WHERE NOT EXISTS (
     SELECT FROM embeddings e
     WHERE e.tenant_id = %(tenant_id)s AND e.model_id = %(model_id)s AND e.content_hash = h.content_hash);
 
 -- name: insert_embeddings
 -- Sorted by the caller: unsorted batches of concurrent workers deadlock. May be repeated. Needs hold_vectors: a text
--- may have been deleted meanwhile, and its vector with it.
+-- may have been deleted meanwhile, and its vector with it. Unnested in the select list, where nothing is stored between.
 INSERT INTO embeddings (tenant_id, model_id, content_hash, vector)
-SELECT %(tenant_id)s, %(model_id)s, v.content_hash, v.vector
-FROM unnest(%(content_hashes)b::uuid[], %(vectors)b::halfvec[]) AS v (content_hash, vector)
+SELECT %(tenant_id)s, %(model_id)s, v.content_hash, v.vector::halfvec
+FROM (SELECT unnest(%(content_hashes)s::uuid[]) AS content_hash, unnest(%(vectors)s::vector[]) AS vector) v
 WHERE EXISTS (SELECT FROM chunks c WHERE c.tenant_id = %(tenant_id)s AND c.content_hash = v.content_hash)
-ORDER BY v.content_hash
 ON CONFLICT DO NOTHING;
 
 -- name: reject_chunks
@@ -169,14 +176,26 @@ UPDATE chunks c SET error_code = %(code)s, error_message = r.message
 FROM unnest(%(content_hashes)s::uuid[], %(messages)s::text[]) AS r (content_hash, message)
 WHERE c.version_id = %(version_id)s AND c.content_hash = r.content_hash;
 
--- name: batch_is_done
-UPDATE embed_batches SET done_at = now(), lease_until = NULL, held = '{}'
-WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND attempt = %(attempt)s AND done_at IS NULL
-RETURNING first_ordinal;
+-- name: batches_are_done
+UPDATE embed_batches b SET done_at = now(), lease_until = NULL, held = '{}'
+FROM (
+    SELECT version_id, first_ordinal FROM embed_batches
+    WHERE (version_id, first_ordinal, attempt) IN (
+        SELECT * FROM unnest(%(version_ids)s::uuid[], %(first_ordinals)s::integer[], %(attempts)s::integer[]))
+      AND done_at IS NULL
+    ORDER BY version_id, first_ordinal FOR UPDATE) mine
+WHERE b.version_id = mine.version_id AND b.first_ordinal = mine.first_ordinal
+RETURNING b.version_id, b.first_ordinal;
 
--- name: release_batch
-UPDATE embed_batches SET lease_until = NULL, held = '{}', releases = releases + 1
-WHERE version_id = %(version_id)s AND first_ordinal = %(first_ordinal)s AND attempt = %(attempt)s AND done_at IS NULL;
+-- name: release_batches
+UPDATE embed_batches b SET lease_until = NULL, held = '{}', releases = releases + 1
+FROM (
+    SELECT version_id, first_ordinal FROM embed_batches
+    WHERE (version_id, first_ordinal, attempt) IN (
+        SELECT * FROM unnest(%(version_ids)s::uuid[], %(first_ordinals)s::integer[], %(attempts)s::integer[]))
+      AND done_at IS NULL
+    ORDER BY version_id, first_ordinal FOR UPDATE) mine
+WHERE b.version_id = mine.version_id AND b.first_ordinal = mine.first_ordinal;
 
 -- name: document_of_version
 SELECT document_id FROM document_versions WHERE version_id = %(version_id)s;

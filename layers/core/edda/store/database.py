@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -17,6 +18,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types import TypeInfo
 
 from edda.errors import DatabaseUnavailable
+from edda.vectors import to_float32_array_binary
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +40,39 @@ class HalfVector(bytes):
     """A vector in pgvector's binary halfvec format, bound without going through text."""
 
 
-class _HalfVectorDumper(Dumper):
+class FloatVectors(list[bytes]):
+    """Vectors of one size in float32, bound as `vector[]`. Postgres turns them into half precision ten times as fast as
+    Python could."""
+
+
+class Uuids(list[bytes]):
+    """Bound as `uuid[]`, without an object for each."""
+
+
+class _BinaryDumper(Dumper):
     format = Format.BINARY
 
+
+class _HalfVectorDumper(_BinaryDumper):
     def dump(self, obj: HalfVector) -> bytes:
         return bytes(obj)
+
+
+class _FloatVectorsDumper(_BinaryDumper):
+    element_oid: int
+
+    def dump(self, obj: FloatVectors) -> memoryview:
+        return to_float32_array_binary(obj, self.element_oid)
+
+
+class _UuidsDumper(_BinaryDumper):
+    oid, element_oid = 2951, 2950  # of uuid[] and uuid, in every Postgres
+
+    def dump(self, obj: Uuids) -> bytes:
+        if not obj:
+            return struct.pack(">3i", 0, 0, self.element_oid)
+        size = struct.pack(">i", 16)
+        return struct.pack(">5i", 1, 0, self.element_oid, len(obj), 1) + size + size.join(obj)
 
 
 class Database:
@@ -95,7 +125,7 @@ class Database:
         await self._forget_broken_connection(even_if_open=True)
         connection = await self._open_patiently()
         try:
-            await register_halfvec(connection)
+            await register_vectors(connection)
         except BaseException:  # also cancelled: one that is kept without it could store no vector
             await connection.close()
             raise
@@ -152,19 +182,26 @@ class Database:
         await self._forget_broken_connection(even_if_open=True)
 
 
-async def register_halfvec(connection: AsyncConnection[Any]) -> None:
-    """Let `HalfVector` be bound, alone and in arrays. Before the first migration there is no such type yet."""
-    info = await TypeInfo.fetch(connection, "halfvec")
-    if info is None:
+async def register_vectors(connection: AsyncConnection[Any]) -> None:
+    """Let vectors be bound. Before the first migration there are no such types yet."""
+    connection.adapters.register_dumper(Uuids, _UuidsDumper)
+    half, single = await TypeInfo.fetch(connection, "halfvec"), await TypeInfo.fetch(connection, "vector")
+    if half is None or single is None:
         return
-    info.register(connection)
-    connection.adapters.register_dumper(HalfVector, _dumper_of(info.oid))
+    half.register(connection)
+    connection.adapters.register_dumper(HalfVector, _half_vector_dumper(half.oid))
+    connection.adapters.register_dumper(FloatVectors, _float_vectors_dumper(single.array_oid, single.oid))
+
+
+# The number of a type is the database's own.
+@cache
+def _half_vector_dumper(oid: int) -> type[Dumper]:
+    return type("HalfVectorDumper", (_HalfVectorDumper,), {"oid": oid})
 
 
 @cache
-def _dumper_of(oid: int) -> type[Dumper]:
-    """The number of a type is the database's own."""
-    return type("HalfVectorDumper", (_HalfVectorDumper,), {"oid": oid})
+def _float_vectors_dumper(oid: int, element_oid: int) -> type[Dumper]:
+    return type("FloatVectorsDumper", (_FloatVectorsDumper,), {"oid": oid, "element_oid": element_oid})
 
 
 async def fetch_one(cursor: Cursor, query: LiteralString, values: Mapping[str, Any]) -> Row | None:

@@ -19,7 +19,7 @@ from edda.store.queries import queries
 from edda.store.usage import charge, refuse_over_cap, today
 
 SQL = queries("pipeline")
-BATCH_CHUNKS = 64  # chunks named by one message: one provider request's worth
+BATCH_CHUNKS = 512  # chunks named by one message: some provider requests' worth, so that an event fills a worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,10 @@ class LaneFull(Exception):
 class IngestStore:
     """Hands out versions to parse and stores what was parsed."""
 
-    def __init__(self, database: Database, model_id: int) -> None:
+    def __init__(self, database: Database, model_id: int, *, batch_chunks: int = BATCH_CHUNKS) -> None:
         self._database = database
         self._model_id = model_id
+        self._batch_chunks = batch_chunks
 
     async def claim_version(
         self, tenant_id: UUID, version_id: UUID, lease_s: float, *, share: int | None = None
@@ -109,7 +110,9 @@ class IngestStore:
             await cursor.execute(SQL["delete_batches"], fence)
             await cursor.execute(SQL["delete_chunks"], fence)
             await _insert_chunks(cursor, lease, outcome)
-            tokens = await plan_batches(cursor, lease.tenant_id, lease.version_id, self._model_id)
+            tokens = await plan_batches(
+                cursor, lease.tenant_id, lease.version_id, self._model_id, self._batch_chunks
+            )
             values = {
                 "version_id": lease.version_id,
                 "planned_chunks": len(outcome.chunks),
@@ -186,11 +189,13 @@ async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutc
     await cursor.executemany(SQL["insert_chunk"], rows)
 
 
-async def plan_batches(cursor: Cursor, tenant_id: UUID, version_id: UUID, model_id: int) -> int:
+async def plan_batches(
+    cursor: Cursor, tenant_id: UUID, version_id: UUID, model_id: int, batch_chunks: int = BATCH_CHUNKS
+) -> int:
     """One batch row per message, covering every chunk whose text has no vector yet. The tokens of these texts."""
     values: dict[str, Any] = {"version_id": version_id, "model_id": model_id}
     missing = await fetch_all(cursor, SQL["missing_ordinals"], values)
-    ranges = list(ordinal_ranges(sorted(row["ordinal"] for row in missing)))
+    ranges = list(ordinal_ranges(sorted(row["ordinal"] for row in missing), batch_chunks))
     values = {
         "tenant_id": tenant_id,
         "version_id": version_id,

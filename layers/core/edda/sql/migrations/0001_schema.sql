@@ -125,11 +125,13 @@ CREATE TABLE embedding_models (
 -- made when the model is registered, since it names the number of dimensions.
 CREATE TABLE embeddings (
     tenant_id    uuid NOT NULL,
-    model_id     integer NOT NULL REFERENCES embedding_models,
+    model_id     integer NOT NULL,                     -- of embedding_models; a reference would be checked row by row
     content_hash uuid NOT NULL,
     vector       halfvec NOT NULL,
     PRIMARY KEY (tenant_id, model_id, content_hash)
 );
+-- In its row, not beside the table: it is written once and read whole. 4,000 dimensions still fit into a page.
+ALTER TABLE embeddings ALTER vector SET STORAGE PLAIN;
 
 -- What is to do: one row is one message on the embed queue. Outbox (sent_at) and progress (done_at) in one.
 CREATE TABLE embed_batches (
@@ -181,7 +183,8 @@ BEGIN
                                 'bucket_walks', 'delete_brakes'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY own_rows ON %I USING (tenant_id = app_tenant())', name);
+        -- As a subquery it is asked once a statement, not once a row.
+        EXECUTE format('CREATE POLICY own_rows ON %I USING (tenant_id = (SELECT app_tenant()))', name);
     END LOOP;
 END $$;
 

@@ -161,7 +161,7 @@ BEGIN
                                 'document_events', 'event_deliveries'] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
         EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', name);
-        EXECUTE format('CREATE POLICY own_rows ON %I USING (tenant_id = app_tenant())', name);
+        EXECUTE format('CREATE POLICY own_rows ON %I USING (tenant_id = (SELECT app_tenant()))', name);
     END LOOP;
 END $$;
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import aioboto3
 from edda.adapters.bedrock_embedder import BedrockEmbedder
+from edda.adapters.http_client import HttpTimeouts
 from edda.adapters.minilm_embedder import MiniLMEmbedder
-from edda.adapters.openai_embedder import HttpTimeouts, OpenAIEmbedder
+from edda.adapters.openai_embedder import OpenAIEmbedder
 from edda.errors import ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.ports import Embedder
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from edda.adapters.openai_embedder import HttpTimeouts, OpenAIEmbedder
+from edda.adapters.http_client import HttpTimeouts
+from edda.adapters.openai_embedder import OpenAIEmbedder
 from edda.concurrency import Deadline, bounded
 from edda.errors import EddaError, EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import EmbeddingLimits

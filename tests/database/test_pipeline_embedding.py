@@ -291,9 +291,7 @@ async def test_two_workers_that_finish_the_last_two_batches_at_once_make_one_tra
     # A third party holds the document, so that both workers have done their write and stand at the same point.
     async with await psycopg.AsyncConnection.connect(world.urls.owner) as holder:
         await holder.execute("SELECT FROM documents FOR UPDATE")
-        finishing = [
-            asyncio.create_task(finish(store, lease)) for store, lease in zip(stores, leases, strict=True)
-        ]
+        finishing = [asyncio.create_task(finish(store, lease)) for store, lease in zip(stores, leases, strict=True)]
         await until_waiting(world, 2)
         await holder.commit()
     outcomes = await asyncio.gather(*finishing)

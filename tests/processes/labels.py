@@ -25,7 +25,7 @@ LEFT_OUT = {
     "edda.store.usage": "its class is for the HTTP functions; what workers charge is inside of labelled transactions",
     "edda.adapters.bedrock_embedder": "another provider behind the same port",
     "edda.adapters.minilm_embedder": "another provider behind the same port",
-    "edda.adapters.aiohttp_transport": "inside of the provider's label",
+    "edda.adapters.http_client": "inside of the provider's label",
     "edda.adapters.aws": "inside of the labels of S3, SQS, EventBridge and Secrets Manager",
     "edda.adapters.usual_time": "remembers, and calls nobody",
     "edda.store.database": "inside of the labels of the stores: one method is one transaction",

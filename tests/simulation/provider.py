@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
-import httpx
+import aiohttp
+from edda.adapters.http_client import Answer
 from edda.adapters.openai_embedder import OpenAIEmbedder
 from edda.models import EmbeddingLimits
 
@@ -40,7 +41,7 @@ class Provider:
     paid: Counter[str] = field(default_factory=Counter)  # texts answered, whether the answer arrived or not
     spoilt: Counter[str] = field(default_factory=Counter)  # texts answered with a vector that is none
 
-    async def answer(self, environment: Environment, texts: Sequence[str]) -> tuple[httpx.Response, bytes]:
+    async def answer(self, environment: Environment, texts: Sequence[str]) -> Answer:
         kind = await environment.step("request")
         await asyncio.sleep(self.world.random.uniform(0.05, 1.0))
         self.world.asked(environment, texts)
@@ -57,12 +58,12 @@ class Provider:
             return _reply(400, json.dumps({"error": error}).encode())
         self.paid.update(texts)
         if kind == "reset":
-            raise httpx.ReadError("connection reset")
+            raise aiohttp.ClientOSError("connection reset")
         if kind in {None, "other_order"}:
             self.world.observer.provider_answered(environment, texts)
         return self._good_or_spoilt(kind, texts)
 
-    def _good_or_spoilt(self, kind: str | None, texts: Sequence[str]) -> tuple[httpx.Response, bytes]:
+    def _good_or_spoilt(self, kind: str | None, texts: Sequence[str]) -> Answer:
         data = [{"index": index, "embedding": vector_of(text)} for index, text in enumerate(texts)]
         if kind == "too_few":
             data.pop()
@@ -91,8 +92,8 @@ def _packed(vector: Sequence[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _reply(status: int, body: bytes, headers: dict[str, str] | None = None) -> tuple[httpx.Response, bytes]:
-    return httpx.Response(status, headers={"content-type": "application/json"} | (headers or {})), body
+def _reply(status: int, body: bytes, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, {"content-type": "application/json"} | (headers or {}), body)
 
 
 class SimulatedEmbedder(OpenAIEmbedder):
@@ -102,5 +103,5 @@ class SimulatedEmbedder(OpenAIEmbedder):
         super().__init__("http://provider", "simulated", MODEL_DIMENSIONS, SECRET, limits=LIMITS)
         self._environment = environment
 
-    async def _post(self, texts: Sequence[str]) -> tuple[httpx.Response, bytes]:
+    async def _post(self, texts: Sequence[str]) -> Answer:
         return await self._environment.world.provider.answer(self._environment, texts)

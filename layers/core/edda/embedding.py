@@ -40,9 +40,7 @@ class _Work:
         self.problem: EddaError = RetryableError("The work was not done in time.")
         self.ended_a_version = False
         self._unfinished = leases
-        self._missing = {
-            lease.name: lease.awaited.union(text.content_hash for text in lease.texts) for lease in leases
-        }
+        self._missing = {lease.name: lease.awaited.union(text.content_hash for text in lease.texts) for lease in leases}
 
     @property
     def unfinished(self) -> Sequence[BatchLease]:

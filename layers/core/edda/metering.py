@@ -21,7 +21,7 @@ Charges = dict[Account, Usage]
 
 
 class Meter:
-    """Asks an Embedder and counts, for the leases of one tenant. A request counts with the document of its first text."""
+    """Asks an Embedder and counts, for one tenant's leases. A request counts with the document of its first text."""
 
     def __init__(self, embedder: Embedder, leases: Iterable[BatchLease]) -> None:
         self._embedder = embedder

@@ -5,16 +5,15 @@ import binascii
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Literal
 
-import httpx
+import aiohttp
 import orjson
 import pybase64
 
-from edda.adapters.aiohttp_transport import AiohttpTransport
+from edda.adapters.http_client import TIMEOUTS, Answer, AnswerTooLarge, HttpClient, HttpTimeouts
 from edda.adapters.usual_time import UsualTime
 from edda.batching import retry_after_s
 from edda.concurrency import Deadline
@@ -44,15 +43,6 @@ OPERATOR_MUST_ACT = {"insufficient_quota", "billing_not_active", "model_not_foun
 BYTES_PER_JSON_FLOAT = 40  # generous: 25 digits, a comma and indentation
 
 
-@dataclass(frozen=True, slots=True)
-class HttpTimeouts:
-    """`total_s` bounds a request from its first byte to its last: a server that drips passes every `read_s`."""
-
-    connect_s: float = 3.0
-    read_s: float = 30.0
-    total_s: float = 60.0
-
-
 class OpenAIEmbedder:
     """POST {base_url}/embeddings, vectors asked for in base64 and taken in either form.
 
@@ -69,7 +59,7 @@ class OpenAIEmbedder:
         *,
         provider: str = "openai",
         limits: EmbeddingLimits = OPENAI_LIMITS,
-        timeouts: HttpTimeouts = HttpTimeouts(),
+        timeouts: HttpTimeouts = TIMEOUTS,
         send_dimensions: bool = True,
     ) -> None:
         self.name = f"{provider}/{model}"
@@ -82,11 +72,7 @@ class OpenAIEmbedder:
         self._settings: dict[str, Any] = {"model": model, "encoding_format": "base64"}
         if send_dimensions:
             self._settings["dimensions"] = dimensions
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(limits.max_concurrent_requests),
-            timeout=httpx.Timeout(timeouts.read_s, connect=timeouts.connect_s),
-            trust_env=False,  # what the environment says is for the composition root to read
-        )
+        self._client = HttpClient(limits.max_concurrent_requests, timeouts)
 
     async def embed(
         self, texts: Sequence[str], *, purpose: Literal["document", "query"], deadline: Deadline
@@ -100,22 +86,24 @@ class OpenAIEmbedder:
         patience = deadline.sooner(self._usual_time.longest_s(size))
         try:
             async with asyncio.timeout(patience.remaining_s()):
-                response, body = await self._post(texts)
+                answer = await self._post(texts)
+        except AnswerTooLarge as error:
+            raise ProviderUnavailable("The embedding provider's answer has no end.") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise ProviderUnavailable(f"The embedding provider was cut off ({type(error).__name__}).") from error
         except TimeoutError as error:
             if patience.at_s < deadline.at_s:
                 self._usual_time.given_up()
             raise ProviderUnavailable("The embedding provider did not answer in time.") from error
-        except httpx.HTTPError as error:
-            raise ProviderUnavailable(f"The embedding provider was cut off ({type(error).__name__}).") from error
-        if response.status_code != HTTPStatus.OK:
-            raise _error(response, body)
+        if answer.status != HTTPStatus.OK:
+            raise _error(answer)
         self._usual_time.answered(size, deadline.clock() - began_s)
-        return self._vectors(_json(response, body), len(texts))
+        return self._vectors(_json(answer), len(texts))
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _post(self, texts: Sequence[str]) -> tuple[httpx.Response, bytearray]:
+    async def _post(self, texts: Sequence[str]) -> Answer:
         headers = {
             "Authorization": f"Bearer {self._key()}",
             "Content-Type": "application/json",
@@ -126,13 +114,7 @@ class OpenAIEmbedder:
         except TypeError as error:  # a surrogate: what comes from files and over the API has none
             raise EmbeddingRejected("The text is not Unicode.") from error
         most_bytes = len(texts) * self.dimensions * BYTES_PER_JSON_FLOAT + 65_536
-        body = bytearray()
-        async with self._client.stream("POST", self._url, headers=headers, content=content) as response:
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > most_bytes:
-                    raise ProviderUnavailable("The embedding provider's answer has no end.")
-        return response, body
+        return await self._client.post(self._url, headers, content, most_bytes)
 
     def _key(self) -> str:
         key = (self._api_key if isinstance(self._api_key, str) else self._api_key()).strip()
@@ -162,16 +144,16 @@ class OpenAIEmbedder:
             raise ProviderUnavailable("The embedding provider returned a vector that cannot be decoded.") from error
 
 
-def _json(response: httpx.Response, body: bytes | bytearray) -> Any:
-    if not re.match(r"application/([\w.-]+\+)?json\b", response.headers.get("content-type", "")):
+def _json(answer: Answer) -> Any:
+    if not re.match(r"application/([\w.-]+\+)?json\b", answer.headers.get("content-type", "")):
         raise ProviderUnavailable("The embedding provider returned something other than JSON.")
     try:
-        return orjson.loads(body)
+        return orjson.loads(answer.body)
     except orjson.JSONDecodeError:
-        return _loose_json(body)
+        return _loose_json(answer.body)
 
 
-def _loose_json(body: bytes | bytearray) -> Any:
+def _loose_json(body: bytes) -> Any:
     """Also with NaN and Infinity, which servers in Python write."""
     try:
         return json.loads(body)
@@ -179,12 +161,12 @@ def _loose_json(body: bytes | bytearray) -> Any:
         raise ProviderUnavailable("The embedding provider returned broken JSON.") from error
 
 
-def _error(response: httpx.Response, body: bytearray) -> EddaError:
+def _error(answer: Answer) -> EddaError:
     """Which error a status is. Nothing of the body is repeated but its code: bodies quote keys and texts."""
-    status = response.status_code
-    code, parameter = _code_and_parameter(body)
+    status = answer.status
+    code, parameter = _code_and_parameter(answer.body)
     said = f"HTTP {status}, {code}" if code else f"HTTP {status}"
-    wait_s = retry_after_s(response.headers, datetime.now(UTC))
+    wait_s = retry_after_s(answer.headers, datetime.now(UTC))
     if code in OPERATOR_MUST_ACT:
         return ProviderMisconfigured(f"The embedding provider refused the configuration ({said}).")
     if status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -196,7 +178,7 @@ def _error(response: httpx.Response, body: bytearray) -> EddaError:
     return ProviderMisconfigured(f"The embedding provider refused the configuration ({said}).")
 
 
-def _code_and_parameter(body: bytearray) -> tuple[str | None, str | None]:
+def _code_and_parameter(body: bytes) -> tuple[str | None, str | None]:
     try:
         error = json.loads(body)["error"]
     except (ValueError, RecursionError, KeyError, TypeError):

@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from edda.adapters.http_client import tls_context
 from edda.concurrency import Deadline
 from edda.errors import WebhookFailed
 
@@ -74,13 +75,11 @@ class HttpWebhooks:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:  # not in __init__: a session belongs to the loop that is running
-            import httpx  # for its certificates; most environments never send a webhook
-
             connector = aiohttp.TCPConnector(
                 resolver=_Resolver(allow_private=self._allow_private),
                 use_dns_cache=False,
                 force_close=True,  # a connection kept through a freeze is a dead one
-                ssl=httpx.create_ssl_context(),
+                ssl=tls_context(),
             )
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session

@@ -61,7 +61,7 @@ class _HalfVectorDumper(_BinaryDumper):
 class _FloatVectorsDumper(_BinaryDumper):
     element_oid: int
 
-    def dump(self, obj: FloatVectors) -> memoryview:
+    def dump(self, obj: FloatVectors) -> bytes:
         return to_float32_array_binary(obj, self.element_oid)
 
 

@@ -110,9 +110,7 @@ class IngestStore:
             await cursor.execute(SQL["delete_batches"], fence)
             await cursor.execute(SQL["delete_chunks"], fence)
             await _insert_chunks(cursor, lease, outcome)
-            tokens = await plan_batches(
-                cursor, lease.tenant_id, lease.version_id, self._model_id, self._batch_chunks
-            )
+            tokens = await plan_batches(cursor, lease.tenant_id, lease.version_id, self._model_id, self._batch_chunks)
             values = {
                 "version_id": lease.version_id,
                 "planned_chunks": len(outcome.chunks),

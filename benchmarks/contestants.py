@@ -56,6 +56,7 @@ CONTESTANTS = {
     contestant.title: contestant
     for contestant in (
         _edda("deployed"),
+        _edda("one-environment"),
         _edda("one-event"),
         _edda("with-chunks"),
         # No peer, but what the tests of the harness compare with.

@@ -1,35 +1,36 @@
-"""Edda's turn: the real embed handler on SQS events, in one process, as one of Lambda's environments.
+"""Edda's turn: the real embed handler on SQS events, in processes that are each one of Lambda's environments.
 
 `python -m benchmarks.edda task.json`. The chunk function's work is done before the start: chunks are in the database,
-and messages name them. Lambda is played as the template has it: so many messages an event, one event after another,
-failed messages again when their visibility timeout has passed.
+and messages name them. Lambda is played as the template has it: so many messages an event, failed messages again when
+their visibility timeout has passed, and events to several environments at once, here as many as there are processors.
 
-Variants: `deployed` is the template's batch size; `one-event` hands over all messages at once; `with-chunks` also
-writes the chunks between start and end, through the chunk function's own store: that is what peers do, which store
-text and vector together.
+Variants: `deployed` is that; `one-environment` gives one event after another to a single one; `one-event` hands over
+all messages at once; `with-chunks` is `deployed`, and also writes the chunks between start and end, through the chunk
+function's own store: that is what peers do, which store text and vector together.
 """
 
 import asyncio
-import cProfile
-import importlib.util
 import json
 import os
 import re
 import sys
 import time
 import urllib.request
-from contextlib import nullcontext
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from subprocess import PIPE, Popen
+from threading import Condition
 from typing import Any
 from uuid import uuid4
 
 import psycopg
-from edda import services
 from edda.identity import content_hash
 from edda.messages import EmbedBatch
 from edda.models import Chunk, ParseOutcome
-from edda.runtime import run
 from edda.store.database import Database
 from edda.store.ingest import IngestStore
 from edda.tokens import count_tokens
@@ -43,21 +44,14 @@ ALL = 1_000_000
 GIVE_UP_AFTER_S = 1800
 
 
-@dataclass(frozen=True, slots=True)
-class FakeContext:
-    """Lambda's context at the beginning of an invocation."""
-
-    timeout_s: int
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.timeout_s * 1000
+Record = dict[str, Any]
 
 
 def main() -> None:
     task = read_task()
-    batch_size, timeout_s = template_numbers()
+    template = as_deployed()
     provider = task.base_url.removesuffix("/v1")
-    os.environ |= {
+    variables = template.variables | {
         "EDDA_DATABASE_URL": task.database_url,
         "EDDA_EMBEDDING_PROVIDER": "openai",
         "EDDA_EMBEDDING_MODEL": EDDA_MODEL.partition("/")[2],
@@ -71,46 +65,73 @@ def main() -> None:
         "AWS_SECRET_ACCESS_KEY": "benchmark",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    handler, context = load_handler(), FakeContext(timeout_s)
     documents = asyncio.run(register_documents(task))
-    warm_up = EmbedBatch(tenant_id=uuid4(), version_id=uuid4(), first_ordinal=0, last_ordinal=0)
-    handler({"Records": [record(warm_up)]}, context)
     late_chunks = task.variant == "with-chunks"
     batches = [] if late_chunks else asyncio.run(store_chunks(task, documents))
-    wait_for_go()
-    if late_chunks:
-        batches = asyncio.run(store_chunks(task, documents))
-    size = ALL if task.variant == "one-event" else batch_size
-    with cProfile.Profile() if task.rest["profile"] else nullcontext() as profile:
-        invocations = deliver(handler, context, [record(batch) for batch in batches], size, provider)
-    if profile is not None:
-        profile.dump_stats(Path(sys.argv[1]).with_suffix(".profile"))
-    done(invocations=invocations, records_an_event=min(size, len(batches)))
-    run(services.aclose())
+    alone = task.variant in {"one-environment", "one-event"}
+    count = 1 if alone else min(template.environments, os.cpu_count() or 1)
+    profile = Path(sys.argv[1]).with_suffix(".profile") if task.rest["profile"] else None
+    with ExitStack() as stack:
+        environments = [stack.enter_context(started(variables, template.timeout_s, profile)) for _ in range(count)]
+        for environment in environments:
+            nothing = EmbedBatch(tenant_id=uuid4(), version_id=uuid4(), first_ordinal=0, last_ordinal=0)
+            invoke(environment, [record(nothing)])
+        wait_for_go()
+        if late_chunks:
+            batches = asyncio.run(store_chunks(task, documents))
+        size = ALL if task.variant == "one-event" else template.batch_size
+        messages = Messages([record(batch) for batch in batches], provider)
+        with ThreadPoolExecutor(count) as pool:
+            invocations = sum(pool.map(partial(deliver, messages=messages, size=size), environments))
+        done(invocations=invocations, records_an_event=min(size, len(batches)), environments=count)
 
 
-def template_numbers() -> tuple[int, int]:
-    """The embed function's batch size and timeout, as deployed."""
-    function = (
-        (ROOT / "template.yaml").read_text().partition("\n  EmbedFunction:")[2].partition("\n  EmbedLogGroup:")[0]
-    )
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What the template says of the embed function."""
+
+    batch_size: int
+    timeout_s: int
+    environments: int
+    variables: dict[str, str]
+
+
+def as_deployed() -> Deployed:
+    text = (ROOT / "template.yaml").read_text()
+    function = text.partition("\n  EmbedFunction:")[2].partition("\n  EmbedLogGroup:")[0]
     batch_size = re.search(r"BatchSize: !If \[UseInProcessModel, \d+, (\d+)\]", function)
     timeout = re.search(r"\n      Timeout: (\d+)", function)
-    if batch_size is None or timeout is None:
+    environments = re.search(r"\n  EmbedConcurrency:\n(?:    .*\n)*?    Default: (\d+)", text)
+    if batch_size is None or timeout is None or environments is None:
         raise LookupError("template.yaml says it otherwise now")
-    return int(batch_size[1]), int(timeout[1])
+    variables = dict(re.findall(r"\n +(MALLOC_\w+): \"(\d+)\"", function))
+    return Deployed(int(batch_size[1]), int(timeout[1]), int(environments[1]), variables)
 
 
-def load_handler() -> Any:
-    spec = importlib.util.spec_from_file_location("embed_app", ROOT / "functions" / "embed" / "app.py")
-    if spec is None or spec.loader is None:
-        raise LookupError("functions/embed/app.py is not there")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.lambda_handler
+@contextmanager
+def started(variables: dict[str, str], timeout_s: int, profile: Path | None) -> Iterator[Popen[str]]:
+    """An environment: a process with the function loaded."""
+    command = [sys.executable, "-m", "benchmarks.environment", str(timeout_s), *([str(profile)] if profile else [])]
+    process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=os.environ | variables)
+    try:
+        yield process
+    finally:
+        process.communicate()  # the end of its input ends it
 
 
-def record(batch: EmbedBatch) -> dict[str, Any]:
+def invoke(environment: Popen[str], records: list[Record]) -> set[str]:
+    """One event to an environment: the ids of the messages that failed."""
+    assert environment.stdin is not None
+    assert environment.stdout is not None
+    environment.stdin.write(json.dumps({"Records": records}) + "\n")
+    environment.stdin.flush()
+    answer = environment.stdout.readline()
+    if not answer:
+        raise RuntimeError("the environment has ended")
+    return {failed["itemIdentifier"] for failed in json.loads(answer)["batchItemFailures"]}
+
+
+def record(batch: EmbedBatch) -> Record:
     """A message as Lambda hands it over."""
     return {
         "messageId": str(uuid4()),
@@ -124,35 +145,57 @@ def record(batch: EmbedBatch) -> dict[str, Any]:
     }
 
 
-def deliver(handler: Any, context: FakeContext, records: list[dict[str, Any]], size: int, provider: str) -> int:
+class Messages:
+    """The embed queue, for several who take from it."""
+
+    def __init__(self, records: list[Record], provider: str) -> None:
+        self._waiting = [(0.0, one) for one in records]
+        self._in_hand = 0
+        self._provider = provider
+        self._changed = Condition()
+        self._give_up_at = time.monotonic() + GIVE_UP_AFTER_S
+
+    def take(self, most: int) -> list[Record]:
+        """Some that are due, as soon as there are any; none when all have been deleted."""
+        with self._changed:
+            while self._waiting or self._in_hand:
+                now = time.monotonic()
+                if now > self._give_up_at:
+                    raise TimeoutError(f"{len(self._waiting)} messages are still waiting")
+                due = [one for at, one in self._waiting if at <= now][:most]
+                if due:
+                    taken = {one["messageId"] for one in due}
+                    self._waiting = [(at, one) for at, one in self._waiting if one["messageId"] not in taken]
+                    self._in_hand += len(due)
+                    return due
+                self._changed.wait(min((at for at, _ in self._waiting), default=now + 60) - now)
+            return []
+
+    def settle(self, records: list[Record], failed: set[str]) -> None:
+        """Those that failed are shown again when the handler has asked for."""
+        again = [one for one in records if one["messageId"] in failed]
+        waiting: list[tuple[float, Record]] = []
+        if again:
+            with urllib.request.urlopen(f"{self._provider}/visibility", timeout=10) as answer:
+                visibility: dict[str, int] = json.load(answer)
+            for one in again:
+                one["attributes"]["ApproximateReceiveCount"] = str(
+                    int(one["attributes"]["ApproximateReceiveCount"]) + 1
+                )
+                waiting.append((time.monotonic() + visibility[one["receiptHandle"]], one))
+        with self._changed:
+            self._waiting += waiting
+            self._in_hand -= len(records)
+            self._changed.notify_all()
+
+
+def deliver(environment: Popen[str], messages: Messages, size: int) -> int:
     """Hand over events until no message is left: how many it took."""
-    waiting = [(0.0, one) for one in records]
-    invocations, began = 0, time.monotonic()
-    while waiting:
-        now = time.monotonic()
-        if now - began > GIVE_UP_AFTER_S:
-            raise TimeoutError(f"{len(waiting)} messages are still waiting")
-        due = [one for at, one in waiting if at <= now][:size]
-        if not due:
-            time.sleep(min(at for at, _ in waiting) - now)
-            continue
-        taken = {one["messageId"] for one in due}
-        waiting = [(at, one) for at, one in waiting if one["messageId"] not in taken]
-        failed = {one["itemIdentifier"] for one in handler({"Records": due}, context)["batchItemFailures"]}
+    invocations = 0
+    while records := messages.take(size):
+        messages.settle(records, invoke(environment, records))
         invocations += 1
-        if failed:
-            waiting += again([one for one in due if one["messageId"] in failed], provider)
     return invocations
-
-
-def again(failed: list[dict[str, Any]], provider: str) -> list[tuple[float, dict[str, Any]]]:
-    """When the queue shows these again: as the handler has asked for."""
-    with urllib.request.urlopen(f"{provider}/visibility", timeout=10) as answer:
-        visibility: dict[str, int] = json.load(answer)
-    for one in failed:
-        received = int(one["attributes"]["ApproximateReceiveCount"]) + 1
-        one["attributes"]["ApproximateReceiveCount"] = str(received)
-    return [(time.monotonic() + visibility[one["receiptHandle"]], one) for one in failed]
 
 
 Document = tuple[Any, Any, list[str]]  # tenant, version, texts

@@ -148,12 +148,14 @@ async def ingestion() -> "Ingestion":
     from edda.ingesting import Ingestion, Lane
     from edda.observing import Observing
     from edda.store.bucket import BucketStore
-    from edda.store.ingest import IngestStore
+    from edda.store.ingest import BATCH_CHUNKS, IngestStore
 
     settings, clients, database, model = await _connected(patient=True)
     objects = S3ObjectStore(clients, settings.uploads_bucket)
+    # A model on this processor is slow: its work is spread over more environments.
+    batch_chunks = 64 if settings.embedding_provider == "in-process" else BATCH_CHUNKS
     return Ingestion(
-        store=IngestStore(database, model.model_id),
+        store=IngestStore(database, model.model_id, batch_chunks=batch_chunks),
         keys=KeyStore(database),
         observing=Observing(BucketStore(database, _brake(settings)), objects),
         objects=objects,

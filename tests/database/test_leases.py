@@ -104,7 +104,7 @@ async def test_a_batch_that_was_taken_over_given_back_or_done_is_not_renewed(wor
     assert world.rows(A_BATCH) == []
     await store.renew_leases([zombie, successor], 30)
     assert len(world.rows(A_BATCH)) == 1
-    await store.release_batches([successor])
+    await store.release_batches(world.tenant_id, [successor])
     await store.renew_leases([successor], 30)
     assert world.leases() == []
     await world.embed()

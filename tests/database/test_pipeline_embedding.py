@@ -251,7 +251,7 @@ async def test_a_worker_whose_lease_was_taken_over_can_neither_finish_nor_refuse
     assert successor.attempt == zombie.attempt + 1
     rejected = {zombie.texts[0].content_hash: EmbeddingRejected()}
     assert await finish(store, zombie, rejected) is None
-    await store.release_batches([zombie])
+    await store.release_batches(world.tenant_id, [zombie])
     assert world.rows("SELECT count(*) FROM chunks WHERE error_code IS NOT NULL") == [(0,)]
     assert len(world.leases()) == 1
     await store_vectors(world, successor)

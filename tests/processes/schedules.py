@@ -30,7 +30,7 @@ USUAL = {
         "IngestStore.unsent_batches", "SqsQueue.send", "IngestStore.mark_sent", "EventStore.claim",
     ],
     "embed": [
-        "EmbedStore.claim_batch", "OpenAIEmbedder.embed", "EmbedStore.save_vectors", "EmbedStore.finish_batch",
+        "EmbedStore.claim_batches", "OpenAIEmbedder.embed", "EmbedStore.save",
         "EmbedStore.release_batches", "EventStore.claim", "EventBridge.send", "HttpWebhooks.post", "EventStore.settle",
     ],
     "sweep": [

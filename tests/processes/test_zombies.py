@@ -61,7 +61,7 @@ def test_a_zombie_does_not_bring_back_what_was_deleted(stack: Stack) -> None:
 
 
 def test_a_zombie_that_has_embedded_stores_no_vector_of_a_deleted_text(stack: Stack) -> None:
-    stopped_at(stack, "embed", Strike("EmbedStore.save_vectors", "before", action="stop"))
+    stopped_at(stack, "embed", Strike("EmbedStore.save", "before", action="stop"))
     stack.delete("acme/a.txt")
     stack.settle()
     wakes_up(stack)

@@ -45,6 +45,7 @@ MAX_DOCUMENT_BYTES = 10_000
 # so that it often comes before a late event.
 EVENT_S, WALK_S = 30, 60
 LANE_SHARE = 1  # of two workers
+BATCH_CHUNKS = 4  # documents have up to ten
 
 
 class WatchedObjects(ObjectsOf):
@@ -103,7 +104,7 @@ class Services:
     async def ingestion(self) -> Ingestion:
         database, world = self.environment.database, self.environment.world
         return Ingestion(
-            store=IngestStore(database, world.model_id),
+            store=IngestStore(database, world.model_id, batch_chunks=BATCH_CHUNKS),
             keys=KeyStore(database),
             observing=self._observing(),
             objects=WatchedObjects(self.environment),

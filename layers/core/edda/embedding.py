@@ -191,8 +191,10 @@ class Embedding:
             await self._save(work)
         except EddaError as error:
             work.problem = error
+        charges = work.meter.settle(work.unfinished)
         try:
-            await self.store.release_batches(work.unfinished, work.meter.settle(work.unfinished))
+            if work.unfinished or charges:
+                await self.store.release_batches(work.tenant_id, work.unfinished, charges)
         except RetryableError:
             logger.warning("leases could not be released; they expire", extra={"leases": len(work.unfinished)})
         return work.unfinished

@@ -189,11 +189,10 @@ class EmbedStore:
                 ended[version_id] = status
         return ended
 
-    async def release_batches(self, leases: Sequence[BatchLease], charges: Charges = NO_CHARGES) -> None:
+    async def release_batches(
+        self, tenant_id: UUID, leases: Sequence[BatchLease], charges: Charges = NO_CHARGES
+    ) -> None:
         """Give one tenant's leases back: these batches could not be done now. What they cost is written."""
-        if not leases:
-            return
-        tenant_id = leases[0].batch.tenant_id
         async with self._database.transaction(tenant_id) as cursor:
             await cursor.execute(SQL["release_batches"], _fences(leases))
             await charge(cursor, tenant_id, self._model_id, charges)

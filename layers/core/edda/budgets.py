@@ -1,0 +1,184 @@
+"""What all environments that use one provider key know together: a pause, and how many tokens a second there are.
+
+Pure: a row of these values is kept in Postgres (`store/budgets.py`), and changed by the functions here.
+
+A provider that has refused nothing yet has no rate, and nothing is counted. From the first refusal on tokens are handed
+out in slices of about a second, in the order in which environments ask, each from a moment on at which the provider
+will have them. So nobody polls, nobody overtakes, and who has much to do waits behind those who asked before.
+
+The rate is measured: of what was handed out between two refusals, the provider has let through just what it allows. It
+then grows a little until the next refusal. One unit serves limits of tokens and of requests: among requests of about
+one size, so many tokens are so many requests.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import NamedTuple
+
+SLICE_S = 1.0  # tokens of so many seconds are handed out at once
+BURST_S = 1.0  # what was not asked for in time may be asked for so much later
+GROWS_FOR_S = 10.0  # at one step
+FIRST_GROWTH, LEAST_GROWTH, QUIET_GROWTH = 0.05, 0.001, 0.02  # of the rate, a second; the first is a guess
+QUIET_S = 90.0  # without a refusal for so long, the limit is looked for further up
+FORGET_S = 3600.0  # and for so long, there may be none any more
+MARGIN = 0.98  # of the rate that was measured
+GUESSED_S, MEASURED_S = 1.0, 30.0  # a guess weighs as much as so many seconds of measuring, and what was measured this
+SHORT = 0.1  # of a request: with less left, the provider would refuse soon
+
+
+def provider_key(provider: str, base_url: str, model: str) -> bytes:
+    """What names a budget: environments that ask the same model at the same place share one."""
+    return sha256("\n".join((provider, base_url.rstrip("/"), model)).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What all environments know of one provider key. Times are the database's, in seconds."""
+
+    rate: float | None = None  # tokens a second; None: no limit has been met
+    growth: float = FIRST_GROWTH  # of the rate, a second
+    changed_at_s: float = 0.0
+    next_at_s: float = 0.0  # all tokens until then are handed out
+    resumes_at_s: float = 0.0  # before then nobody asks the provider
+    refused_at_s: float = 0.0
+    measured_since_s: float = 0.0
+    granted: float = 0.0  # tokens handed out since then, and not refused
+
+
+class Lease(NamedTuple):
+    """So many tokens, from so many seconds on. None: as many as one likes; 0: not in time."""
+
+    tokens: float | None
+    starts_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a provider said to one request, or will soon say to the next (`is_soon`)."""
+
+    tokens: float
+    wait_s: float
+    began_ago_s: float  # when the request was sent
+    returned: float  # tokens of leases that the provider did not take, this request's among them
+    rate_guess: float  # tokens a second, if nothing better is known
+    is_soon: bool = False
+
+
+def lease(
+    budget: Budget, now_s: float, *, least: float, most: float, within_s: float, returned: float
+) -> tuple[Budget, Lease]:
+    """Hand out a slice that begins within so many seconds: about a second's tokens, but enough for one request.
+
+    `returned` are tokens of earlier leases that the provider did not take.
+    """
+    budget = replace(budget, granted=budget.granted - returned)
+    if budget.rate is None or now_s - budget.refused_at_s > FORGET_S:
+        return replace(budget, rate=None), Lease(None, max(0.0, budget.resumes_at_s - now_s))
+    start_s = max(budget.next_at_s, now_s - BURST_S, budget.resumes_at_s)
+    if start_s - now_s > within_s:
+        return budget, Lease(0.0, start_s - now_s)
+    rate = budget.rate
+    if start_s > now_s:  # there is more to do than the rate allows
+        quiet = now_s - budget.refused_at_s > QUIET_S
+        growth = max(budget.growth, QUIET_GROWTH) if quiet else budget.growth
+        rate *= 1 + growth * min(GROWS_FOR_S, max(0.0, now_s - budget.changed_at_s))
+    tokens = max(least, min(most, rate * SLICE_S))
+    idle_s = max(0.0, start_s - max(budget.next_at_s, budget.resumes_at_s))
+    changed = replace(
+        budget,
+        rate=rate,
+        changed_at_s=now_s,
+        next_at_s=start_s + tokens / rate,
+        measured_since_s=budget.measured_since_s + idle_s,
+        granted=budget.granted + tokens,
+    )
+    return changed, Lease(tokens, max(0.0, start_s - now_s))
+
+
+def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tuple[Budget, float]]:
+    """Nobody asks before the provider said so, and the rate becomes what it has let through since the last refusal.
+
+    The budget, and once more, with the time.
+
+    A request that was sent before the last refusal was over says nothing new.
+    """
+    until_s = now_s + refusal.wait_s
+    next_at_s = max(until_s, budget.next_at_s + (refusal.wait_s if refusal.is_soon else 0.0))
+    paused = replace(
+        budget,
+        resumes_at_s=max(budget.resumes_at_s, until_s),
+        next_at_s=next_at_s,
+        granted=budget.granted - refusal.returned,
+    )
+    if now_s - refusal.began_ago_s <= budget.resumes_at_s:
+        return paused, (paused, now_s)
+    if budget.rate is None:
+        rate, growth = refusal.rate_guess, FIRST_GROWTH
+        measured, measured_s, unsent = rate, GUESSED_S, 0.0
+    else:
+        # Of the leases that have not begun; now is somewhere in the middle of one.
+        unsent = budget.rate * (budget.next_at_s - now_s) - max(budget.rate * SLICE_S, refusal.tokens) / 2
+        unsent = max(0.0, unsent)
+        measured_s = max(until_s - budget.measured_since_s, 0.001)
+        measured = max(0.0, paused.granted - unsent) / measured_s
+        rate = MARGIN * min(budget.rate, max(measured, refusal.tokens / max(10.0, refusal.wait_s)))
+        growth = min(
+            FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2)
+        )  # the less was measured, the more it may be off
+    measured_s = min(measured_s, MEASURED_S)
+    told = replace(
+        paused,
+        rate=rate,
+        growth=growth,
+        changed_at_s=now_s,
+        refused_at_s=now_s,
+        measured_since_s=until_s - measured_s,
+        granted=measured * measured_s + unsent,
+    )
+    return told, (told, now_s)
+
+
+def paused(budget: Budget, now_s: float, wait_s: float) -> tuple[Budget, None]:
+    """Nobody asks for so long."""
+    return replace(budget, resumes_at_s=max(budget.resumes_at_s, now_s + wait_s)), None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What a provider says of its limits in the headers of an answer. None: not a word of it."""
+
+    tokens_a_minute: float | None = None
+    tokens_left: float | None = None
+    requests_a_minute: float | None = None
+    requests_left: float | None = None
+
+    def rate(self, tokens: float) -> float | None:
+        """Tokens a second that are allowed, in requests of so many tokens."""
+        rates = []
+        if self.tokens_a_minute:
+            rates.append(self.tokens_a_minute / 60)
+        if self.requests_a_minute:
+            rates.append(self.requests_a_minute / 60 * tokens)
+        return min(rates, default=None)
+
+    def shortage_s(self, tokens: float) -> float:
+        """How long until there is a little to spare again; 0.0 when there is."""
+        waits_s = [0.0]
+        if self.tokens_a_minute and self.tokens_left is not None:
+            waits_s.append((SHORT * tokens - self.tokens_left) / self.tokens_a_minute * 60)
+        if self.requests_a_minute and self.requests_left is not None:
+            waits_s.append((1.0 - self.requests_left) / self.requests_a_minute * 60)
+        return max(waits_s)
+
+
+def rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
+    """OpenAI's headers, which many others send too; names in lower case. None where there are none."""
+    names = ("limit-tokens", "remaining-tokens", "limit-requests", "remaining-requests")
+    found = [_number(headers.get(f"x-ratelimit-{name}")) for name in names]
+    return RateLimits(*found) if any(one is not None for one in found) else None
+
+
+def _number(text: str | None) -> float | None:
+    return float(text) if text is not None and re.fullmatch(r"\d{1,15}", text.strip()) else None

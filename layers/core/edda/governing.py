@@ -1,0 +1,297 @@
+"""How many requests an environment has in flight, and when the next one may begin: a governor for each provider.
+
+Two limits. The **window** is the environment's own: all requests that are allowed from the start, half of them after
+the provider has refused one (once a round trip), one more a round trip while it refuses none. The **budget** of tokens
+a second is shared with all environments that use the same provider key (`budgets.py`). It is asked only once the
+provider has refused somebody: before that a slot costs an integer.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+from edda import budgets
+from edda.budgets import Budget, RateLimits, Refusal, rate_limits
+from edda.concurrency import Deadline
+from edda.errors import ProviderThrottled, ProviderUnavailable, RetryableError
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ALONE_S = 1.0  # refused with nothing else in flight, and not told for how long
+LOOK_S = 0.5  # who has waited for longer looks whether there is a pause now
+
+
+class NoSlot(ProviderThrottled):
+    """The provider's limits leave no room for this request before the deadline: it was not made."""
+
+
+class SharedBudget(Protocol):
+    """Where the budget is kept: `store/budgets.py`. Raises DatabaseUnavailable."""
+
+    async def read(self) -> tuple[Budget, float]:
+        """The budget, and the time now on its clock."""
+
+    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
+        """Replace it by what the function makes of it and the time, alone; the function's other result."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One request, and what the answer's headers say."""
+
+    tokens: int
+    began_s: float
+    is_leased: bool  # its tokens were handed out
+    limits: RateLimits | None = None
+
+
+_slot: ContextVar[_Slot | None] = ContextVar("edda_provider_slot", default=None)
+
+
+def heard(headers: Mapping[str, str]) -> None:
+    """The headers (names in lower case) of the answer to the request in whose slot this is called, if in any."""
+    slot = _slot.get()
+    if slot is not None:
+        slot.limits = rate_limits(headers)
+
+
+@dataclass(slots=True)
+class Window:
+    """How many requests may be in flight: additive increase, multiplicative decrease. First come, first served."""
+
+    most: int
+    size: float = field(init=False)
+    in_flight: int = 0
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.size = float(self.most)
+
+    async def enter(self) -> None:
+        if self.in_flight < int(self.size) and not self._waiting:
+            self.in_flight += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if not place.cancelled():
+                self.leave()  # let in and cancelled at the same moment
+            raise
+
+    def leave(self) -> None:
+        self.in_flight -= 1
+        self._let_in()
+
+    def grow(self) -> None:
+        self.size = min(float(self.most), self.size + 1 / self.size)
+        self._let_in()
+
+    def halve(self) -> None:
+        self.size = max(1.0, self.size / 2)
+
+    def _let_in(self) -> None:
+        while self._waiting and self.in_flight < int(self.size):
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                self.in_flight += 1
+
+
+class Governor:
+    """One for each provider that an environment asks. `clock` in seconds, `chance` in [0, 1)."""
+
+    def __init__(
+        self,
+        budget: SharedBudget,
+        most: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.window = Window(most)
+        self._budget = budget
+        self._clock = clock
+        self._chance = chance
+        self._began_s = clock()
+        self._accepted = 0  # tokens that the provider let through since then
+        self._returned = 0  # leased tokens that it did not, since the budget was told
+        self._is_limited = False
+        self._resumes_at_s = 0.0
+        self._reduced_at_s = 0.0
+        self._turn = asyncio.Lock()  # one asks for tokens, the others wait behind it
+        self._wanted = 0  # tokens, by all who wait for some
+        self._tokens = 0.0  # leased and not spent
+        self._usable_at_s = 0.0
+
+    async def refresh(self) -> None:
+        """Look at the budget, where others may have met a limit: `saw` does it with a look that is had for less."""
+        self.saw(*await self._budget.read())
+
+    def saw(self, budget: Budget, now_s: float) -> None:
+        """What somebody has read of the budget (`store.budgets.read_budget`) just now."""
+        self._is_limited = budget.rate is not None
+        self._pause(budget.resumes_at_s - now_s)
+
+    @asynccontextmanager
+    async def slot(self, tokens: int, deadline: Deadline) -> AsyncIterator[None]:
+        """Wait until a request of so many tokens may begin; what it comes to is learnt from how the block ends.
+
+        Raises NoSlot when that is not before the deadline; where it is known, it says when. An error of the block is
+        raised on; after a ProviderThrottled the caller need not wait, for its next slot will.
+        """
+        tokens = max(1, tokens)
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                await self._enter(tokens, deadline)
+        except TimeoutError:
+            raise NoSlot from None
+        slot = _Slot(tokens, self._clock(), self._is_limited)
+        context = _slot.set(slot)
+        try:
+            yield
+            self._accepted += tokens
+            self.window.grow()
+        except ProviderThrottled as error:
+            self._returned += tokens if slot.is_leased else 0
+            await self._refused(slot, error.retry_after_s)
+            raise
+        except ProviderUnavailable as error:
+            await self._unavailable(slot, error)
+            raise
+        else:
+            if slot.limits is not None:
+                await self._heard(slot, slot.limits)
+        finally:
+            _slot.reset(context)
+            self.window.leave()
+
+    async def _enter(self, tokens: int, deadline: Deadline) -> None:
+        await self.window.enter()
+        try:
+            if self._is_limited or self._waits_s() > 0:
+                self._wanted += tokens
+                try:
+                    async with self._turn:
+                        await self._spend(tokens, deadline)
+                finally:
+                    self._wanted -= tokens
+        except BaseException:
+            self.window.leave()
+            raise
+
+    async def _spend(self, tokens: int, deadline: Deadline) -> None:
+        """Take tokens of the lease, of a new one where there are too few, once it has begun and no pause is on."""
+        while True:
+            if self._is_limited and self._tokens < tokens:
+                await self._lease(tokens, deadline)
+            if (wait_s := self._waits_s()) > 0:
+                await self._wait(wait_s, deadline)
+            elif not self._is_limited or self._tokens >= tokens:
+                break
+        self._tokens = max(0.0, self._tokens - tokens)
+
+    async def _lease(self, tokens: int, deadline: Deadline) -> None:
+        least, most = tokens - self._tokens, self._wanted - self._tokens
+        within_s = deadline.remaining_s()
+        returned, self._returned = self._returned, 0
+        ask = partial(budgets.lease, least=least, most=most, within_s=within_s, returned=returned)
+        lease = await self._budget.change(ask)
+        if lease.tokens is None:
+            self._is_limited = False
+            self._pause(lease.starts_in_s)
+        elif lease.tokens:
+            self._tokens += lease.tokens
+            self._usable_at_s = self._clock() + lease.starts_in_s
+        else:
+            raise NoSlot(retry_after_s=lease.starts_in_s)
+
+    def _waits_s(self) -> float:
+        return max(self._resumes_at_s, self._usable_at_s) - self._clock()
+
+    async def _wait(self, wait_s: float, deadline: Deadline) -> None:
+        if wait_s >= deadline.remaining_s():
+            raise NoSlot(retry_after_s=wait_s)
+        await asyncio.sleep(wait_s)
+        if wait_s > LOOK_S:  # perhaps another environment was refused meanwhile
+            with _best_effort():
+                await self.refresh()
+
+    async def _refused(self, slot: _Slot, retry_after_s: float | None) -> None:
+        """Half the window, once a round trip; and where the provider says for how long, everybody waits."""
+        is_new = slot.began_s >= self._reduced_at_s
+        was_alone = self.window.size < 2
+        now_s = self._clock()
+        if is_new:
+            self._reduced_at_s = now_s
+            self.window.halve()
+        if retry_after_s is None and was_alone:
+            retry_after_s = ALONE_S
+        if retry_after_s is None:  # too many at once: after about a round trip, there are fewer
+            self._pause((now_s - slot.began_s) * (1 + self._chance()))
+            return
+        news = now_s + retry_after_s - self._resumes_at_s > LOOK_S
+        self._pause(retry_after_s)
+        if is_new or news:
+            await self._tell(slot, retry_after_s)
+
+    async def _unavailable(self, slot: _Slot, error: ProviderUnavailable) -> None:
+        """A provider that does not answer in time has too much to do; another error says nothing about limits."""
+        if isinstance(error.__cause__, TimeoutError) and slot.began_s >= self._reduced_at_s:
+            self._reduced_at_s = self._clock()
+            self.window.halve()
+        if error.retry_after_s:
+            self._pause(error.retry_after_s)
+            with _best_effort():
+                await self._budget.change(partial(budgets.paused, wait_s=error.retry_after_s))
+
+    async def _heard(self, slot: _Slot, limits: RateLimits) -> None:
+        """With nearly nothing left, the provider would refuse soon."""
+        shortage_s = limits.shortage_s(slot.tokens)
+        if shortage_s > 0 and slot.began_s >= self._reduced_at_s:
+            self._reduced_at_s = self._clock()
+            await self._tell(slot, shortage_s, is_soon=True)
+
+    async def _tell(self, slot: _Slot, wait_s: float, *, is_soon: bool = False) -> None:
+        """Tell all environments. From here on tokens are leased."""
+        stated = slot.limits.rate(slot.tokens) if slot.limits else None
+        guess = stated or self._guess(slot.tokens, wait_s)
+        returned, self._returned = self._returned, 0
+
+        def tell(budget: Budget, now_s: float) -> tuple[Budget, tuple[Budget, float]]:
+            ago_s = self._clock() - slot.began_s  # now, for there may have been a queue
+            refusal = Refusal(slot.tokens, wait_s, ago_s, returned, guess, is_soon)
+            return budgets.refused(budget, now_s, refusal)
+
+        with _best_effort():
+            self.saw(*await self._budget.change(tell))
+
+    def _guess(self, tokens: int, wait_s: float) -> float:
+        """What was let through so far, for the time that it has to last; of a short wait it is known what it is for:
+        one request."""
+        so_far = (self._accepted + self.window.in_flight * tokens) / (self._clock() - self._began_s + wait_s)
+        most = tokens / (wait_s - 1) if 1 < wait_s <= 10 else so_far
+        return max(tokens / max(wait_s, 1.0), min(so_far, most))
+
+    def _pause(self, wait_s: float) -> None:
+        if wait_s > 0:
+            self._resumes_at_s = max(self._resumes_at_s, self._clock() + wait_s)
+
+
+@contextmanager
+def _best_effort() -> Iterator[None]:
+    """What is not told now shows at the next refusal; the request's own outcome matters more."""
+    try:
+        yield
+    except RetryableError as error:
+        logger.warning("provider budget could not be reached", extra={"code": error.code})

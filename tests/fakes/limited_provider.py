@@ -1,0 +1,115 @@
+"""Providers that refuse what is above a limit, in virtual time, and a budget that tasks share as environments do."""
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from edda.budgets import Budget
+from edda.errors import ProviderThrottled
+from edda.governing import heard
+
+T = TypeVar("T")
+DATABASE_S = 0.005  # a transaction
+ROUND_TRIP_S = 0.02  # to the provider and back: a refusal takes no longer
+
+
+def now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@dataclass(slots=True)
+class SharedInMemory:
+    """Changes are made one after another, each in the time that a transaction takes."""
+
+    budget: Budget = field(default_factory=Budget)
+    reads: int = 0
+    changes: int = 0
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def read(self) -> tuple[Budget, float]:
+        self.reads += 1
+        await asyncio.sleep(DATABASE_S)
+        return self.budget, self._now_s()
+
+    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
+        async with self._lock:
+            self.changes += 1
+            await asyncio.sleep(DATABASE_S)
+            self.budget, answer = change(self.budget, self._now_s())
+            return answer
+
+    def _now_s(self) -> float:
+        """Another clock than the environments'."""
+        return now_s() + 1_000_000
+
+
+@dataclass(slots=True)
+class LimitedProvider:
+    """Latency with jitter, a bucket of tokens that fills by the second, and a number of requests at once; 0: no limit.
+
+    `says`: Retry-After in whole seconds, as OpenAI's servers do. `headers`: also how much is left.
+    """
+
+    tokens_a_second: float = 0.0
+    burst_s: float = 5.0
+    window_s: float = 0.0  # instead of a bucket: so many seconds' tokens at once, and then none before the next window
+    at_once: int = 0
+    says: bool = True
+    headers: bool = False
+    seconds: Callable[[random.Random], float] = lambda chance: 0.25 * chance.lognormvariate(0, 0.15)
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
+    in_flight: int = 0
+    most_in_flight: int = 0
+    answered: dict[str, int] = field(default_factory=dict)  # tokens, by who asked
+    refused: int = 0
+    refused_at_s: list[float] = field(default_factory=list)
+    asked_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    _left: float = math.inf
+    _filled_at_s: float = -math.inf
+
+    async def embed(self, who: str, tokens: int) -> None:
+        """One request. Raises ProviderThrottled."""
+        await asyncio.sleep(ROUND_TRIP_S / 2)
+        self.asked_at_s.append(now_s())
+        wait_s = self._take(tokens)
+        if self.headers:
+            heard(self._headers())
+        if wait_s > 0 or (self.at_once and self.in_flight >= self.at_once):
+            self.refused += 1
+            self.refused_at_s.append(now_s())
+            await asyncio.sleep(ROUND_TRIP_S / 2)
+            raise ProviderThrottled(retry_after_s=float(math.ceil(wait_s)) if self.says and wait_s > 0 else None)
+        self._left -= tokens
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.seconds(self.chance))
+        finally:
+            self.in_flight -= 1
+        self.answered[who] = self.answered.get(who, 0) + tokens
+
+    def _take(self, tokens: int) -> float:
+        """How long until so much is there."""
+        if not self.tokens_a_second:
+            return 0.0
+        now = now_s()
+        if self.window_s:
+            window = math.floor(now / self.window_s)
+            if self._filled_at_s < window * self.window_s:
+                self._left, self._filled_at_s = self.tokens_a_second * self.window_s, window * self.window_s
+            return 0.0 if self._left >= tokens else (window + 1) * self.window_s - now
+        most = self.tokens_a_second * self.burst_s
+        since_s = now - self._filled_at_s
+        self._left = min(most, self._left + since_s * self.tokens_a_second) if math.isfinite(since_s) else most
+        self._filled_at_s = now
+        return max(0.0, (min(tokens, most) - self._left) / self.tokens_a_second)
+
+    def _headers(self) -> dict[str, str]:
+        return {
+            "x-ratelimit-limit-tokens": str(int(self.tokens_a_second * 60)),
+            "x-ratelimit-remaining-tokens": str(max(0, int(self._left))),
+        }

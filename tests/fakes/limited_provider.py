@@ -51,7 +51,7 @@ class SharedInMemory:
 class LimitedProvider:
     """Latency with jitter, a bucket of tokens that fills by the second, and a number of requests at once; 0: no limit.
 
-    `says`: Retry-After in whole seconds, as OpenAI's servers do. `headers`: also how much is left.
+    `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left.
     """
 
     tokens_a_second: float = 0.0
@@ -71,19 +71,26 @@ class LimitedProvider:
     _left: float = math.inf
     _filled_at_s: float = -math.inf
 
+    def most_tokens(self, seconds: float) -> float:
+        """What its rate allows in so long."""
+        whole = math.ceil(seconds / self.window_s) * self.window_s if self.window_s else seconds + self.burst_s
+        return self.tokens_a_second * whole
+
     async def embed(self, who: str, tokens: int) -> None:
         """One request. Raises ProviderThrottled."""
         await asyncio.sleep(ROUND_TRIP_S / 2)
         self.asked_at_s.append(now_s())
         wait_s = self._take(tokens)
-        if self.headers:
-            heard(self._headers())
         if wait_s > 0 or (self.at_once and self.in_flight >= self.at_once):
             self.refused += 1
             self.refused_at_s.append(now_s())
+            if self.headers:
+                heard(self._headers())
             await asyncio.sleep(ROUND_TRIP_S / 2)
             raise ProviderThrottled(retry_after_s=float(math.ceil(wait_s)) if self.says and wait_s > 0 else None)
         self._left -= tokens
+        if self.headers:
+            heard(self._headers())
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:

@@ -25,7 +25,6 @@ QUIET_S = 90.0  # without a refusal for so long, the limit is looked for further
 FORGET_S = 3600.0  # and for so long, there may be none any more
 MARGIN = 0.98  # of the rate that was measured
 GUESSED_S, MEASURED_S = 1.0, 30.0  # a guess weighs as much as so many seconds of measuring, and what was measured this
-SHORT = 0.1  # of a request: with less left, the provider would refuse soon
 
 
 def provider_key(provider: str, base_url: str, model: str) -> bytes:
@@ -163,11 +162,16 @@ class RateLimits:
             rates.append(self.requests_a_minute / 60 * tokens)
         return min(rates, default=None)
 
-    def shortage_s(self, tokens: float) -> float:
-        """How long until there is a little to spare again; 0.0 when there is."""
+    def allows(self, tokens: float, requests: float) -> bool:
+        """Is so much left?"""
+        enough_tokens = self.tokens_left is None or self.tokens_left >= tokens
+        return enough_tokens and (self.requests_left is None or self.requests_left >= requests)
+
+    def wait_s(self, tokens: float) -> float:
+        """How long until a request of so many tokens is allowed, if nobody makes another."""
         waits_s = [0.0]
         if self.tokens_a_minute and self.tokens_left is not None:
-            waits_s.append((SHORT * tokens - self.tokens_left) / self.tokens_a_minute * 60)
+            waits_s.append((tokens - self.tokens_left) / self.tokens_a_minute * 60)
         if self.requests_a_minute and self.requests_left is not None:
             waits_s.append((1.0 - self.requests_left) / self.requests_a_minute * 60)
         return max(waits_s)

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ALONE_S = 1.0  # refused with nothing else in flight, and not told for how long
+SPARE = 0.1  # of a request is left when all goes well
 LOOK_S = 0.5  # who has waited for longer looks whether there is a pause now
 
 
@@ -256,11 +257,12 @@ class Governor:
                 await self._budget.change(partial(budgets.paused, wait_s=error.retry_after_s))
 
     async def _heard(self, slot: _Slot, limits: RateLimits) -> None:
-        """With nearly nothing left, the provider would refuse soon."""
-        shortage_s = limits.shortage_s(slot.tokens)
-        if shortage_s > 0 and slot.began_s >= self._reduced_at_s:
+        """Be told before the provider refuses: when it has too little left to go on like this."""
+        requests = SPARE if self._is_limited else self.window.in_flight
+        stated = limits.rate(slot.tokens)
+        if stated and slot.began_s >= self._reduced_at_s and not limits.allows(requests * slot.tokens, requests):
             self._reduced_at_s = self._clock()
-            await self._tell(slot, shortage_s, is_soon=True)
+            await self._tell(slot, limits.wait_s(min(1, requests) * slot.tokens), is_soon=True)
 
     async def _tell(self, slot: _Slot, wait_s: float, *, is_soon: bool = False) -> None:
         """Tell all environments. From here on tokens are leased."""

@@ -1,0 +1,366 @@
+"""How many requests begin, and when: environments, their budget and a provider with limits, in virtual time."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import pytest
+from edda.concurrency import Deadline
+from edda.errors import DatabaseUnavailable, ProviderThrottled, ProviderUnavailable
+from edda.governing import Governor, NoSlot, SharedBudget, heard
+
+from tests.fakes.limited_provider import ROUND_TRIP_S, LimitedProvider, SharedInMemory, now_s
+from tests.simulation.clock import VirtualLoop
+
+T = TypeVar("T")
+MOST = 32  # in flight, as the OpenAI adapter allows
+LARGE, SMALL = 25_600, 1_600  # tokens a request
+
+
+def run(work: Callable[[], Awaitable[T]]) -> T:
+    """In virtual time."""
+
+    async def main() -> T:
+        return await work()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main())
+
+
+def governor(budget: SharedBudget, most: int = MOST, seed: int = 1) -> Governor:
+    return Governor(budget, most, clock=asyncio.get_running_loop().time, chance=random.Random(seed).random)
+
+
+def deadline(seconds: float = 600) -> Deadline:
+    return Deadline.after(seconds, asyncio.get_running_loop().time)
+
+
+async def refuse(governor: Governor, retry_after_s: float | None = None, tokens: int = 100) -> None:
+    """A request that is refused after a round trip."""
+    await fail(governor, ProviderThrottled(retry_after_s=retry_after_s), tokens)
+
+
+async def fail(governor: Governor, error: ProviderUnavailable, tokens: int = 100) -> None:
+    with suppress(ProviderUnavailable):
+        async with governor.slot(tokens, deadline()):
+            await asyncio.sleep(ROUND_TRIP_S)
+            raise error
+
+
+async def answer(governor: Governor, tokens: int = 100, seconds: float = 0.25) -> float:
+    """A request that is answered; when it began."""
+    async with governor.slot(tokens, deadline()):
+        began_s = now_s()
+        await asyncio.sleep(seconds)
+    return began_s
+
+
+# --- whole environments -------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of some environments that always had more to do."""
+
+    provider: LimitedProvider
+    budget: SharedInMemory
+    share: float  # of what the limit allows
+    late_refusals: int  # after the first half minute
+    least_and_most: tuple[float, float]  # by environment, of an equal part
+
+
+async def compete(provider: LimitedProvider, environments: int, tokens: int, seconds: float) -> Outcome:
+    budget = SharedInMemory()
+
+    async def worker(name: str, governed: Governor, until: Deadline) -> None:
+        while not until.expired:
+            try:
+                async with governed.slot(tokens, until):
+                    await provider.embed(name, tokens)
+            except NoSlot:
+                return
+            except ProviderThrottled:
+                continue
+
+    until = deadline(seconds)
+    async with asyncio.TaskGroup() as group:
+        for number in range(environments):
+            governed = governor(budget, seed=number)
+            for _ in range(MOST):
+                group.create_task(worker(f"environment {number}", governed, until))
+    total = sum(provider.answered.values())
+    shares = [provider.answered.get(f"environment {number}", 0) / total for number in range(environments)]
+    return Outcome(
+        provider,
+        budget,
+        total / provider.most_tokens(seconds) if provider.tokens_a_second else 1.0,
+        sum(at_s > 30 for at_s in provider.refused_at_s),
+        (min(shares) * environments, max(shares) * environments),
+    )
+
+
+@pytest.mark.parametrize("environments", [1, 4])
+def test_an_unlimited_provider_gets_all_requests_at_once_and_costs_the_database_nothing(environments: int) -> None:
+    provider = LimitedProvider()
+    outcome = run(lambda: compete(provider, environments, LARGE, 10))
+    assert sum(at_s <= ROUND_TRIP_S for at_s in provider.asked_at_s) == environments * MOST
+    assert provider.most_in_flight == environments * MOST
+    assert (outcome.budget.reads, outcome.budget.changes) == (0, 0)
+
+
+RATE = 1_000_000 / 60
+LIMITS: dict[str, dict[str, Any]] = {
+    "bucket of 5 s": {},
+    "bucket of a minute": {"burst_s": 60},
+    "minute by minute": {"window_s": 60},
+    "said in headers": {"headers": True},
+}
+
+
+@pytest.mark.parametrize("environments", [1, 2, 4])
+@pytest.mark.parametrize("tokens", [LARGE, SMALL])
+@pytest.mark.parametrize("limit", LIMITS)
+def test_what_a_rate_limit_allows_is_used_nearly_without_refusals_and_shared_alike(
+    limit: str, tokens: int, environments: int
+) -> None:
+    provider = LimitedProvider(tokens_a_second=RATE, **LIMITS[limit])
+    outcome = run(lambda: compete(provider, environments, tokens, 240))
+    assert outcome.share >= 0.9
+    requests = sum(provider.answered.values()) / tokens
+    assert outcome.late_refusals <= 0.04 * requests
+    assert outcome.least_and_most[0] >= 0.7
+    # A transaction a request, a second and a refusal at most, in each environment; and a look after each wait.
+    asked = requests + 240 * environments + provider.refused
+    assert outcome.budget.changes + outcome.budget.reads <= 2 * asked
+
+
+def test_environments_that_come_later_know_the_limit() -> None:
+    async def work() -> tuple[int, int]:
+        provider = LimitedProvider(tokens_a_second=RATE)
+        budget = (await compete(provider, 1, LARGE, 60)).budget
+        refused = provider.refused
+        later = [governor(budget) for _ in range(3)]
+
+        async def ask(governed: Governor) -> None:
+            async with governed.slot(SMALL, deadline()):
+                await provider.embed("", SMALL)
+
+        for governed in later:
+            await governed.refresh()
+        await asyncio.gather(*(ask(governed) for governed in later for _ in range(50)), return_exceptions=True)
+        return refused, provider.refused - refused
+
+    first, further = run(work)
+    assert first >= 20
+    assert further <= 2
+
+
+def test_a_limit_of_requests_at_once_is_found_without_a_word_about_it() -> None:
+    provider = LimitedProvider(at_once=16)
+    run(lambda: compete(provider, 1, LARGE, 60))
+    rounds = 60 / (0.25 + ROUND_TRIP_S)
+    requests = provider.answered["environment 0"] / LARGE
+    assert requests >= 0.7 * rounds * 16
+    assert provider.refused <= 0.02 * requests
+
+
+# --- one environment ----------------------------------------------------------------------------------------------
+
+
+def test_the_window_is_halved_once_a_round_trip_and_grows_by_one_a_round_trip() -> None:
+    async def work() -> list[int]:
+        governed, sizes = governor(SharedInMemory()), []
+        await asyncio.gather(*(refuse(governed) for _ in range(10)))
+        sizes.append(int(governed.window.size))
+        await refuse(governed)
+        sizes.append(int(governed.window.size))
+        for _ in range(2):
+            await asyncio.gather(*(answer(governed) for _ in range(int(governed.window.size) + 1)))
+            sizes.append(int(governed.window.size))
+        return sizes
+
+    assert run(work) == [16, 8, 9, 10]
+
+
+def test_the_window_keeps_one_place_and_its_first_size() -> None:
+    async def work() -> tuple[float, float]:
+        governed = governor(SharedInMemory(), most=4)
+        for _ in range(5):
+            await refuse(governed)
+        least = governed.window.size
+        for _ in range(100):
+            await answer(governed)
+        return least, governed.window.size
+
+    assert run(work) == (1.0, 4.0)
+
+
+def test_no_more_requests_than_the_window_has_places_and_those_who_wait_take_turns() -> None:
+    async def work() -> list[int]:
+        governed, order = governor(SharedInMemory(), most=2), []
+
+        async def one(number: int) -> None:
+            async with governed.slot(1, deadline()):
+                assert governed.window.in_flight <= 2
+                order.append(number)
+                await asyncio.sleep(1)
+
+        tasks = [asyncio.create_task(one(number)) for number in range(7)]
+        await asyncio.sleep(0.5)
+        tasks[3].cancel()  # it waits
+        tasks[0].cancel()  # it has a place
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert governed.window.in_flight == 0
+        return order
+
+    assert run(work) == [0, 1, 2, 4, 5, 6]
+
+
+def test_retry_after_holds_for_every_request_and_every_environment() -> None:
+    async def work() -> list[float]:
+        budget = SharedInMemory()
+        one, other = governor(budget), governor(budget)
+        await refuse(one, retry_after_s=7)
+        await other.refresh()
+        return sorted(await asyncio.gather(answer(one), answer(one), answer(other)))
+
+    began_s = run(work)
+    assert began_s[0] >= ROUND_TRIP_S + 7
+    assert began_s[2] <= 30
+
+
+def test_who_has_waited_for_a_lease_heeds_a_pause_that_came_meanwhile() -> None:
+    async def work() -> float:
+        budget = SharedInMemory()
+        one, other = governor(budget), governor(budget)
+        await refuse(one, retry_after_s=1)
+        await answer(one, tokens=300)  # the next ones have to wait
+        waiting = asyncio.create_task(answer(one, tokens=300))
+        await asyncio.sleep(0.1)
+        await refuse(other, retry_after_s=30)
+        return await waiting
+
+    assert run(work) >= 30
+
+
+def test_a_request_that_finds_no_room_before_its_deadline_is_not_made_and_says_when() -> None:
+    async def work() -> tuple[float | None, float]:
+        governed = governor(SharedInMemory())
+        await refuse(governed, retry_after_s=20)
+        began_s = now_s()
+        with pytest.raises(NoSlot) as caught:
+            async with governed.slot(1, deadline(5)):
+                pytest.fail("it began")
+        return caught.value.retry_after_s, now_s() - began_s
+
+    wait_s, lost_s = run(work)
+    assert wait_s == pytest.approx(20, abs=1)
+    assert lost_s <= 0.1
+
+
+def test_a_full_window_ends_at_the_deadline_too() -> None:
+    async def work() -> None:
+        governed = governor(SharedInMemory(), most=1)
+        async with governed.slot(1, deadline()):
+            with pytest.raises(NoSlot):
+                async with governed.slot(1, deadline(2)):
+                    pytest.fail("it began")
+        assert governed.window.in_flight == 0
+
+    run(work)
+
+
+def test_tokens_that_were_leased_by_a_cancelled_request_are_left_to_the_next() -> None:
+    async def work() -> tuple[int, float]:
+        budget = SharedInMemory()
+        governed = governor(budget)
+        await refuse(governed, retry_after_s=3)
+        waiting = asyncio.create_task(answer(governed))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        changes = budget.changes
+        began_s = await answer(governed)
+        return budget.changes - changes, began_s
+
+    leases, began_s = run(work)
+    assert leases == 0
+    assert began_s == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize("cause", [TimeoutError(), ConnectionError()])
+def test_a_provider_that_is_too_slow_gets_less_at_once_and_one_that_fails_does_not(cause: Exception) -> None:
+    async def work() -> float:
+        governed = governor(SharedInMemory())
+        for _ in range(3):
+            error = ProviderUnavailable()
+            error.__cause__ = cause
+            await fail(governed, error)
+        return governed.window.size
+
+    assert run(work) == (4.0 if isinstance(cause, TimeoutError) else MOST)
+
+
+def test_an_outage_that_says_for_how_long_pauses_every_request_without_making_a_limit() -> None:
+    async def work() -> tuple[float, float | None]:
+        budget = SharedInMemory()
+        governed, other = governor(budget), governor(budget)
+        await fail(governed, ProviderUnavailable(retry_after_s=5))
+        await other.refresh()
+        return min(await asyncio.gather(answer(governed), answer(other))), budget.budget.rate
+
+    began_s, rate = run(work)
+    assert began_s >= ROUND_TRIP_S + 5
+    assert rate is None
+
+
+def test_headers_that_say_that_nothing_is_left_spare_the_refusal() -> None:
+    async def work() -> tuple[int, float | None]:
+        budget = SharedInMemory()
+        provider = LimitedProvider(tokens_a_second=1000, headers=True)
+        governed = governor(budget, most=1)
+        for _ in range(200):
+            with suppress(ProviderThrottled):
+                async with governed.slot(500, deadline()):
+                    await provider.embed("", 500)
+        return provider.refused, budget.budget.rate
+
+    refused, rate = run(work)
+    assert refused <= 2
+    assert rate == pytest.approx(1000, rel=0.1)
+
+
+def test_headers_outside_of_a_slot_are_nobodys() -> None:
+    heard({"x-ratelimit-limit-tokens": "1", "x-ratelimit-remaining-tokens": "0"})
+
+
+@dataclass(slots=True)
+class Unreachable:
+    """A budget whose database is away."""
+
+    asked: list[str] = field(default_factory=list)
+
+    async def read(self) -> Any:
+        self.asked.append("read")
+        raise DatabaseUnavailable
+
+    async def change(self, change: Any) -> Any:
+        self.asked.append("change")
+        raise DatabaseUnavailable
+
+
+def test_without_the_database_a_refusal_still_counts_here_and_an_answer_is_still_an_answer() -> None:
+    async def work() -> tuple[list[str], float]:
+        budget = Unreachable()
+        governed = governor(budget)
+        await refuse(governed, retry_after_s=2)
+        async with governed.slot(100, deadline()):
+            heard({"x-ratelimit-limit-tokens": "600", "x-ratelimit-remaining-tokens": "0"})
+        return budget.asked, now_s()
+
+    asked, ended_s = run(work)
+    assert asked == ["change", "read", "change"]
+    assert ended_s >= 2

@@ -42,6 +42,7 @@ class Behaviour:
     requests_a_minute: int = 0
     tokens_a_minute: int = 0
     errors: float = 0  # share of requests answered with 500
+    says_limits: bool = False  # x-ratelimit-* in every answer, as OpenAI does
 
 
 @dataclass(slots=True)
@@ -124,10 +125,13 @@ class Provider:
         wait_s = max(self._requests.wait_s(1), self._tokens.wait_s(tokens))
         if wait_s > 0:
             self.stats.throttled += 1
-            send(_error(429, "rate_limit_exceeded", b"Retry-After: %d\r\n" % math.ceil(wait_s)))
+            retry_after = b"Retry-After: %d\r\n" % math.ceil(wait_s)
+            send(_error(429, "rate_limit_exceeded", retry_after + self._limits()))
             return
         self._requests.left -= 1
         self._tokens.left -= tokens
+
+        limits = self._limits()
 
         def begin() -> None:
             self._in_flight += 1
@@ -145,7 +149,7 @@ class Provider:
                 send(_error(500, "server_error"))
             else:
                 self.stats.texts += len(texts)
-                send(self._answer(request, texts, tokens))
+                send(self._answer(request, texts, tokens, limits))
             self._in_flight -= 1
             if self._waiting:
                 self._waiting.popleft()()
@@ -155,7 +159,18 @@ class Provider:
         else:
             begin()
 
-    def _answer(self, request: dict[str, Any], texts: list[str], tokens: int) -> bytes:
+    def _limits(self) -> bytes:
+        if not self.behaviour.says_limits:
+            return b""
+        lines = b""
+        for name, allowance in ((b"requests", self._requests), (b"tokens", self._tokens)):
+            if allowance.a_minute:
+                left = max(0, int(allowance.left))
+                lines += b"x-ratelimit-limit-%b: %d\r\n" % (name, allowance.a_minute)
+                lines += b"x-ratelimit-remaining-%b: %d\r\n" % (name, left)
+        return lines
+
+    def _answer(self, request: dict[str, Any], texts: list[str], tokens: int, headers: bytes) -> bytes:
         vectors = self.vectors(request.get("dimensions") or 1536)
         parts = [b"", b'{"object":"list","data":[']
         if request.get("encoding_format") == "base64":
@@ -167,7 +182,7 @@ class Provider:
             parts += [head, inside(text), after, b"}"]
         model = json.dumps(request["model"]).encode()
         parts.append(b'],"model":%b,"usage":{"prompt_tokens":%d,"total_tokens":%d}}' % (model, tokens, tokens))
-        parts[0] = _head(sum(map(len, parts)))
+        parts[0] = _head(sum(map(len, parts)), headers=headers)
         return b"".join(parts)  # the one copy that is made of a megabyte
 
 

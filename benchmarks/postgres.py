@@ -110,7 +110,7 @@ class Fresh:
 @contextlib.contextmanager
 def server(state: Path) -> Iterator[Server]:
     """Run Postgres for as long as the block lasts; its data stays in `state`."""
-    settings = LocalSettings(state=state, port=0, database_port=_free_port(), zipped_layers=False)
+    settings = LocalSettings(state=state, port=0, database_port=free_port(), zipped_layers=False)
     with database(settings) as running:
         superuser = _superuser_url(settings, running.owner_url)
         with psycopg.connect(superuser, autocommit=True) as connection:
@@ -137,7 +137,8 @@ def _superuser_url(settings: LocalSettings, owner_url: str) -> str:
     return f"postgresql://postgres:{passwords['postgres']}@{address}/postgres"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Nobody listens there now."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

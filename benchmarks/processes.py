@@ -118,9 +118,13 @@ def cpu_s(pid: int) -> float:
 
 
 def cpu_with_children_s(pid: int) -> float:
-    """Also what children used that have ended, to a hundredth of a second."""
-    ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]
-    return cpu_s(pid) + sum(map(int, ended)) / TICKS_A_SECOND
+    """Also what its children and theirs used that have ended, to a hundredth of a second."""
+    try:
+        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    own = cpu_s(pid) - sum(map(cpu_s, _children(pid)))
+    return own + sum(map(int, ended)) / TICKS_A_SECOND + sum(map(cpu_with_children_s, _children(pid)))
 
 
 def _peak_megabytes(pid: int) -> float:

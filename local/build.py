@@ -34,6 +34,7 @@ def parameters(settings: LocalSettings, database_url: str, owner_url: str) -> di
         # One document and one batch for each processor; 2 is Lambda's least.
         "ChunkConcurrency": str(max(2, os.cpu_count() or 2)),
         "EmbedConcurrency": str(max(2, (os.cpu_count() or 2) // 2)),
+        **settings.parameters,
     }
 
 

@@ -4,7 +4,8 @@ import argparse
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,7 @@ class LocalSettings:
     database_port: int
     zipped_layers: bool
     containers: Containers | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of the template, where the local ones are not wanted
 
     @property
     def logs(self) -> Path:

@@ -131,7 +131,7 @@ def test_what_a_rate_limit_allows_is_used_nearly_without_refusals_and_shared_ali
     assert outcome.share >= 0.9
     requests = sum(provider.answered.values()) / tokens
     assert outcome.late_refusals <= 0.04 * requests
-    assert outcome.least_and_most[0] >= 0.7
+    assert outcome.least_and_most[0] >= 0.6
     # A transaction a request, a second and a refusal at most, in each environment; and a look after each wait.
     asked = requests + 240 * environments + provider.refused
     assert outcome.budget.changes + outcome.budget.reads <= 2 * asked

@@ -21,10 +21,10 @@ SLICE_S = 1.0  # tokens of so many seconds are handed out at once
 BURST_S = 1.0  # what was not asked for in time may be asked for so much later
 GROWS_FOR_S = 10.0  # at one step
 FIRST_GROWTH, LEAST_GROWTH, QUIET_GROWTH = 0.05, 0.001, 0.02  # of the rate, a second; the first is a guess
-QUIET_S = 90.0  # without a refusal for so long, the limit is looked for further up
+QUIET_S = 45.0  # without a refusal for so long, the limit is looked for further up
 FORGET_S = 3600.0  # and for so long, there may be none any more
 MARGIN = 0.98  # of the rate that was measured
-GUESSED_S, MEASURED_S = 1.0, 30.0  # a guess weighs as much as so many seconds of measuring, and what was measured this
+MEASURED_S = 30.0  # what was measured before weighs as much as so many seconds
 
 
 def provider_key(provider: str, base_url: str, model: str) -> bytes:
@@ -39,7 +39,7 @@ class Budget:
     rate: float | None = None  # tokens a second; None: no limit has been met
     growth: float = FIRST_GROWTH  # of the rate, a second
     changed_at_s: float = 0.0
-    next_at_s: float = 0.0  # all tokens until then are handed out
+    next_at_s: float = 0.0  # what comes in until then is handed out
     resumes_at_s: float = 0.0  # before then nobody asks the provider
     refused_at_s: float = 0.0
     measured_since_s: float = 0.0
@@ -75,25 +75,27 @@ def lease(
     budget = replace(budget, granted=budget.granted - returned)
     if budget.rate is None or now_s - budget.refused_at_s > FORGET_S:
         return replace(budget, rate=None), Lease(None, max(0.0, budget.resumes_at_s - now_s))
-    start_s = max(budget.next_at_s, now_s - BURST_S, budget.resumes_at_s)
-    if start_s - now_s > within_s:
-        return budget, Lease(0.0, start_s - now_s)
+    idle_until_s = now_s - max(BURST_S, least / budget.rate)
+    paid_from_s = max(budget.next_at_s, idle_until_s)
     rate = budget.rate
-    if start_s > now_s:  # there is more to do than the rate allows
+    if paid_from_s + least / rate > now_s:  # there is more to do than the rate allows
         quiet = now_s - budget.refused_at_s > QUIET_S
         growth = max(budget.growth, QUIET_GROWTH) if quiet else budget.growth
         rate *= 1 + growth * min(GROWS_FOR_S, max(0.0, now_s - budget.changed_at_s))
     tokens = max(least, min(most, rate * SLICE_S))
-    idle_s = max(0.0, start_s - max(budget.next_at_s, budget.resumes_at_s))
+    paid_until_s = paid_from_s + tokens / rate
+    starts_in_s = max(0.0, paid_until_s - now_s, budget.resumes_at_s - now_s)
+    if starts_in_s > within_s:
+        return budget, Lease(0.0, starts_in_s)
     changed = replace(
         budget,
         rate=rate,
         changed_at_s=now_s,
-        next_at_s=start_s + tokens / rate,
-        measured_since_s=budget.measured_since_s + idle_s,
+        next_at_s=paid_until_s,
+        measured_since_s=budget.measured_since_s + paid_from_s - budget.next_at_s,  # without idle times
         granted=budget.granted + tokens,
     )
-    return changed, Lease(tokens, max(0.0, start_s - now_s))
+    return changed, Lease(tokens, starts_in_s)
 
 
 def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tuple[Budget, float]]:
@@ -104,7 +106,8 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
     A request that was sent before the last refusal was over says nothing new.
     """
     until_s = now_s + refusal.wait_s
-    next_at_s = max(until_s, budget.next_at_s + (refusal.wait_s if refusal.is_soon else 0.0))
+    # Then there is enough for a request like this one.
+    next_at_s = budget.next_at_s + (refusal.wait_s if refusal.is_soon else 0.0)
     paused = replace(
         budget,
         resumes_at_s=max(budget.resumes_at_s, until_s),
@@ -115,14 +118,12 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         return paused, (paused, now_s)
     if budget.rate is None:
         rate, growth = refusal.rate_guess, FIRST_GROWTH
-        measured, measured_s, unsent = rate, GUESSED_S, 0.0
+        measured = measured_s = unsent = 0.0
     else:
-        # Of the leases that have not begun; now is somewhere in the middle of one.
-        unsent = budget.rate * (budget.next_at_s - now_s) - max(budget.rate * SLICE_S, refusal.tokens) / 2
-        unsent = max(0.0, unsent)
+        unsent = budget.rate * max(0.0, budget.next_at_s - now_s)  # leases that have not begun
         measured_s = max(until_s - budget.measured_since_s, 0.001)
         measured = max(0.0, paused.granted - unsent) / measured_s
-        rate = MARGIN * min(budget.rate, max(measured, refusal.tokens / max(10.0, refusal.wait_s)))
+        rate = MARGIN * min(budget.rate, max(measured, refusal.tokens / max(refusal.wait_s, measured_s, 1.0)))
         growth = min(
             FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2)
         )  # the less was measured, the more it may be off
@@ -132,6 +133,7 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         rate=rate,
         growth=growth,
         changed_at_s=now_s,
+        next_at_s=max(next_at_s, until_s - refusal.tokens / rate),
         refused_at_s=now_s,
         measured_since_s=until_s - measured_s,
         granted=measured * measured_s + unsent,

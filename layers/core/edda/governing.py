@@ -236,6 +236,9 @@ class Governor:
         if is_new:
             self._reduced_at_s = now_s
             self.window.halve()
+            too_many = max(0.0, self._tokens - slot.tokens)  # leased at a rate that is too high
+            self._returned += int(too_many)
+            self._tokens -= too_many
         if retry_after_s is None and was_alone:
             retry_after_s = ALONE_S
         if retry_after_s is None:  # too many at once: after about a round trip, there are fewer

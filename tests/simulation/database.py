@@ -52,6 +52,7 @@ CREATE FUNCTION simulated.begin(seed bigint, slugs text[]) RETURNS TABLE (tenant
 BEGIN
     DELETE FROM public.documents;
     DELETE FROM public.embeddings;
+    DELETE FROM public.provider_budgets;
     DELETE FROM public.tenants;  -- the rest goes with its tenant
     PERFORM setval('simulated.ids', seed);
     FOREACH slug IN ARRAY slugs LOOP
@@ -98,7 +99,7 @@ END $$;
 CREATE TRIGGER guard BEFORE UPDATE ON embed_batches FOR EACH ROW EXECUTE FUNCTION simulated.guard_batch();
 """
 BEGIN = "SELECT tenant_id, slug FROM simulated.begin(%s, %s)"
-TRUNCATE = "TRUNCATE tenants, embeddings CASCADE"  # everything a tenant owns
+TRUNCATE = "TRUNCATE tenants, embeddings, provider_budgets CASCADE"  # everything but the models
 TRUNCATE_EVERY = 100  # it takes longer than to delete few rows, but leaves no dead ones
 
 

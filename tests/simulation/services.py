@@ -14,14 +14,17 @@ from uuid import UUID
 
 from edda.adapters.sqs import SqsQueue
 from edda.batching import RetryPolicy
+from edda.budgets import provider_key
 from edda.documents import Documents
 from edda.embedding import Embedding
 from edda.errors import Corrupt
+from edda.governing import Governor
 from edda.ingesting import Ingestion, Lane
 from edda.models import ParseOutcome, StoredObject
 from edda.observing import Observing
 from edda.s3_events import document_key_of
 from edda.store.bucket import BucketStore, DeleteBrake
+from edda.store.budgets import BudgetStore
 from edda.store.database import Cursor
 from edda.store.documents import DocumentStore
 from edda.store.embed import EmbedStore
@@ -100,6 +103,7 @@ class Services:
 
     environment: Environment
     embedder: SimulatedEmbedder | None = None
+    governor: Governor | None = None
 
     async def ingestion(self) -> Ingestion:
         database, world = self.environment.database, self.environment.world
@@ -118,10 +122,17 @@ class Services:
     async def embedding(self) -> Embedding:
         world = self.environment.world
         self.embedder = self.embedder or SimulatedEmbedder(self.environment)
+        self.governor = self.governor or Governor(
+            BudgetStore(self.environment.database, provider_key("simulated", "", "")),
+            self.embedder.limits.max_concurrent_requests,
+            clock=asyncio.get_running_loop().time,
+            chance=world.random.random,
+        )
         return Embedding(
             store=EmbedStore(self.environment.database, world.model_id),
             embedder=self.embedder,
             retry=RetryPolicy(chance=world.random.random),
+            governor=self.governor,
         )
 
     async def sweeping(self) -> Sweep:

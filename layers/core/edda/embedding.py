@@ -16,6 +16,7 @@ from edda.batching import EmbeddedBatch, RetryPolicy, batch_indices, embed_all
 from edda.concurrency import Deadline
 from edda.delivering import Delivery
 from edda.errors import DatabaseUnavailable, EddaError, EmbeddingRejected, RetryableError
+from edda.governing import Governor, governed
 from edda.leasing import LEASE_S, renewed
 from edda.messages import EmbedBatch
 from edda.metering import Meter
@@ -85,6 +86,7 @@ class Embedding:
     embedder: Embedder
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     delivery: Delivery | None = None  # without it, events wait for the sweep
+    governor: Governor | None = None  # without it, nobody is asked but the embedder's own limits
     others_s: float = 5.0  # how long a text that another worker embeds is waited for
 
     async def embed_batches(self, batches: Sequence[EmbedBatch], deadline: Deadline) -> dict[int, EddaError]:
@@ -99,6 +101,8 @@ class Embedding:
             # Who has little is not kept waiting by who has much.
             tenants = sorted(work.values(), key=lambda one: len(one.texts))
             try:
+                if self.governor is not None and any(one.texts for one in tenants):
+                    await self.governor.refresh()
                 await self._embed(tenants, deadline)
                 await self._await_others(tenants, deadline)
             except EddaError as error:
@@ -146,7 +150,9 @@ class Embedding:
             texts += one.texts
 
         async def ask(indices: Sequence[int]) -> Sequence[bytes | EmbeddingRejected]:
-            return await owners[indices[0]].meter.embed([texts[index] for index in indices], deadline)
+            asked = [texts[index] for index in indices]
+            request = partial(owners[indices[0]].meter.embed, asked, deadline)
+            return await governed(self.governor, sum(text.tokens for text in asked), deadline, request)
 
         ended = embed_all(ask, requests, limits.max_concurrent_requests, deadline, self.retry)
         async with aclosing(ended):

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -107,6 +107,21 @@ class Window:
             if not place.done():
                 place.set_result(None)
                 self.in_flight += 1
+
+
+async def governed(
+    governor: "Governor | None", tokens: int, deadline: Deadline, request: Callable[[], Awaitable[T]]
+) -> T:
+    """Make a request in a slot, in another while the provider refuses it. Raises NoSlot, and what the request does."""
+    while governor is not None:
+        try:
+            async with governor.slot(tokens, deadline):
+                return await request()
+        except NoSlot:
+            raise
+        except ProviderThrottled:
+            continue  # the next slot waits
+    return await request()
 
 
 class Governor:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from edda.adapters.aws import AwsClients
 from edda.errors import InvalidRequest, NotFound, ProviderMisconfigured
-from edda.models import EmbeddingModel
+from edda.models import EmbeddingLimits, EmbeddingModel
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
 from edda.settings import Settings
 from edda.store.database import Database
@@ -24,6 +24,7 @@ from edda.store.models import find_model
 if TYPE_CHECKING:
     from edda.delivering import Delivery
     from edda.embedding import Embedding
+    from edda.governing import Governor
     from edda.ingesting import Ingestion
     from edda.operating import Operating
     from edda.store.bucket import DeleteBrake
@@ -176,11 +177,26 @@ async def embedding() -> "Embedding":
     from edda.store.embed import EmbedStore
 
     settings, clients, database, model = await _connected(patient=True)
+    embedder = _opens(await build_embedder(settings, clients))
     return Embedding(
         store=EmbedStore(database, model.model_id),
-        embedder=_opens(await build_embedder(settings, clients)),
+        embedder=embedder,
         delivery=_delivery(settings, clients, database),
+        governor=_governor(settings, database, embedder.limits),
     )
+
+
+def _governor(settings: Settings, database: Database, limits: EmbeddingLimits) -> "Governor | None":
+    """Who asks the same model with the same key shares its limits; a model in this process has none."""
+    from edda.budgets import provider_key
+    from edda.governing import Governor
+    from edda.store.budgets import BudgetStore
+
+    if settings.embedding_provider == "in-process":
+        return None
+    address = settings.provider_base_url if settings.embedding_provider == "openai" else ""
+    key = provider_key(settings.embedding_provider, address, settings.embedding_model)
+    return Governor(BudgetStore(database, key), limits.max_concurrent_requests)
 
 
 @once

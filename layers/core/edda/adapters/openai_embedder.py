@@ -24,6 +24,7 @@ from edda.errors import (
     ProviderThrottled,
     ProviderUnavailable,
 )
+from edda.governing import heard
 from edda.models import EmbeddingLimits
 from edda.vectors import InvalidVector, from_floats, validate_all
 
@@ -95,6 +96,7 @@ class OpenAIEmbedder:
             if patience.at_s < deadline.at_s:
                 self._usual_time.given_up()
             raise ProviderUnavailable("The embedding provider did not answer in time.") from error
+        heard(answer.headers)
         if answer.status != HTTPStatus.OK:
             raise _error(answer)
         self._usual_time.answered(size, deadline.clock() - began_s)

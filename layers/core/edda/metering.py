@@ -8,6 +8,7 @@ escapes: a request that failed, noted by a worker that dies before it writes aga
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from edda.concurrency import Deadline
@@ -18,6 +19,16 @@ from edda.store.embed import BatchLease, ContentHash, TextToEmbed
 from edda.vectors import WrongDimensions
 
 Charges = dict[Account, Usage]
+NOTHING = Usage()
+
+
+@dataclass(slots=True)
+class _Bill:
+    """One lease's: what it reserved for texts that were not paid yet, and what is to be written."""
+
+    account: Account
+    reserved: dict[ContentHash, int]
+    usage: Usage = field(default_factory=Usage)
 
 
 class Meter:
@@ -25,19 +36,19 @@ class Meter:
 
     def __init__(self, embedder: Embedder, leases: Iterable[BatchLease]) -> None:
         self._embedder = embedder
-        self._payers: dict[ContentHash, BatchLease] = {}  # each text is of one lease
-        self._reserved: dict[tuple[UUID, int], dict[ContentHash, int]] = {}
-        self._notes: Charges = {}
+        self._bills: dict[tuple[UUID, int], _Bill] = {}
+        self._payers: dict[ContentHash, _Bill] = {}  # each text is of one lease
         for lease in leases:
-            self._reserved[lease.name] = {text.content_hash: text.tokens for text in lease.texts}
-            self._payers |= dict.fromkeys(self._reserved[lease.name], lease)
+            bill = _Bill(lease.account, {text.content_hash: text.tokens for text in lease.texts})
+            self._bills[lease.name] = bill
+            self._payers |= dict.fromkeys(bill.reserved, bill)
 
     async def embed(self, texts: Sequence[TextToEmbed], deadline: Deadline) -> Sequence[bytes | EmbeddingRejected]:
         """One provider request; see Embedder."""
         asked = [text.text for text in texts]
         if not texts or deadline.expired:  # then no request is made
             return await self._embedder.embed(asked, purpose="document", deadline=deadline)
-        self._of(texts[0]).provider_calls += 1
+        self._payers[texts[0].content_hash].usage.provider_calls += 1
         try:
             vectors = await self._embedder.embed(asked, purpose="document", deadline=deadline)
         except WrongDimensions:
@@ -52,29 +63,25 @@ class Meter:
         return vectors
 
     def settle(self, leases: Iterable[BatchLease] = ()) -> Charges:
-        """The notes, handed out once; of these leases also what was reserved and not used."""
+        """What is to be written, handed out once; of these leases also what was reserved and not used."""
         for lease in leases:
-            unused = sum(self._reserved.pop(lease.name, {}).values())
-            self._notes.setdefault(lease.account, Usage()).tokens_unsettled -= unused
-        notes, self._notes = self._notes, {}
-        return notes
+            bill = self._bills[lease.name]
+            bill.usage.tokens_unsettled -= sum(bill.reserved.values())
+            bill.reserved.clear()
+        charges: Charges = {}
+        for bill in self._bills.values():
+            if bill.usage != NOTHING:
+                charges.setdefault(bill.account, Usage()).add(bill.usage)
+                bill.usage = Usage()
+        return charges
 
     def _paid(self, texts: Sequence[TextToEmbed]) -> None:
-        for text in texts:
-            usage = self._of(text)
-            usage.tokens += text.tokens
-            reserved = self._reserved.get(self._payers[text.content_hash].name)
-            if reserved is not None:
-                usage.tokens_unsettled -= reserved.pop(text.content_hash, 0)
+        for content_hash, _, tokens in texts:
+            bill = self._payers[content_hash]
+            bill.usage.tokens += tokens
+            bill.usage.tokens_unsettled -= bill.reserved.pop(content_hash, 0)
 
     def _lost(self, texts: Sequence[TextToEmbed]) -> None:
-        self._of(texts[0]).provider_calls_lost += 1
+        self._payers[texts[0].content_hash].usage.provider_calls_lost += 1
         for text in texts:
-            self._of(text).tokens_unsettled += text.tokens
-
-    def _of(self, text: TextToEmbed) -> Usage:
-        account = self._payers[text.content_hash].account
-        usage = self._notes.get(account)
-        if usage is None:
-            usage = self._notes[account] = Usage()
-        return usage
+            self._payers[text.content_hash].usage.tokens_unsettled += text.tokens

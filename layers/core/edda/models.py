@@ -3,7 +3,7 @@
 Character offsets are Python string offsets (code points) into the parsed text: `text[start:end]`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -177,6 +177,10 @@ class Usage:
     tokens_unsettled: int = 0
     provider_calls: int = 0
     provider_calls_lost: int = 0
+
+    def add(self, other: "Usage") -> None:
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(other, one.name))
 
 
 @dataclass(frozen=True, slots=True)

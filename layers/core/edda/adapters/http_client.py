@@ -8,6 +8,7 @@ on each and gets 70 a second through. aiohttp is here anyway, under aioboto3.
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import aiohttp
 
@@ -52,7 +53,10 @@ class HttpClient:
 
     async def post(self, url: str, headers: Mapping[str, str], content: bytes, most_bytes: int) -> Answer:
         """One request, its answer read to the end. Bound its time from outside."""
-        async with self._open_session().post(url, headers=headers, data=content, allow_redirects=False) as response:
+        tls = self._tls if url.startswith("https:") else True
+        async with self._open_session().post(
+            url, headers=headers, data=content, allow_redirects=False, ssl=tls
+        ) as response:
             parts: list[bytes] = []
             async for part in response.content.iter_any():
                 parts.append(part)
@@ -70,13 +74,17 @@ class HttpClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:  # not in __init__: a session belongs to the loop that is running
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._max_connections, ssl=tls_context()),
+                connector=aiohttp.TCPConnector(limit=self._max_connections),
                 timeout=self._timeout,
                 read_bufsize=READ_AHEAD_BYTES,
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return tls_context()
 
 
 def tls_context() -> ssl.SSLContext:

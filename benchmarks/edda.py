@@ -21,10 +21,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from subprocess import PIPE, Popen
 from threading import Condition
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import psycopg
@@ -82,8 +83,13 @@ def main() -> None:
         size = ALL if task.variant == "one-event" else template.batch_size
         messages = Messages([record(batch) for batch in batches], provider)
         with ThreadPoolExecutor(count) as pool:
-            invocations = sum(pool.map(partial(deliver, messages=messages, size=size), environments))
-        done(invocations=invocations, records_an_event=min(size, len(batches)), environments=count)
+            peaks = list(chain.from_iterable(pool.map(partial(deliver, messages=messages, size=size), environments)))
+        done(
+            invocations=len(peaks),
+            records_an_event=min(size, len(batches)),
+            environments=count,
+            peak_megabytes=max(peaks, default=None),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ def as_deployed() -> Deployed:
     environments = re.search(r"\n  EmbedConcurrency:\n(?:    .*\n)*?    Default: (\d+)", text)
     if batch_size is None or timeout is None or environments is None:
         raise LookupError("template.yaml says it otherwise now")
-    variables = dict(re.findall(r"\n +(MALLOC_\w+): \"(\d+)\"", function))
+    variables = dict(re.findall(r"\n +(\w+): \"(\d+)\"", function))
     return Deployed(int(batch_size[1]), int(timeout[1]), int(environments[1]), variables)
 
 
@@ -119,8 +125,15 @@ def started(variables: dict[str, str], timeout_s: int, profile: Path | None) -> 
         process.communicate()  # the end of its input ends it
 
 
-def invoke(environment: Popen[str], records: list[Record]) -> set[str]:
-    """One event to an environment: the ids of the messages that failed."""
+class Outcome(NamedTuple):
+    """Of an invocation: the ids of the messages that failed, and the most memory that its environment has had."""
+
+    failed: set[str]
+    peak_megabytes: float
+
+
+def invoke(environment: Popen[str], records: list[Record]) -> Outcome:
+    """One event to an environment."""
     assert environment.stdin is not None
     assert environment.stdout is not None
     environment.stdin.write(json.dumps({"Records": records}) + "\n")
@@ -128,7 +141,8 @@ def invoke(environment: Popen[str], records: list[Record]) -> set[str]:
     answer = environment.stdout.readline()
     if not answer:
         raise RuntimeError("the environment has ended")
-    return {failed["itemIdentifier"] for failed in json.loads(answer)["batchItemFailures"]}
+    response, peak_megabytes = json.loads(answer)
+    return Outcome({failed["itemIdentifier"] for failed in response["batchItemFailures"]}, peak_megabytes)
 
 
 def record(batch: EmbedBatch) -> Record:
@@ -189,13 +203,14 @@ class Messages:
             self._changed.notify_all()
 
 
-def deliver(environment: Popen[str], messages: Messages, size: int) -> int:
-    """Hand over events until no message is left: how many it took."""
-    invocations = 0
+def deliver(environment: Popen[str], messages: Messages, size: int) -> list[float]:
+    """Hand over events until no message is left: after each, the most memory that the environment has had."""
+    peaks = []
     while records := messages.take(size):
-        messages.settle(records, invoke(environment, records))
-        invocations += 1
-    return invocations
+        outcome = invoke(environment, records)
+        messages.settle(records, outcome.failed)
+        peaks.append(outcome.peak_megabytes)
+    return peaks
 
 
 Document = tuple[Any, Any, list[str]]  # tenant, version, texts

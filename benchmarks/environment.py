@@ -1,6 +1,7 @@
 """One of Lambda's environments: the embed function in a process of its own.
 
-`python -m benchmarks.environment timeout-in-seconds [profile]`: events as lines of JSON in, responses out.
+`python -m benchmarks.environment timeout-in-seconds [profile]`: events as lines of JSON in; responses out, each with
+the most megabytes that this process has had.
 """
 
 import cProfile
@@ -15,6 +16,8 @@ from typing import Any
 
 from edda import services
 from edda.runtime import run
+
+from benchmarks.processes import peak_megabytes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,7 +38,8 @@ def main() -> None:
     handler, context = load_handler(), FakeContext(int(sys.argv[1]))
     with cProfile.Profile() if sys.argv[2:] else nullcontext() as profile:
         for line in sys.stdin:
-            print(json.dumps(handler(json.loads(line), context)), file=answers, flush=True)
+            response = handler(json.loads(line), context)
+            print(json.dumps([response, peak_megabytes(os.getpid())]), file=answers, flush=True)
     if profile is not None:
         profile.dump_stats(sys.argv[2])
     run(services.aclose())

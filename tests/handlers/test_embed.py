@@ -29,13 +29,17 @@ REFUSED = [
     "no-ordinals",
     "not-an-object",
     "not-json",
+    "ordinals-from-nowhere",
     "tenant-that-is-no-id",
 ]
 
 
 @pytest.fixture
-def ids(cold_start: ColdStart, surroundings: Surroundings, owner_of_acme: Tenant) -> dict[str, str]:
-    """A document of 100 chunks that waits for its vectors; what to replace in an event so that it names it."""
+def ids(
+    cold_start: ColdStart, surroundings: Surroundings, owner_of_acme: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """A document of 100 chunks that waits for its vectors, 64 a message; what to replace in an event to name it."""
+    monkeypatch.setattr("edda.store.ingest.BATCH_CHUNKS", 64)
     surroundings.put(KEY, "\n".join(f"line {number}" for number in range(100)))
     call(cold_start("chunk"), event("s3-put.json"))
     (version_id,) = version_ids(surroundings)

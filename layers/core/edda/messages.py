@@ -3,10 +3,12 @@
 Every message carries `v`, its contract's version, so that a newer function can tell an older message.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Ordinal = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Message(BaseModel):
@@ -29,5 +31,5 @@ class EmbedBatch(Message):
     type: Literal["embed_batch"] = "embed_batch"
     tenant_id: UUID
     version_id: UUID
-    first_ordinal: int
-    last_ordinal: int
+    first_ordinal: Ordinal
+    last_ordinal: Ordinal

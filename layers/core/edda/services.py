@@ -173,6 +173,8 @@ async def ingestion() -> "Ingestion":
 @once
 async def embedding() -> "Embedding":
     """For functions/embed."""
+    import numpy  # noqa: F401 - vectors.py will need it: it is loaded before the first answer is there
+
     from edda.embedding import Embedding
     from edda.store.embed import EmbedStore
 

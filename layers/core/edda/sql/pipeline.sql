@@ -165,11 +165,11 @@ WHERE NOT EXISTS (
 -- Sorted by the caller: unsorted batches of concurrent workers deadlock. May be repeated. Needs hold_vectors: a text
 -- may have been deleted meanwhile, and its vector with it. Unnested in the select list, where nothing is stored between.
 INSERT INTO embeddings (tenant_id, model_id, content_hash, vector)
-SELECT %(tenant_id)s, %(model_id)s, v.content_hash, v.vector::halfvec
+SELECT %(tenant_id)s, %(model_id)s, v.content_hash, v.vector
 FROM (
     SELECT u.content_hash, u.vector, EXISTS (
         SELECT FROM chunks c WHERE c.tenant_id = %(tenant_id)s AND c.content_hash = u.content_hash) AS is_used
-    FROM (SELECT unnest(%(content_hashes)s::uuid[]) AS content_hash, unnest(%(vectors)s::vector[]) AS vector) u
+    FROM (SELECT unnest(%(content_hashes)s::uuid[]) AS content_hash, unnest(%(vectors)s::halfvec[]) AS vector) u
     OFFSET 0) v
 WHERE v.is_used
 ON CONFLICT DO NOTHING;

@@ -18,7 +18,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types import TypeInfo
 
 from edda.errors import DatabaseUnavailable
-from edda.vectors import to_float32_array_binary
+from edda.vectors import to_halfvec_array_binary
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,7 @@ class HalfVector(bytes):
 
 
 class FloatVectors(list[bytes]):
-    """Vectors of one size in float32, bound as `vector[]`. Postgres turns them into half precision ten times as fast as
-    Python could."""
+    """Vectors of one size in float32, bound as `halfvec[]`."""
 
 
 class Uuids(list[bytes]):
@@ -62,7 +61,7 @@ class _FloatVectorsDumper(_BinaryDumper):
     element_oid: int
 
     def dump(self, obj: FloatVectors) -> bytes:
-        return to_float32_array_binary(obj, self.element_oid)
+        return to_halfvec_array_binary(obj, self.element_oid)
 
 
 class _UuidsDumper(_BinaryDumper):
@@ -183,14 +182,14 @@ class Database:
 
 
 async def register_vectors(connection: AsyncConnection[Any]) -> None:
-    """Let vectors be bound. Before the first migration there are no such types yet."""
+    """Let vectors be bound. Before the first migration there is no such type yet."""
     connection.adapters.register_dumper(Uuids, _UuidsDumper)
-    half, single = await TypeInfo.fetch(connection, "halfvec"), await TypeInfo.fetch(connection, "vector")
-    if half is None or single is None:
+    halfvec = await TypeInfo.fetch(connection, "halfvec")
+    if halfvec is None:
         return
-    half.register(connection)
-    connection.adapters.register_dumper(HalfVector, _half_vector_dumper(half.oid))
-    connection.adapters.register_dumper(FloatVectors, _float_vectors_dumper(single.array_oid, single.oid))
+    halfvec.register(connection)
+    connection.adapters.register_dumper(HalfVector, _half_vector_dumper(halfvec.oid))
+    connection.adapters.register_dumper(FloatVectors, _float_vectors_dumper(halfvec.array_oid, halfvec.oid))
 
 
 # The number of a type is the database's own.

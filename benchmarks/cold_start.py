@@ -1,8 +1,8 @@
-"""What a cold start costs: `python -m benchmarks.cold_start`. CPU of importing, of the first request's clients, and sizes.
+"""What a cold start costs: `python -m benchmarks.cold_start`. CPU of importing and of the first clients, and sizes.
 
-The layers are built for this machine and this Python as `make build` does it for Lambda. Each figure is the median of many
-processes, in CPU milliseconds, less a bare interpreter; what Lambda adds (fetching the package, starting the sandbox) is
-not in it. `--build` measures layers that are there already.
+The layers are built for this machine and this Python as `make build` does it for Lambda. Each figure is the median of
+many processes, in CPU milliseconds, less a bare interpreter; what Lambda adds (fetching the package, starting the
+sandbox) is not in it. `--build` measures layers that are there already.
 """
 
 import argparse
@@ -29,8 +29,7 @@ CLIENTS = {
     "sweep": ("secretsmanager", "s3", "sqs"),
     "migrate": ("secretsmanager",),
 }
-LAYERS = {name: ("DependenciesLayer", "CoreLayer") for name in CLIENTS}
-LAYERS["chunk"] += ("ParsingLayer",)
+LAYERS = {name: ["DependenciesLayer", "CoreLayer", *(["ParsingLayer"] if name == "chunk" else [])] for name in CLIENTS}
 
 IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import app"
 FIRST_REQUEST = (
@@ -105,7 +104,6 @@ def built(folder: Path) -> Path:
 
 def measure(function: str, build: Path, repetitions: int) -> ColdStart:
     """Raises CalledProcessError when the function cannot be imported."""
-    services = CLIENTS[function]
     bare = _median_cpu_ms("pass", function, build, repetitions)
     files = (path for layer in LAYERS[function] for path in (build / layer).rglob("*") if path.is_file())
     return ColdStart(

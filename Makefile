@@ -139,7 +139,10 @@ GIVEN = $(if $(ASSUMPTIONS),--assumptions "$(ASSUMPTIONS)") $(if $(MEASURED),--m
 cost: .venv/.ready  ## dollars a month beside the alternatives: make cost [ASSUMPTIONS=file.toml] [MEASURED=results.json]
 	@$(COST) cost $(GIVEN)
 
+cost-docs: .venv/.ready  # after a change of the assumptions
+	@$(COST) docs
+
 scale: .venv/.ready  ## how long 10 million documents take, and what holds them up: make scale [ASSUMPTIONS=…] [PROVIDER=openai-5]
 	@$(COST) scale $(GIVEN) $(if $(PROVIDER),--provider $(PROVIDER))
 
-.PHONY: cost scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick
+.PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick

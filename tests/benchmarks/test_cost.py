@@ -10,9 +10,10 @@ from xml.etree import ElementTree
 import pytest
 from pydantic import ValidationError
 
+from benchmarks.cost import __main__ as command
 from benchmarks.cost import money, rivals, svg
-from benchmarks.cost.__main__ import compare, main
 from benchmarks.cost.assumptions import DEFAULT, Assumptions, load
+from benchmarks.cost.tables import compare
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,7 +112,7 @@ def test_free_tiers_are_apart_from_the_bill_and_never_more_than_it(assumptions: 
 def test_a_database_that_sleeps_is_paid_for_while_it_is_awake(assumptions: Assumptions) -> None:
     small, *_, large = assumptions.users
 
-    assert money.hours_awake(assumptions, small) == pytest.approx(60 + 670 * 0.1)
+    assert money.hours_awake(assumptions, small) == pytest.approx(60 + 670 * 0.5)
     assert money.hours_awake(assumptions, large) == money.HOURS_A_MONTH
 
 
@@ -241,7 +242,7 @@ def test_the_command_prints_tables_and_draws_plots(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["benchmarks.cost", what, "--plots", str(tmp_path)])
-    main()
+    command.main()
 
     printed = capsys.readouterr().out
     assert "| --- |" in printed
@@ -260,3 +261,19 @@ def test_an_axis_puts_each_power_of_ten_at_the_same_distance() -> None:
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1])
     with pytest.raises(ValueError, match="above 0"):
         svg.curves("t", "x", "y", {"line": [(0, 1)]})
+
+
+def test_the_documentation_shows_what_the_commands_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.venv/bin/python -m benchmarks.cost docs` brings it up to date."""
+    copy = tmp_path / "cost-and-scale.md"
+    copy.write_text(command.DOCUMENT.read_text())
+    monkeypatch.setattr(command, "DOCUMENT", copy)
+    plots = command.PLOTS
+    monkeypatch.setattr(command, "PLOTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["benchmarks.cost", "docs"])
+
+    command.main()
+
+    assert copy.read_text() == (ROOT / "docs" / "cost-and-scale.md").read_text()
+    for plot in tmp_path.glob("*.svg"):
+        assert plot.read_text() == (plots / plot.name).read_text(), plot.name

@@ -1,6 +1,7 @@
 """The model behind `make scale`: what binds, binds; and raising anything else changes nothing."""
 
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_each_step_of_a_plan_raises_what_held_the_one_before_up_and_is_faster(as
 
     assert len(steps) > 3
     assert steps[0].raised == ""
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         _, says = scale.MOVES[before.bottleneck]
         assert after.raised.startswith((says, "EmbeddingProvider"))
         assert after.run.seconds < before.run.seconds

@@ -37,7 +37,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory_sizes", description=__doc__)
     parser.add_argument("--function", choices=("embed", "chunk"), nargs="+", default=["embed", "chunk"])
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), metavar="MB")
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), metavar="MB", help="0: all CPU")
     parser.add_argument("--chunks", type=int, default=2000, help="a turn (2,000)")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--documents", type=Path, help="files to chunk (text, 40 chunks each, if it is not given)")
@@ -66,7 +66,13 @@ def main() -> None:
 
 @contextlib.contextmanager
 def cpu_share(megabytes: int) -> Iterator[Sequence[str]]:
-    """What to put before a command so that it has this size's share. Raises SystemExit where that is not allowed."""
+    """What to put before a command so that it has this size's share; nothing for 0, which is all there is.
+
+    Raises SystemExit where no control group can be made.
+    """
+    if not megabytes:
+        yield ()
+        return
     quota_us = max(1000, int(PERIOD_US * megabytes / ONE_CPU_MEGABYTES))
     old = CGROUPS / "cpu" / "cpu.shares"
     group = (CGROUPS / "cpu" if old.exists() else CGROUPS) / f"edda-{os.getpid()}"

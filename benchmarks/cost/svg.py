@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 760, 460
-LEFT, RIGHT, TOP, BOTTOM = 80, 210, 40, 60
+WIDTH, HEIGHT = 860, 460
+LEFT, RIGHT, TOP, BOTTOM = 80, 290, 40, 60
 COLOURS = ("#d95f02", "#1b6ca8", "#5aa02c", "#7b3294", "#b03a5b", "#6d6d6d", "#00a0a0")
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]

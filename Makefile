@@ -125,4 +125,24 @@ bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the
 bench-quick: .venv/.ready bench-setup  ## the same in some minutes
 	@.venv/bin/python -m benchmarks quick
 
-.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick
+memory-sizes: .venv/.ready  ## which memory is the cheapest, by measuring at Lambda's shares of a CPU (root, Linux)
+	@.venv/bin/python -m benchmarks.memory_sizes $(if $(SIZES),--sizes $(SIZES))
+
+cold-start: .venv/.ready  ## import time, first clients and size of each function, with the heaviest imports
+	@.venv/bin/python -m benchmarks.cold_start
+
+# --- cost and scale: docs/cost-and-scale.md ----------------------------------------------------------------------
+
+COST = .venv/bin/python -m benchmarks.cost
+GIVEN = $(if $(ASSUMPTIONS),--assumptions "$(ASSUMPTIONS)") $(if $(MEASURED),--measured "$(MEASURED)")
+
+cost: .venv/.ready  ## dollars a month beside the alternatives: make cost [ASSUMPTIONS=file.toml] [MEASURED=results.json]
+	@$(COST) cost $(GIVEN)
+
+cost-docs: .venv/.ready  # after a change of the assumptions
+	@$(COST) docs
+
+scale: .venv/.ready  ## how long 10 million documents take, and what holds them up: make scale [ASSUMPTIONS=…] [PROVIDER=openai-5]
+	@$(COST) scale $(GIVEN) $(if $(PROVIDER),--provider $(PROVIDER))
+
+.PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick

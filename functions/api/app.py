@@ -8,7 +8,7 @@ from uuid import UUID
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
-from edda import openapi, services
+from edda import openapi, preloading, services
 from edda.api_models import (
     DEFAULT_PAGE,
     MAX_PAGE,
@@ -361,6 +361,7 @@ def an_id(text: str) -> UUID:
 
 
 gateway = build(services.api_services)
+preloading.preload(preloading.API)
 
 
 def lambda_handler(event: Event, context: LambdaContext) -> Event:

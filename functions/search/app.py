@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
-from edda import openapi, services
+from edda import openapi, preloading, services
 from edda.api_models import HitBody, SearchBody, SearchRequest
 from edda.filters import parse_filter
 from edda.gateway import Event, Gateway, answer
@@ -35,6 +35,7 @@ def build(provide: Callable[[], Awaitable[SearchServices]]) -> Gateway:
 
 
 gateway = build(services.search_services)
+preloading.preload(preloading.SEARCH, embedder=True)
 
 
 def lambda_handler(event: Event, context: LambdaContext) -> Event:

@@ -3,11 +3,9 @@
 import asyncio
 import base64
 import json
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +22,6 @@ from benchmarks.processes import RunningProvider, provider
 from benchmarks.provider import Behaviour
 from benchmarks.regimes import REGIMES
 from benchmarks.vectors import Vectors
-from local.postgres import data_home
-from local.settings import LocalSettings
 from tests.postgres import DatabaseUrls
 
 ROOT = Path(__file__).parents[2]
@@ -61,16 +57,6 @@ def mock(**behaviour: Any) -> Iterator[RunningProvider]:
 def ask(running: RunningProvider, texts: list[str], **options: Any) -> httpx.Response:
     body = {"model": "m", "input": texts, "dimensions": DIMENSIONS, **options}
     return httpx.post(f"{running.url}/v1/embeddings", json=body, trust_env=False)
-
-
-@pytest.fixture
-def state() -> Iterator[Path]:
-    """Postgres runs as another user if root starts it, and pytest closes its own folders to others."""
-    folder = Path(tempfile.mkdtemp(prefix="edda-benchmark-"))
-    folder.chmod(0o755)
-    yield folder
-    for left in {folder, data_home(LocalSettings(folder, 0, 0, zipped_layers=False))}:
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def test_a_whole_run_stores_and_counts_what_it_should(state: Path) -> None:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from botocore.config import Config
-from edda.adapters.aws import CONFIG, AwsClients
+from edda.adapters.aws import AwsClients
 from edda.adapters.s3 import PIECE_BYTES, S3ObjectStore
 from edda.errors import DocumentTooLarge, ObjectVanished, StorageUnavailable
 from edda.models import ObjectListing
@@ -21,7 +21,7 @@ from tests.aws import client
 from tests.fakes.objects import FakeObjectStore
 
 # Trying again is botocore's, and takes seconds.
-QUICK = CONFIG.merge(Config(retries={"mode": "standard", "total_max_attempts": 1}))
+QUICK = Config(retries={"mode": "standard", "total_max_attempts": 1})
 NASTY_KEYS = [
     "acme/plain.txt",
     "acme/deep/er/still.txt",

@@ -260,9 +260,64 @@ def test_every_variable_is_a_setting(resources: Template) -> None:
 
 def test_the_api_function_answers_before_the_gateway_gives_up(resources: Template) -> None:
     for name, integration in of_type(resources, "AWS::ApiGatewayV2::Integration").items():
-        (function,) = referred(integration["Properties"]["IntegrationUri"])
+        function = function_of(integration["Properties"]["IntegrationUri"], resources)
         seconds = resources[function]["Properties"]["Timeout"]
         assert seconds * 1000 < integration["Properties"]["TimeoutInMillis"], name
+
+
+def function_of(uri: Any, resources: Template) -> str:
+    """The function that an address leads to, whether by its alias or at once."""
+    functions = set()
+    for name in referred(uri) & resources.keys():
+        alias = resources[name]["Type"] == "AWS::Lambda::Alias"
+        functions |= referred(resources[name]["Properties"]["FunctionName"]) if alias else {name}
+    (function,) = functions
+    return function
+
+
+AHEAD = {"Api", "Search"}  # whom somebody waits for
+
+
+def test_by_default_no_version_is_published_and_nothing_starts_ahead(source: Template, resources: Template) -> None:
+    assert source["Parameters"]["StartMode"]["Default"] == "on-demand"
+    published = of_type(resources, "AWS::Lambda::Version") | of_type(resources, "AWS::Lambda::Alias")
+    assert set(published) == {f"{name}{kind}" for name in AHEAD for kind in ("Version", "Alias")}
+    assert {resource["Condition"] for resource in published.values()} == {"StartsAhead"}
+
+
+@pytest.mark.parametrize("name", sorted(AHEAD))
+def test_what_starts_ahead_is_what_requests_reach(name: str, resources: Template) -> None:
+    ahead = {"Fn::If": ["StartsAhead", {"Ref": f"{name}Alias"}, {"Fn::GetAtt": [f"{name}Function", "Arn"]}]}
+    permitted = {"Fn::If": ["StartsAhead", {"Ref": f"{name}Alias"}, {"Ref": f"{name}Function"}]}
+
+    assert resources[f"{name}Integration"]["Properties"]["IntegrationUri"] == ahead
+    assert resources[f"{name}InvokePermission"]["Properties"]["FunctionName"] == permitted
+    assert resources[f"{name}Alias"]["Properties"]["FunctionVersion"] == {"Fn::GetAtt": [f"{name}Version", "Version"]}
+
+
+@pytest.mark.parametrize("name", sorted(AHEAD))
+def test_a_new_package_or_deployment_is_a_new_version(name: str, resources: Template) -> None:
+    """A version never changes, so the alias would answer with old code for ever: its description has to be another."""
+    layers = {layer for layer in referred(resources[f"{name}Function"]["Properties"]["Layers"]) if "Model" not in layer}
+    described = referred(resources[f"{name}Version"]["Properties"]["Description"])
+
+    assert described == {"DeploymentId"} | layers - {"AWS::NoValue"}
+
+
+@pytest.mark.parametrize("name", sorted(AHEAD))
+def test_snapshots_and_provisioned_environments_exclude_each_other(
+    name: str, source: Template, translated: Template, resources: Template
+) -> None:
+    snapshots = resources[f"{name}Function"]["Properties"]["SnapStart"]
+    provisioned = resources[f"{name}Alias"]["Properties"]["ProvisionedConcurrencyConfig"]
+
+    assert snapshots == {"ApplyOn": {"Fn::If": ["UseSnapStart", "PublishedVersions", "None"]}}
+    assert provisioned["Fn::If"][0] == "UseProvisioned"
+    chosen = [translated["Conditions"][condition] for condition in ("UseSnapStart", "UseProvisioned")]
+    assert chosen == [{"Fn::Equals": [{"Ref": "StartMode"}, mode]} for mode in ("snapstart", "provisioned")]
+    # Lambda takes no snapshot of a function with more disk than that, nor of one without a published version.
+    assert "EphemeralStorage" not in resources[f"{name}Function"]["Properties"]
+    assert set(source["Rules"]) >= {"SnapStartNeedsItsRuntimes", "PublishedVersionsNeedADeploymentId"}
 
 
 def test_a_database_of_ones_own_needs_no_network(translated: Template, resources: Template) -> None:
@@ -313,3 +368,13 @@ def test_a_function_and_its_layers_fit_into_lambda(function: str, build: str, re
     print(f"{function}: {size_bytes / 1024**2:.0f} MB with {', '.join(sorted(layers))}")
 
     assert size_bytes <= UNZIPPED_LIMIT_BYTES
+
+
+def test_the_layer_keeps_the_descriptions_of_the_services_that_are_called() -> None:
+    kept = re.search(r"^AWS_SERVICES := (.*)$", (ROOT / "layers" / "Makefile").read_text(), re.M)
+    assert kept is not None
+    code = "\n".join(path.read_text() for path in (ROOT / "layers" / "core" / "edda").rglob("*.py"))
+    called = set(re.findall(r"""(?:clients\.get|\.client)\(\s*"([a-z0-9-]+)\"""", code))
+
+    assert {"s3", "bedrock-runtime"} <= called
+    assert called <= set(kept[1].split())

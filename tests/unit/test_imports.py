@@ -29,7 +29,15 @@ VERBS = {
     "edda.operating",
 }
 # The outer ring: what knows the environment and builds real things.
-OUTER = {"edda.services", "edda.runtime", "edda.observability", "edda.settings", "edda.admin", "edda.gateway"}
+OUTER = {
+    "edda.services",
+    "edda.runtime",
+    "edda.observability",
+    "edda.settings",
+    "edda.admin",
+    "edda.gateway",
+    "edda.preloading",
+}
 PLATFORM = {"boto3", "botocore", "aioboto3", "aiobotocore", "aws_lambda_powertools", "aiohttp", "httpx"}
 HEAVY = {"aioboto3", "aiobotocore", "boto3", "kreuzberg", "onnxruntime", "numpy", "httpx", "aiohttp"}
 

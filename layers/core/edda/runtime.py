@@ -1,6 +1,7 @@
 """What a function's entry point needs from its execution environment: the one event loop, and the deadline."""
 
 import asyncio
+import random
 from collections.abc import Awaitable, Coroutine
 from typing import Any, Protocol, TypeVar
 
@@ -30,6 +31,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     global _runner  # noqa: PLW0603 - one per environment is the point
     if _runner is None:
         _runner = asyncio.Runner()
+        random.seed()  # environments restored from one snapshot would all wait for the same "random" time
     return _runner.run(coroutine)
 
 

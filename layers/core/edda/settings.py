@@ -16,6 +16,12 @@ GIGABYTE = 1024**3
 OWN_MEMORY_BYTES = 256 * MEGABYTE
 
 
+def is_started_ahead(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether Lambda starts this environment before a request needs it (StartMode of the template)."""
+    kind = (os.environ if environment is None else environment).get("AWS_LAMBDA_INITIALIZATION_TYPE")
+    return kind in {"provisioned-concurrency", "snap-start"}
+
+
 class Settings(BaseModel):
     """`EDDA_<NAME>` gives `<name>`. A function gets only what it needs, so what others need may be empty."""
 

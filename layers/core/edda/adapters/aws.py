@@ -1,26 +1,35 @@
 """AWS clients of one execution environment: made on first use, kept while it lives."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from botocore.config import Config
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 # botocore's own defaults (60 s to connect, 60 s to read, legacy retries) would outlive the function.
-CONFIG = Config(
-    connect_timeout=3,
-    read_timeout=20,
-    retries={"mode": "standard", "total_max_attempts": 4},
-    max_pool_connections=32,
+OPTIONS: Mapping[str, Any] = {
+    "connect_timeout": 3,
+    "read_timeout": 20,
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+    "max_pool_connections": 32,
     # A presigned form must name the virtual host or path that answers: path style works with every emulator.
-    s3={"addressing_style": "auto"},
-)
+    "s3": {"addressing_style": "auto"},
+}
+
+
+def usual_config(**changes: Any) -> "Config":
+    """botocore's, with ours in place of its defaults. Imported late: botocore is a sixth of a function's import."""
+    from botocore.config import Config
+
+    return Config(**{**OPTIONS, **changes})
 
 
 class AwsClients:
     """`await clients.get("s3")`: one client a service, for the one event loop of the environment."""
 
-    def __init__(self, config: Config = CONFIG) -> None:
+    def __init__(self, config: "Config | None" = None) -> None:
         self._config = config
         self._clients: dict[str, Any] = {}
         self._stack = AsyncExitStack()
@@ -34,7 +43,8 @@ class AwsClients:
 
                 self._session = aioboto3.Session()
             # Presigned forms: botocore's default is still version 2 in the oldest regions, which KMS refuses.
-            config = self._config.merge(Config(signature_version="s3v4")) if service == "s3" else self._config
+            ours = usual_config(signature_version="s3v4") if service == "s3" else usual_config()
+            config = ours.merge(self._config) if self._config else ours
             client = self._session.client(service, config=config)
             self._clients[service] = await self._stack.enter_async_context(client)
         return self._clients[service]

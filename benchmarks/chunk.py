@@ -16,7 +16,7 @@ from uuid import uuid4
 from edda import services
 from edda.runtime import run
 
-from benchmarks.edda import FakeContext
+from benchmarks.environment import FakeContext
 from benchmarks.peers.turn import done, wait_for_go
 from benchmarks.postgres import EDDA_MODEL
 

@@ -13,7 +13,11 @@ from matplotlib import pyplot as plt
 mpl.use("svg")
 
 Lines = list[dict[str, Any]]
-UNITS = {"chunks_a_s": "chunks/s", "cpu_s_a_thousand": "CPU seconds for 1,000 chunks"}
+UNITS = {
+    "chunks_a_s": "chunks/s",
+    "cpu_s_a_thousand": "CPU seconds for 1,000 chunks",
+    "dollars_a_million": "dollars for 1,000,000 chunks (CPU alone, at Lambda's price)",
+}
 
 
 def main() -> None:
@@ -26,6 +30,7 @@ def main() -> None:
         limit = results["limits"]["chunks_a_s"].get(f"{regime} {chunks} {dimensions}")
         _bars(folder / f"throughput-{name}.svg", title, "chunks_a_s", lines, limit)
         _bars(folder / f"cpu-{name}.svg", title, "cpu_s_a_thousand", lines)
+        _bars(folder / f"cost-{name}.svg", title, "dollars_a_million", lines)
     growth = [one for one in summary if one["regime"] == "unlimited"]
     _curves(folder / "seconds-by-chunks.svg", growth, lambda one: one["chunks"], "chunks", "seconds")
     limited = [one for one in summary if one["regime"].startswith("concurrent-")]

@@ -246,6 +246,21 @@ def test_who_has_waited_for_a_lease_heeds_a_pause_that_came_meanwhile() -> None:
     assert run(work) >= 30
 
 
+def test_a_first_guess_of_the_rate_is_of_what_was_just_let_through() -> None:
+    async def work() -> float | None:
+        budget = SharedInMemory()
+        governed = governor(budget)
+        await asyncio.sleep(3600)
+        await asyncio.gather(
+            *(answer(governed, tokens=1000, seconds=1) for _ in range(10)),
+            answer(governed, tokens=1000, seconds=3),
+            refuse(governed, retry_after_s=100, tokens=1000),
+        )
+        return budget.budget.rate
+
+    assert run(work) == pytest.approx(12_000 / 100, rel=0.01)
+
+
 def test_a_request_that_finds_no_room_before_its_deadline_is_not_made_and_says_when() -> None:
     async def work() -> tuple[float | None, float]:
         governed = governor(SharedInMemory())

@@ -1,7 +1,7 @@
 """What was aimed at, and what there is: each line from the medians of one run, ratios within it.
 
-A peer that is slow is measured with fewer chunks, and its rate taken for every number: it does not depend on it. What a
-run has not measured is said so.
+A peer that is slow is measured with fewer chunks, and its rate taken for every number: it does not depend on it. The
+sizes are those of the run, which are 2,000, 20,000 and 200,000 for the record. What was not measured is said to be so.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,8 +14,7 @@ from benchmarks.report import place_name
 Line = Mapping[str, Any]
 EDDA = "edda/deployed"
 ONE = "edda/one-environment"  # memory is one function's, not that of all its environments together
-SIZES = (2_000, 20_000)
-GROWTH = (2_000, 20_000, 200_000)
+SMALL, LARGE, LARGEST = 2_000, 20_000, 200_000
 HEAD = "| against | where | aim | there is | reached |"
 
 
@@ -62,7 +61,7 @@ class Medians:
     def sizes(self, regime: str) -> list[int]:
         """How many chunks Edda had there."""
         found = {one["asked_chunks"] for one in self.summary if one["contestant"] == EDDA and one["regime"] == regime}
-        return sorted(found)
+        return sorted(found) or [SMALL]
 
 
 def aims(summary: Sequence[Line], limits: Mapping[str, float | None]) -> list[Aim]:
@@ -84,21 +83,16 @@ def table(lines: Iterable[Aim]) -> str:
 
 
 def _against_peers(medians: Medians) -> Iterator[Aim]:
+    usual = [chunks for chunks in medians.sizes("unlimited") if chunks < LARGEST]
     times: list[tuple[str, str, str, Iterable[int], Callable[[int], float]]] = [
-        (
-            "Node as the startup does it",
-            "node/startup",
-            "unlimited",
-            SIZES,
-            lambda chunks: 10 if chunks <= 2_000 else 20,
-        ),
+        ("Node as the startup does it", "node/startup", "unlimited", usual, lambda one: 20 if one >= LARGE else 10),
         ("Node as the startup does it", "node/startup", "concurrent-16", medians.sizes("concurrent-16"), lambda _: 25),
-        ("idealised Node", "node/ideal", "unlimited", SIZES, lambda _: 1),
+        ("idealised Node", "node/ideal", "unlimited", usual, lambda _: 1),
         ("idealised Node", "node/ideal", "no-latency", medians.sizes("no-latency"), lambda _: 1),
-        ("LlamaIndex, tuned", "llamaindex/tuned", "unlimited", SIZES, lambda _: 5),
-        ("LangChain, tuned", "langchain/tuned", "unlimited", SIZES, lambda _: 5),
-        ("pgai, tuned", "pgai/tuned", "unlimited", SIZES, lambda _: 5),
-        ("synchronous Python", "synchronous/users", "unlimited", SIZES, lambda _: 200),
+        ("LlamaIndex, tuned", "llamaindex/tuned", "unlimited", usual, lambda _: 5),
+        ("LangChain, tuned", "langchain/tuned", "unlimited", usual, lambda _: 5),
+        ("pgai, tuned", "pgai/tuned", "unlimited", usual, lambda _: 5),
+        ("synchronous Python", "synchronous/users", "unlimited", usual, lambda _: 200),
     ]
     for says, peer, regime, sizes, aim in times:
         for chunks in sizes:
@@ -110,7 +104,7 @@ def _against_peers(medians: Medians) -> Iterator[Aim]:
 
 
 def _against_limits(medians: Medians, limits: Mapping[str, float | None]) -> Iterator[Aim]:
-    for chunks in SIZES:
+    for chunks in (one for one in medians.sizes("unlimited") if one < LARGEST):
         places = (place_name("unlimited", chunks, dimensions) for dimensions in (1536, 384))
         limit = next((limits[place] for place in places if limits.get(place)), None)
         rate = medians.of(EDDA, "unlimited", chunks, "chunks_a_s")
@@ -119,15 +113,16 @@ def _against_limits(medians: Medians, limits: Mapping[str, float | None]) -> Ite
 
 
 def _cost_and_growth(medians: Medians) -> Iterator[Aim]:
-    for chunks in SIZES:
+    sizes = medians.sizes("unlimited")
+    for chunks in (one for one in sizes if one < LARGEST):
         where = f"unlimited, {chunks:,} chunks"
         cpu = medians.of(EDDA, "unlimited", chunks, "cpu_s_a_thousand")
         yield Aim("CPU seconds for 1,000 chunks", where, 0.1, cpu, at_most=True)
         startup = medians.times("node/startup", "unlimited", chunks, "cpu_s_a_thousand")
         yield Aim("the same: × the startup's", where, 1 / 20, startup, at_most=True)
-    peak = medians.of(ONE, "unlimited", SIZES[-1], "peak_megabytes")
-    yield Aim("peak memory, MB", f"unlimited, {SIZES[-1]:,} chunks", 200, peak, at_most=True)
-    for fewer, more in pairwise(GROWTH):
+    peak = medians.of(ONE, "unlimited", LARGE, "peak_megabytes")
+    yield Aim("peak memory, MB", f"unlimited, {LARGE:,} chunks", 200, peak, at_most=True)
+    for fewer, more in pairwise(sizes):
         time, where = _growth(medians, EDDA, fewer, more, "seconds"), f"unlimited, {more:,} chunks"
         per_chunk = None if time is None else time * fewer / more
         yield Aim(f"time for a chunk: × what it is at {fewer:,}", where, 1.2, per_chunk, at_most=True)

@@ -46,6 +46,7 @@ def full() -> list[Cell]:
         _cell("unlimited", 20_000, 1536, ["edda/one-environment"], 2),
         _cell("unlimited", 2000, 1536, USERS, 1),
         _cell("unlimited", 20_000, 1536, [STARTUP], 1),
+        _cell("unlimited", 20_000, 1536, ["llamaindex/tuned", "langchain/tuned", "pgai/tuned"], 2),
         _cell("concurrent-16", 2000, 1536, ["edda/deployed", STARTUP, IDEAL], 3),
         _cell("concurrent-4", 5000, 1536, BOTH, 2),
         _cell("concurrent-16", 5000, 1536, BOTH, 2),

@@ -57,7 +57,7 @@ def _bars(file: Path, title: str, name: str, lines: Lines, limit: float | None =
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(lines) + 1.5), layout="constrained")
     colours = ["tab:orange" if one["contestant"].startswith("edda") else "tab:blue" for one in lines]
     values = [one[name] for one in lines]
-    names = [f"{one['contestant']}  {one[name]:,.{0 if one[name] >= 10 else 2}f}" for one in lines]
+    names = [f"{one['contestant']}  {_short(one[name])}" for one in lines]
     axes.barh(names, values, color=colours)
     if name == "chunks_a_s":
         spread = [
@@ -71,6 +71,10 @@ def _bars(file: Path, title: str, name: str, lines: Lines, limit: float | None =
     axes.set(xscale="log", xlabel=UNITS[name], title=title)
     figure.savefig(file)
     plt.close(figure)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _curves(file: Path, lines: Lines, x: Callable[[dict[str, Any]], int], x_says: str, y: str) -> None:

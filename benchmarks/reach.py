@@ -41,7 +41,7 @@ class Medians:
 
     summary: Sequence[Line]
 
-    def of(self, contestant: str, regime: str, chunks: int, name: str) -> float | None:
+    def line(self, contestant: str, regime: str, chunks: int, name: str) -> Line | None:
         """With 1,536 dimensions, else with what there is. Of a peer that was not measured here, at the nearest size."""
         found = [
             one
@@ -50,13 +50,23 @@ class Medians:
         ]
         if contestant in {EDDA, ONE}:
             found = [one for one in found if one["asked_chunks"] == chunks]
-        best = min(found, key=lambda one: (abs(one["asked_chunks"] - chunks), -one["dimensions"]), default=None)
-        return None if best is None else float(best[name])
+        return min(found, key=lambda one: (abs(one["asked_chunks"] - chunks), -one["dimensions"]), default=None)
+
+    def of(self, contestant: str, regime: str, chunks: int, name: str) -> float | None:
+        """The figure of that line."""
+        line = self.line(contestant, regime, chunks, name)
+        return None if line is None else float(line[name])
 
     def times(self, peer: str, regime: str, chunks: int, name: str = "chunks_a_s") -> float | None:
         """Edda's figure in units of the peer's."""
         edda, other = self.of(EDDA, regime, chunks, name), self.of(peer, regime, chunks, name)
         return edda / other if edda is not None and other else None
+
+    def where(self, peer: str, regime: str, chunks: int) -> str:
+        """The place, and how many chunks the peer had if they were others."""
+        line = self.line(peer, regime, chunks, "chunks_a_s")
+        fewer = "" if line is None or line["chunks"] == chunks else f" (it: {line['chunks']:,})"
+        return f"{regime}, {chunks:,} chunks{fewer}"
 
     def sizes(self, regime: str) -> list[int]:
         """How many chunks Edda had there."""
@@ -96,7 +106,7 @@ def _against_peers(medians: Medians) -> Iterator[Aim]:
     ]
     for says, peer, regime, sizes, aim in times:
         for chunks in sizes:
-            where = f"{regime}, {chunks:,} chunks"
+            where = medians.where(peer, regime, chunks)
             yield Aim(f"{says}: × its chunks/s", where, aim(chunks), medians.times(peer, regime, chunks))
             if peer == "node/ideal":
                 cpu = medians.times(peer, regime, chunks, "cpu_s_a_thousand")

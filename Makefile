@@ -119,10 +119,10 @@ benchmarks/peers/%/.venv/.ready: benchmarks/peers/%/requirements.txt
 	$(call environment,benchmarks/peers/$*/.venv,$^)
 	@touch $@
 
-bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the record: some hours
+bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the record: about 25 minutes
 	@.venv/bin/python -m benchmarks full
 
-bench-quick: .venv/.ready bench-setup  ## the same in some minutes
+bench-quick: .venv/.ready bench-setup  ## the same in about two minutes
 	@.venv/bin/python -m benchmarks quick
 
 memory-sizes: .venv/.ready  ## which memory is the cheapest, by measuring at Lambda's shares of a CPU (root, Linux)

@@ -17,6 +17,8 @@ from benchmarks.corpus import corpus, read
 from benchmarks.limits import Ceiling, bare_copy, provider_ceiling
 from benchmarks.plans import PLANS
 from benchmarks.postgres import server
+from benchmarks.reach import aims
+from benchmarks.reach import table as reach_table
 from benchmarks.report import place_name, summarised, table
 from benchmarks.running import Cell, Stage, as_json, turns
 from benchmarks.vectors import Vectors
@@ -54,13 +56,15 @@ def main() -> None:
             with (folder / "turns.jsonl").open("a") as file:
                 file.write(json.dumps(result) + "\n")
     summary = summarised(results)
-    written = table(summary, limits["chunks_a_s"])
+    aimed = aims(summary, limits["chunks_a_s"])
+    written = reach_table(aimed) + "\n" + table(summary, limits["chunks_a_s"])
     everything = {
         "began": began.isoformat(),
         "machine": _machine(),
         "command": sys.argv,
         "plan": [as_json(cell) for cell in cells],
         "limits": limits,
+        "reach": [asdict(one) | {"reached": one.reached} for one in aimed],
         "summary": summary,
         "turns": results,
     }

@@ -13,7 +13,11 @@ from matplotlib import pyplot as plt
 mpl.use("svg")
 
 Lines = list[dict[str, Any]]
-UNITS = {"chunks_a_s": "chunks/s", "cpu_s_a_thousand": "CPU seconds for 1,000 chunks"}
+UNITS = {
+    "chunks_a_s": "chunks/s",
+    "cpu_s_a_thousand": "CPU seconds for 1,000 chunks",
+    "dollars_a_million": "dollars for 1,000,000 chunks (CPU alone, at Lambda's price)",
+}
 
 
 def main() -> None:
@@ -26,6 +30,7 @@ def main() -> None:
         limit = results["limits"]["chunks_a_s"].get(f"{regime} {chunks} {dimensions}")
         _bars(folder / f"throughput-{name}.svg", title, "chunks_a_s", lines, limit)
         _bars(folder / f"cpu-{name}.svg", title, "cpu_s_a_thousand", lines)
+        _bars(folder / f"cost-{name}.svg", title, "dollars_a_million", lines)
     growth = [one for one in summary if one["regime"] == "unlimited"]
     _curves(folder / "seconds-by-chunks.svg", growth, lambda one: one["chunks"], "chunks", "seconds")
     limited = [one for one in summary if one["regime"].startswith("concurrent-")]
@@ -52,7 +57,7 @@ def _bars(file: Path, title: str, name: str, lines: Lines, limit: float | None =
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(lines) + 1.5), layout="constrained")
     colours = ["tab:orange" if one["contestant"].startswith("edda") else "tab:blue" for one in lines]
     values = [one[name] for one in lines]
-    names = [f"{one['contestant']}  {one[name]:,.{0 if one[name] >= 10 else 2}f}" for one in lines]
+    names = [f"{one['contestant']}  {_short(one[name])}" for one in lines]
     axes.barh(names, values, color=colours)
     if name == "chunks_a_s":
         spread = [
@@ -66,6 +71,10 @@ def _bars(file: Path, title: str, name: str, lines: Lines, limit: float | None =
     axes.set(xscale="log", xlabel=UNITS[name], title=title)
     figure.savefig(file)
     plt.close(figure)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _curves(file: Path, lines: Lines, x: Callable[[dict[str, Any]], int], x_says: str, y: str) -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 Result = Mapping[str, Any]
 Place = tuple[str, int, int]  # regime, chunks asked for, dimensions
+# What CPU costs as Lambda's memory, which carries a processor for each 1,769 MB: arm64 in us-east-1, November 2026, and
+# as if all of the time were CPU. docs/cost-and-scale.md has the whole bill, with waiting and all other services.
+DOLLARS_A_CPU_S = 0.0000133334 * 1.769
 NUMBERS = (
     "seconds",
     "chunks_a_s",
@@ -46,6 +49,7 @@ def summarised(results: Iterable[Result]) -> list[dict[str, Any]]:
             line |= {name: median(one[name] for one in good) for name in NUMBERS}
             rates = [one["chunks_a_s"] for one in good]
             line |= {"least_chunks_a_s": min(rates), "most_chunks_a_s": max(rates)}
+            line["dollars_a_million"] = line["cpu_s_a_thousand"] * 1000 * DOLLARS_A_CPU_S
         summary.append(line)
     return summary
 

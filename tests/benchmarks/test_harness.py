@@ -76,6 +76,18 @@ def test_a_whole_run_stores_and_counts_what_it_should(state: Path) -> None:
     assert "| edda/deployed |" in (results_folder / "results.md").read_text()
 
 
+def test_environments_that_share_a_limit_are_counted(state: Path) -> None:
+    options = ["--regime", "a-minute", "--environments", "2", "--seconds", "1", "--texts", "4", "--headers"]
+    command = [sys.executable, "-m", "benchmarks.governing", "--state", str(state), *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["requests"] >= 1
+    assert line["failed"] == 0
+    assert line["throttled"] <= line["refused_by_provider"]
+    assert 0 < line["of_the_limit"] <= 1.1
+
+
 def test_the_provider_says_the_same_in_base64_and_in_json(vectors: Vectors) -> None:
     with mock() as running:
         in_json = ask(running, TEXTS).json()["data"]
@@ -96,6 +108,15 @@ def test_the_provider_refuses_what_is_above_its_minute() -> None:
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+
+
+def test_the_provider_says_its_limits_if_asked_to() -> None:
+    with mock(tokens_a_minute=60_000, says_limits=True) as running:
+        answer = ask(running, ["four letters" * 4])
+    assert answer.headers["x-ratelimit-limit-tokens"] == "60000"
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) == 5000 - 12
+    with mock(tokens_a_minute=60_000) as running:
+        assert "x-ratelimit-limit-tokens" not in ask(running, ["text"]).headers
 
 
 def test_the_provider_fails_now_and_then_and_the_same_way_each_time() -> None:

@@ -72,8 +72,10 @@ class Outcome:
     least_and_most: tuple[float, float]  # by environment, of an equal part
 
 
-async def compete(provider: LimitedProvider, environments: int, tokens: int, seconds: float) -> Outcome:
-    budget = SharedInMemory()
+async def compete(
+    provider: LimitedProvider, environments: int, tokens: int, seconds: float, budget: SharedInMemory | None = None
+) -> Outcome:
+    budget = budget or SharedInMemory()
 
     async def worker(name: str, governed: Governor, until: Deadline) -> None:
         while not until.expired:
@@ -156,6 +158,21 @@ def test_environments_that_come_later_know_the_limit() -> None:
     first, further = run(work)
     assert first >= 20
     assert further <= 2
+
+
+@pytest.mark.parametrize(("factor", "seconds"), [(10.0, 300), (0.25, 100)])
+def test_a_limit_that_is_raised_or_lowered_is_found_again(factor: float, seconds: float) -> None:
+    async def work() -> tuple[float | None, int]:
+        provider, budget = LimitedProvider(tokens_a_second=RATE), SharedInMemory()
+        await compete(provider, 2, SMALL, 60, budget)
+        provider.tokens_a_second *= factor
+        refused = provider.refused
+        await compete(provider, 2, SMALL, seconds, budget)
+        return budget.budget.rate, provider.refused - refused
+
+    rate, refused = run(work)
+    assert rate == pytest.approx(RATE * factor, rel=0.25)
+    assert refused <= 150
 
 
 def test_a_limit_of_requests_at_once_is_found_without_a_word_about_it() -> None:
@@ -244,6 +261,21 @@ def test_who_has_waited_for_a_lease_heeds_a_pause_that_came_meanwhile() -> None:
         return await waiting
 
     assert run(work) >= 30
+
+
+def test_a_first_guess_of_the_rate_is_of_what_was_just_let_through() -> None:
+    async def work() -> float | None:
+        budget = SharedInMemory()
+        governed = governor(budget)
+        await asyncio.sleep(3600)
+        await asyncio.gather(
+            *(answer(governed, tokens=1000, seconds=1) for _ in range(10)),
+            answer(governed, tokens=1000, seconds=3),
+            refuse(governed, retry_after_s=100, tokens=1000),
+        )
+        return budget.budget.rate
+
+    assert run(work) == pytest.approx(12_000 / 100, rel=0.01)
 
 
 def test_a_request_that_finds_no_room_before_its_deadline_is_not_made_and_says_when() -> None:

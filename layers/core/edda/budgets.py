@@ -21,10 +21,11 @@ SLICE_S = 1.0  # tokens of so many seconds are handed out at once
 BURST_S = 1.0  # what was not asked for in time may be asked for so much later
 GROWS_FOR_S = 10.0  # at one step
 FIRST_GROWTH, LEAST_GROWTH, QUIET_GROWTH = 0.05, 0.001, 0.02  # of the rate, a second; the first is a guess
-QUIET_S = 45.0  # without a refusal for so long, the limit is looked for further up
+QUIET_S = 60.0  # without a refusal for so long, the limit is looked for further up
 FORGET_S = 3600.0  # and for so long, there may be none any more
 MARGIN = 0.98  # of the rate that was measured
-MEASURED_S = 30.0  # what was measured before weighs as much as so many seconds
+MEASURED_S = 30.0  # what was measured before weighs as much as so many seconds at most
+GROWING_S = 10.0  # and this while the limit is looked for further up
 
 
 def provider_key(provider: str, base_url: str, model: str) -> bytes:
@@ -77,10 +78,14 @@ def lease(
         return replace(budget, rate=None), Lease(None, max(0.0, budget.resumes_at_s - now_s))
     idle_until_s = now_s - max(BURST_S, least / budget.rate)
     paid_from_s = max(budget.next_at_s, idle_until_s)
-    rate = budget.rate
+    rate, measured_since_s, granted = budget.rate, budget.measured_since_s, budget.granted
     if paid_from_s + least / rate > now_s:  # there is more to do than the rate allows
-        quiet = now_s - budget.refused_at_s > QUIET_S
+        quiet = now_s - max(budget.refused_at_s, budget.resumes_at_s) > QUIET_S
         growth = max(budget.growth, QUIET_GROWTH) if quiet else budget.growth
+        measured_s = now_s - measured_since_s
+        if quiet and measured_s > GROWING_S and rate * measured_s > 1.5 * granted:  # what is older was another rate
+            granted *= GROWING_S / measured_s
+            measured_since_s = now_s - GROWING_S
         rate *= 1 + growth * min(GROWS_FOR_S, max(0.0, now_s - budget.changed_at_s))
     tokens = max(least, min(most, rate * SLICE_S))
     paid_until_s = paid_from_s + tokens / rate
@@ -92,8 +97,8 @@ def lease(
         rate=rate,
         changed_at_s=now_s,
         next_at_s=paid_until_s,
-        measured_since_s=budget.measured_since_s + paid_from_s - budget.next_at_s,  # without idle times
-        granted=budget.granted + tokens,
+        measured_since_s=measured_since_s + paid_from_s - budget.next_at_s,  # without idle times
+        granted=granted + tokens,
     )
     return changed, Lease(tokens, starts_in_s)
 
@@ -127,7 +132,9 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         growth = min(
             FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2)
         )  # the less was measured, the more it may be off
-    measured_s = min(measured_s, MEASURED_S)
+    # Refusals that follow each other closely, and not because of leases from before, say that the limit is another now.
+    since_last_s = now_s - budget.refused_at_s + max(0.0, budget.next_at_s - now_s)
+    measured_s = min(measured_s, MEASURED_S, 4 * since_last_s)
     told = replace(
         paused,
         rate=rate,

@@ -139,8 +139,8 @@ class Governor:
         self._budget = budget
         self._clock = clock
         self._chance = chance
-        self._began_s = clock()
-        self._accepted = 0  # tokens that the provider let through since then
+        self._began_s = clock()  # since then there have always been requests
+        self._accepted = 0  # tokens that the provider has let through since then
         self._returned = 0  # leased tokens that it did not, since the budget was told
         self._is_limited = False
         self._resumes_at_s = 0.0
@@ -173,6 +173,8 @@ class Governor:
         except TimeoutError:
             raise NoSlot from None
         slot = _Slot(tokens, self._clock(), self._is_limited)
+        if self.window.in_flight == 1:  # after a pause
+            self._began_s, self._accepted = slot.began_s, 0
         context = _slot.set(slot)
         try:
             yield

@@ -125,9 +125,9 @@ CREATE TABLE embedding_models (
 -- made when the model is registered, since it names the number of dimensions.
 CREATE TABLE embeddings (
     tenant_id    uuid NOT NULL,
-    model_id     integer NOT NULL REFERENCES embedding_models,
+    model_id     integer NOT NULL,
     content_hash uuid NOT NULL,
-    vector       halfvec NOT NULL,
+    vector       halfvec STORAGE PLAIN NOT NULL,
     PRIMARY KEY (tenant_id, model_id, content_hash)
 );
 

@@ -51,7 +51,7 @@ class Policy:
     """
 
     fresh_rows: int = 32_768
-    share: int = 16
+    share: int = 32
     memory_bytes: int = 512 * 1024**2
     workers: int = 1
 

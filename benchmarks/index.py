@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+import hashlib
 import json
 import multiprocessing
 import os
@@ -21,7 +22,8 @@ from uuid import UUID
 import numpy as np
 import psycopg
 from edda.concurrency import Deadline
-from edda.indexing import END, Indexing, Policy
+from edda.index_ranges import END, Policy
+from edda.indexing import Indexing
 from edda.models import EmbeddingModel
 from edda.store.conditions import compile_filter
 from edda.store.database import Cursor, HalfVector, register_halfvec
@@ -111,16 +113,15 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.5, metavar="SECONDS", help="between searches")
     parser.add_argument("--state", type=Path, default=ROOT / ".bench" / "index", help="of Postgres, and the vectors")
     options = parser.parse_args()
-    rows = int(options.rows_a_second * options.seconds) // BATCH_ROWS * BATCH_ROWS
     options.state.mkdir(parents=True, exist_ok=True)
-    vectors = make(options.state, rows, options.dimensions)
+    vectors = make(options.state, _rows(options), options.dimensions)
     folder = ROOT / ".bench" / "results" / time.strftime("index-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     results: dict[str, Any] = {"options": {k: str(v) for k, v in vars(options).items()}, "ways": {}}
     with server(options.state) as postgres:
         for way in options.ways:
             with postgres.fresh("edda", options.dimensions) as fresh:
-                results["ways"][way] = _measure(way, options, postgres, fresh, vectors, rows)
+                results["ways"][way] = _measure(way, options, postgres, fresh, vectors)
             (folder / "results.json").write_text(json.dumps(results, indent=1))
             print(way, _line(results["ways"][way]), flush=True)
     plotter = ROOT / "benchmarks" / ".venv" / "bin" / "python"
@@ -129,9 +130,8 @@ def main() -> None:
     print(folder)
 
 
-def _measure(
-    way: str, options: argparse.Namespace, postgres: Server, fresh: Fresh, vectors: Path, rows: int
-) -> dict[str, Any]:
+def _measure(way: str, options: argparse.Namespace, postgres: Server, fresh: Fresh, vectors: Path) -> dict[str, Any]:
+    rows = _rows(options)
     tenant = fresh.rows("SELECT tenant_id FROM tenants WHERE slug = %s", [TENANT])[0][0]
     model = fresh.rows("SELECT model_id FROM embedding_models WHERE name = %s", [EDDA_MODEL])[0][0]
     with psycopg.connect(fresh.superuser_url, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
@@ -166,6 +166,11 @@ def _measure(
             ["embeddings_hnsw_%"],
         ),
     }
+
+
+def _rows(options: argparse.Namespace) -> int:
+    """Offered, in whole batches."""
+    return int(options.rows_a_second * options.seconds) // BATCH_ROWS * BATCH_ROWS
 
 
 def _run(work: Callable[[Run], Any], run: Run) -> Any:
@@ -274,8 +279,6 @@ def half_vector(vector: "np.ndarray[Any, np.dtype[np.float16]]") -> HalfVector:
 
 
 def _hashes(rows: int) -> list[UUID]:
-    import hashlib
-
     return [UUID(bytes=hashlib.md5(b"t%d" % n, usedforsecurity=False).digest()) for n in range(rows)]
 
 

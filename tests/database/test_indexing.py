@@ -15,7 +15,8 @@ import psycopg
 import pytest
 from edda.concurrency import Deadline
 from edda.filters import parse_filter
-from edda.indexing import SEGMENT_ROWS, Indexing, Policy
+from edda.index_ranges import SEGMENT_ROWS, Policy
+from edda.indexing import Indexing
 from edda.models import EmbeddingModel, Tenant
 from edda.store.conditions import compile_filter
 from edda.store.database import Database, HalfVector

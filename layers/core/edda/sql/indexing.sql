@@ -9,7 +9,9 @@ ORDER BY first, until DESC;
 
 -- name: lock_indexing
 -- One indexer at a time. Never waited for: who waits has a snapshot, and CREATE INDEX CONCURRENTLY waits for that.
-SELECT pg_try_advisory_lock(hashtextextended('edda indexing', 0)) AS locked;
+-- Nor before the first migration.
+SELECT CASE WHEN to_regclass('embedding_numbers') IS NOT NULL
+            THEN pg_try_advisory_lock(hashtextextended('edda indexing', 0)) END AS locked;
 
 -- name: unlock_indexing
 SELECT pg_advisory_unlock(hashtextextended('edda indexing', 0));

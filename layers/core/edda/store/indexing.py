@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, dict_row
 
-from edda.indexing import Build, IndexRange, Policy, cover, graph_bytes, next_build
+from edda.index_ranges import Build, IndexRange, Policy, cover, graph_bytes, next_build
 from edda.models import EmbeddingModel
 from edda.store.queries import queries
 

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from psycopg import sql
 
-from edda.indexing import IndexRange, cover, gaps
+from edda.index_ranges import IndexRange, cover, gaps
 from edda.models import EmbeddingModel, Hit
 from edda.store.conditions import Condition
 from edda.store.database import Cursor, Database, HalfVector, Row, fetch_all

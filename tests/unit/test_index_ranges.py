@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from edda.indexing import END, FRESH, MERGED, SEGMENT_ROWS, IndexRange, Policy, cover, gaps, next_build
+from edda.index_ranges import END, FRESH, MERGED, SEGMENT_ROWS, IndexRange, Policy, cover, gaps, next_build
 
 POLICY = Policy(fresh_rows=8 * SEGMENT_ROWS, memory_bytes=100 * SEGMENT_ROWS * 928)
 DIMENSIONS = 64  # 928 bytes a row, so that 100 segments fit

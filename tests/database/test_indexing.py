@@ -8,7 +8,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 import psycopg
@@ -27,7 +27,7 @@ from edda.vectors import to_halfvec_binary
 from tests.database.world import connect
 from tests.postgres import MODEL_DIMENSIONS, DatabaseUrls, as_owner
 
-POLICY = Policy(fresh_rows=4 * SEGMENT_ROWS, workers=0)
+POLICY = Policy(fresh_rows=4 * SEGMENT_ROWS, workers=0, watch_s=0)
 TRUTH = """
 SELECT c.chunk_id, (e.vector <=> %(vector)s::halfvec) + 0 AS distance
 FROM documents d JOIN chunks c ON c.version_id = d.current_version_id
@@ -140,10 +140,12 @@ class Library:
         return await Indexing(self.store, policy).index(Deadline.after(60))
 
     async def build(self) -> None:
-        """One index, and nothing dropped."""
+        """The next index, if one is due, and nothing dropped."""
         async with self.store.alone() as connection:
             assert connection is not None
-            assert await self.store.build_next(connection, POLICY)
+            due = await self.store.due(connection, POLICY)
+            if due is not None:
+                await self.store.create(connection, due, POLICY)
 
     @property
     def store(self) -> IndexStore:
@@ -221,6 +223,25 @@ async def test_indexes_are_merged_when_nothing_waits(library: Library) -> None:
     await library.index()
     assert library.ranges() == [(0, 12, True)]
     await library.check()
+
+
+async def test_nothing_is_merged_while_much_is_written(library: Library) -> None:
+    """A merge would keep newer rows from their index."""
+    for segment in range(9):
+        library.add(segment, 30)
+    for segment in (4, 8):
+        library.written_up_to(segment)
+        await library.build()
+    indexing = asyncio.create_task(library.index(replace(POLICY, watch_s=1)))
+    watches = (
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'edda indexing' AND state = 'idle' "
+        "AND query LIKE '%AS numbers%' AND state_change < now() - interval '0.2 s'"
+    )
+    while not as_owner(library.urls, watches):  # noqa: ASYNC110 - Postgres tells nobody
+        await asyncio.sleep(0.005)
+    library.written_up_to(1000)
+    assert await indexing == {"indexes_built": 0, "indexes_dropped": 0}
+    assert library.ranges() == [(0, 4, True), (4, 8, True)]
 
 
 async def test_while_an_index_is_being_built_all_is_found_also_what_is_written_meanwhile(library: Library) -> None:
@@ -374,9 +395,7 @@ async def test_whatever_happens_search_finds_what_comparing_all_finds(
             case "index":
                 await library.index()
             case "build":
-                async with library.store.alone() as connection:
-                    assert connection is not None
-                    await library.store.build_next(connection, POLICY)
+                await library.build()
             case "drop" if library.ranges():
                 first, until, _ = numbers.choice(library.ranges())
                 as_owner(library.urls, f"DROP INDEX embeddings_hnsw_{library.model.model_id}_{first}_{until}")

@@ -1,8 +1,8 @@
 """Which vectors are in which HNSW index, and which one is built next.
 
-Vectors are written without an HNSW index: putting one row into a graph costs ten times its insertion. Each is numbered
-as it is written, 1,024 numbers are a segment, and an index covers a range of segments. Search reads what no index
-covers exactly. Rows never move, so nothing can be lost or doubled on the way.
+Vectors are written without an HNSW index: putting one row into a live graph costs sixty times its insertion. Each is
+numbered as it is written, 1,024 numbers are a segment, and an index covers a range of segments. Search reads what no
+index covers exactly. Rows never move, so nothing can be lost or doubled on the way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +33,7 @@ class Graph:
 # is better where the graph is large.
 FRESH = Graph(8, 32)
 MERGED = Graph(16, 64)
+MERGE_S_A_ROW = 0.001  # of 1,024 dimensions, in two processes on busy cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,15 @@ class Policy:
 
     `fresh_rows`: so many wait at least. `share`: and this part of what is indexed, for every build reads the whole
     table twice. `memory_bytes`: for one graph, which limits what is built or merged at once. `workers`: processes
-    beside the first.
+    beside the first. `watch_s`: so long is watched how fast rows are written before indexes are merged, for meanwhile
+    no other can be built on the table.
     """
 
     fresh_rows: int = 32_768
     share: int = 32
     memory_bytes: int = 512 * 1024**2
     workers: int = 1
+    watch_s: float = 5
 
     def largest_rows(self, dimensions: int) -> int:
         """What a graph of this memory holds; beyond it, building would be ten times as slow."""
@@ -67,6 +70,11 @@ class Build:
     until: int
     rows: int
     graph: Graph
+    is_merge: bool = False
+
+    def may_take_its_time_at(self, rows_a_second: float, policy: Policy) -> bool:
+        """Whether the tail stays short while this is built."""
+        return rows_a_second * self.rows * MERGE_S_A_ROW <= policy.fresh_rows
 
 
 def cover(ranges: Sequence[IndexRange]) -> list[IndexRange]:
@@ -108,7 +116,7 @@ def next_build(ranges: Sequence[IndexRange], end: int, dimensions: int, policy: 
         run = list(_neighbours(covering[position:], largest))
         rows = sum(one.rows for one in run)
         if len(run) > 1 and rows >= 2 * max(one.rows for one in run):
-            return Build(run[0].first, run[-1].until, rows, MERGED)
+            return Build(run[0].first, run[-1].until, rows, MERGED, is_merge=True)
     return None
 
 

@@ -19,9 +19,9 @@ SELECT pg_advisory_unlock(hashtextextended('edda indexing', 0));
 -- name: models_to_index
 SELECT model_id, name, dimensions FROM embedding_models WHERE state <> 'retiring' ORDER BY model_id;
 
--- name: open_segment
--- The one that is being written. Those before it grow only by transactions that are under way.
-SELECT (last_value / 1024)::integer AS segment FROM embedding_numbers;
+-- name: numbers
+-- How many have been given out. Segments that are over grow only by transactions that are under way.
+SELECT last_value AS numbers FROM embedding_numbers;
 
 -- name: rows_of_tenant
 -- How many vectors a tenant has in each of these intervals, counted up to a limit.

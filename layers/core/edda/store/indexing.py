@@ -3,11 +3,12 @@ transaction: CREATE INDEX CONCURRENTLY lets writers go on."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from psycopg import AsyncConnection, sql
 from psycopg.rows import DictRow, dict_row
 
-from edda.index_ranges import Build, IndexRange, Policy, cover, graph_bytes, next_build
+from edda.index_ranges import SEGMENT_ROWS, Build, IndexRange, Policy, cover, graph_bytes, next_build
 from edda.models import EmbeddingModel
 from edda.store.queries import queries
 
@@ -23,6 +24,14 @@ CREATE = sql.SQL(
 )
 DROP = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {name}")
 SET = "SELECT set_config(%s, %s, false)"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An index of a model's that is to be built."""
+
+    model: EmbeddingModel
+    build: Build
 
 
 class IndexStore:
@@ -64,35 +73,43 @@ class IndexStore:
                     dropped += 1
         return dropped
 
-    async def build_next(self, connection: Connection, policy: Policy) -> bool:
-        """Build the most wanted index. False: there is none. What it makes superfluous is still there."""
-        cursor = await connection.execute(SQL["open_segment"])
+    async def numbers(self, connection: Connection) -> int:
+        """How many vectors have been numbered."""
+        cursor = await connection.execute(SQL["numbers"])
         row = await cursor.fetchone()
         assert row is not None  # noqa: S101 - a sequence has one row
+        return int(row["numbers"])
+
+    async def due(self, connection: Connection, policy: Policy) -> Due | None:
+        """The most wanted index, if any."""
+        end = await self.numbers(connection) // SEGMENT_ROWS
+        merge = None
         for model in await _models(connection):
-            ranges = [_range(one) for one in await _ranges(connection, model) if one["valid"]]
-            build = next_build(ranges, row["segment"], model.dimensions, policy)
+            ranges = [_range(row) for row in await _ranges(connection, model) if row["valid"]]
+            build = next_build(ranges, end, model.dimensions, policy)
+            if build is not None and not build.is_merge:
+                return Due(model, build)
             if build is not None:
-                await _create(connection, model, build, policy)
-                return True
-        return False
+                merge = merge or Due(model, build)
+        return merge
 
-
-async def _create(connection: Connection, model: EmbeddingModel, build: Build, policy: Policy) -> None:
-    kilobytes = min(policy.memory_bytes, build.rows * graph_bytes(model.dimensions)) // 1024 + 16 * 1024
-    await connection.execute(SET, ["maintenance_work_mem", f"{kilobytes}kB"])
-    await connection.execute(SET, ["max_parallel_maintenance_workers", str(policy.workers)])
-    await connection.execute(
-        CREATE.format(
-            name=sql.Identifier(f"embeddings_hnsw_{model.model_id}_{build.first}_{build.until}"),
-            dimensions=sql.Literal(model.dimensions),
-            model_id=sql.Literal(model.model_id),
-            first=sql.Literal(build.first),
-            until=sql.Literal(build.until),
-            m=sql.Literal(build.graph.m),
-            ef_construction=sql.Literal(build.graph.ef_construction),
+    async def create(self, connection: Connection, due: Due, policy: Policy) -> None:
+        """Build it. What it makes superfluous is still there."""
+        model, build = due.model, due.build
+        kilobytes = min(policy.memory_bytes, build.rows * graph_bytes(model.dimensions)) // 1024 + 16 * 1024
+        await connection.execute(SET, ["maintenance_work_mem", f"{kilobytes}kB"])
+        await connection.execute(SET, ["max_parallel_maintenance_workers", str(policy.workers)])
+        await connection.execute(
+            CREATE.format(
+                name=sql.Identifier(f"embeddings_hnsw_{model.model_id}_{build.first}_{build.until}"),
+                dimensions=sql.Literal(model.dimensions),
+                model_id=sql.Literal(model.model_id),
+                first=sql.Literal(build.first),
+                until=sql.Literal(build.until),
+                m=sql.Literal(build.graph.m),
+                ef_construction=sql.Literal(build.graph.ef_construction),
+            )
         )
-    )
 
 
 async def _models(connection: Connection) -> list[EmbeddingModel]:

@@ -1,6 +1,7 @@
 """On every deployment: bring the schema up to date, register the embedding model, make the first tenant.
 
-By hand it does what `python -m edda.admin` does, for it reaches a database in a VPC.
+Every minute: build HNSW indexes, which only the schema's owner may. By hand it does what `python -m edda.admin` does,
+for it reaches a database in a VPC.
 """
 
 import json
@@ -12,7 +13,7 @@ from uuid import UUID
 from edda import services
 from edda.errors import InvalidRequest
 from edda.observability import function_logger
-from edda.runtime import LambdaContext, run
+from edda.runtime import LambdaContext, deadline, run
 
 logger = function_logger()
 
@@ -28,7 +29,14 @@ OPERATIONS = {"Redrive", "ConfirmDeletes", "DiscardDeletes"}
 
 
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """A CloudFormation custom resource. Invoked by hand (`{"DryRun": true}` is known) it only returns its answer."""
+    """A CloudFormation custom resource, and a schedule's target.
+
+    Invoked by hand (`{"DryRun": true}` is known) it only returns its answer.
+    """
+    if event.get("source") == "aws.events":
+        done = run(services.index(deadline(context)))
+        logger.info("indexed", extra={"done": done})
+        return done
     for name, command in COMMANDS.items():
         if name in event:
             return run(command(**event[name]))

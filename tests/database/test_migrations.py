@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from edda.models import EmbeddingModel
 from edda.store.keys import KeyStore, create_key, create_tenant
-from edda.store.migrations import LOCK, Migration, MigrationError, migrate, register_model, released_migrations
+from edda.store.migrations import Migration, MigrationError, migrate, register_model, released_migrations
 from psycopg.conninfo import make_conninfo
 
 from tests.database.world import World, check
@@ -54,7 +54,7 @@ async def test_many_that_migrate_at_once_apply_everything_once(empty_database_ur
     assert query(empty_database_url, "SELECT * FROM first") == [(1, "one")]
 
 
-async def test_many_that_deploy_at_once_make_one_model_one_index_and_one_tenant(empty_database_url: str) -> None:
+async def test_many_that_deploy_at_once_make_one_model_and_one_tenant(empty_database_url: str) -> None:
     async def deploy() -> EmbeddingModel:
         await migrate(empty_database_url, app_password="secret")
         model = await register_model(empty_database_url, "fake/hash", 64)
@@ -63,7 +63,7 @@ async def test_many_that_deploy_at_once_make_one_model_one_index_and_one_tenant(
 
     models = await asyncio.gather(*(deploy() for _ in range(8)))
     assert len(set(models)) == 1
-    assert query(empty_database_url, "SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%hnsw%'") == [(1,)]
+    assert query(empty_database_url, "SELECT count(*) FROM embedding_models") == [(1,)]
     assert query(empty_database_url, "SELECT count(*) FROM tenants") == [(1,)]
 
 
@@ -111,24 +111,6 @@ async def test_registering_a_model_twice_is_the_same_model(empty_database_url: s
     first = await register_model(empty_database_url, "fake/hash", 64)
     assert await register_model(empty_database_url, "fake/hash", 64) == first
     assert (await register_model(empty_database_url, "fake/hash", 128)).model_id != first.model_id
-
-
-async def test_a_model_that_somebody_else_is_registering_is_waited_for(empty_database_url: str) -> None:
-    await migrate(empty_database_url)
-    model = await register_model(empty_database_url, "fake/hash", 64)
-    index = f"embeddings_hnsw_{model.model_id}"
-    async with await psycopg.AsyncConnection.connect(empty_database_url) as other:
-        await other.execute(f"DROP INDEX {index}".encode())
-        await other.commit()
-        await other.execute(LOCK)
-        await other.execute(
-            f"CREATE INDEX {index} ON embeddings USING hnsw ((vector::halfvec(64)) halfvec_cosine_ops)".encode()
-        )
-        registering = asyncio.create_task(register_model(empty_database_url, "fake/hash", 64))
-        while not query(empty_database_url, "SELECT FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        await other.commit()
-    assert await registering == model
 
 
 async def test_a_model_with_more_dimensions_than_an_index_takes_is_refused(empty_database_url: str) -> None:

@@ -103,7 +103,6 @@ async def filled(database_urls: DatabaseUrls, tenant: Tenant, embedding_model: E
     """One tenant's many documents, nearly all of them finished."""
     values = {"tenant": tenant.tenant_id, "model": embedding_model.model_id, "documents": DOCUMENTS, "open": OPEN}
     with psycopg.connect(database_urls.owner, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
-        connection.execute(f"DROP INDEX embeddings_hnsw_{embedding_model.model_id}".encode())  # for speed
         connection.execute(FILL, values)
     return database_urls
 

@@ -88,6 +88,19 @@ def test_creating_the_stack_makes_schema_model_and_tenant_and_says_so_and_updati
     assert as_owner(urls, "SELECT slug FROM tenants") == [("acme",)]
 
 
+def test_every_minute_indexes_are_built_that_are_due(cold_start: ColdStart, owner_url: str) -> None:
+    urls = DatabaseUrls(owner_url, owner_url)
+    migrate = cold_start("migrate")
+    nothing = {"indexes_built": 0, "indexes_dropped": 0}
+    assert call(migrate, event("index.json")) == nothing  # before the first deployment is over
+    call(migrate, {})
+    assert call(migrate, event("index.json")) == nothing
+    as_owner(urls, "SELECT setval('embedding_numbers', 40 * 1024)")
+    assert call(migrate, event("index.json")) == nothing | {"indexes_built": 1}
+    query = "SELECT indexname FROM pg_indexes WHERE indexname LIKE 'embeddings_hnsw%'"
+    assert as_owner(urls, query) == [("embeddings_hnsw_1_0_40",)]
+
+
 def test_the_price_of_a_million_tokens_is_kept_with_the_model(
     cold_start: ColdStart, owner_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

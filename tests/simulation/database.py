@@ -128,8 +128,6 @@ class SimulatedDatabase:
         self._share_core(self.control.info.backend_pid)
         self.control.execute(SHADOWS)
         self.model = asyncio.run(_migrated(self._urls.owner))
-        # Searches are exact below 20,000 chunks, so this index would only be kept up for nothing.
-        self.control.execute(f"DROP INDEX embeddings_hnsw_{self.model.model_id}")
         self.control.execute(GUARDS)
         self._schedules = 0
         self._idle: list[Backend] = []

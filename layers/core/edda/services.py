@@ -13,10 +13,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import ValidationError
 
 from edda.adapters.aws import AwsClients
+from edda.concurrency import Deadline
 from edda.errors import InvalidRequest, NotFound, ProviderMisconfigured
 from edda.models import EmbeddingLimits, EmbeddingModel
 from edda.ports import Embedder, ObjectStore, Queue, Secrets
-from edda.settings import Settings
+from edda.settings import MEGABYTE, Settings
 from edda.store.database import Database
 from edda.store.keys import KeyStore
 from edda.store.models import find_model
@@ -301,6 +302,16 @@ async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
         if settings.first_tenant:
             done["tenant"] = (await keys.create_tenant(owner, settings.first_tenant)).slug
     return done
+
+
+async def index(until: Deadline) -> dict[str, int]:
+    """For functions/migrate, by schedule: build the HNSW indexes that are due. What was done."""
+    from edda.index_ranges import Policy
+    from edda.indexing import Indexing
+    from edda.store.indexing import IndexStore
+
+    policy = Policy(memory_bytes=Settings.from_environment().index_megabytes * MEGABYTE)
+    return await Indexing(IndexStore(_owner), policy).index(until)
 
 
 # What an operator does as the schema's owner: by functions/migrate, which alone reaches a database in a VPC, or from a

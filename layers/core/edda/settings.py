@@ -38,6 +38,7 @@ class Settings(BaseModel):
     database_owner_url: str = ""
     database_owner_secret_arn: str = ""
     first_tenant: str = ""
+    index_megabytes: int = Field(default=512, ge=32)  # of Postgres' memory, for one HNSW index that is being built
 
     uploads_bucket: str = ""
     ingest_queue_url: str = ""

@@ -106,12 +106,11 @@ async def _ensure_app_role(connection: AsyncConnection[dict[str, str]], password
 async def register_model(
     conninfo: str, name: str, dimensions: int, *, price_per_million_tokens: Decimal = Decimal(0)
 ) -> EmbeddingModel:
-    """The number of an embedding model, made with its HNSW index if it is new. Runs as the schema's owner.
+    """The number of an embedding model, made if it is new. Runs as the schema's owner.
 
     The price is for the usage ledger: what is counted from now on costs this.
     """
     async with await AsyncConnection.connect(conninfo, autocommit=True, row_factory=dict_row) as connection:
-        await connection.execute(LOCK)  # CREATE INDEX IF NOT EXISTS is no match for itself; ends with the connection
         await connection.execute(
             "INSERT INTO embedding_models (name, dimensions, price_per_million_tokens) VALUES (%s, %s, %s) "
             "ON CONFLICT (name, dimensions) DO UPDATE SET price_per_million_tokens = EXCLUDED.price_per_million_tokens",
@@ -123,15 +122,4 @@ async def register_model(
         row = await cursor.fetchone()
         if row is None:
             raise MigrationError(f"the embedding model {name} could not be registered")
-        model = EmbeddingModel(row["model_id"], name, dimensions)
-        await connection.execute(
-            sql.SQL(
-                "CREATE INDEX IF NOT EXISTS {index} ON embeddings "
-                "USING hnsw ((vector::halfvec({dimensions})) halfvec_cosine_ops) WHERE model_id = {model_id}"
-            ).format(
-                index=sql.Identifier(f"embeddings_hnsw_{model.model_id}"),
-                dimensions=sql.Literal(dimensions),
-                model_id=sql.Literal(model.model_id),
-            )
-        )
-        return model
+        return EmbeddingModel(row["model_id"], name, dimensions)

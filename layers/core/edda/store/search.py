@@ -1,20 +1,35 @@
 """Nearest passages, always min(k, matching) of them.
 
-Small sets are searched exactly. Large ones go through HNSW with an iterative scan; when a filter leaves that with
-fewer than k rows, the exact search answers, so an index never costs a row.
+Where few chunks match, all are compared. Where many do, a tenant's vectors are divided by segments: those that an HNSW
+index covers are searched by it, the others exactly, in one statement. The division is made of the statement's own
+conditions, so each vector is in one part, whatever is built or dropped meanwhile: an index only decides how fast a
+part is searched. A part that gave fewer rows than asked for is searched again, exactly.
 """
 
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from psycopg import sql
 
+from edda.index_ranges import IndexRange, cover, gaps
 from edda.models import EmbeddingModel, Hit
 from edda.store.conditions import Condition
-from edda.store.database import Cursor, Database, HalfVector, Row
+from edda.store.database import Cursor, Database, HalfVector, Row, fetch_all
+from edda.store.queries import queries
 
-# Up to here the exact search is the better one: no recall is lost and it takes tens of milliseconds.
+SQL = queries("indexing")
+
+# Up to here every matching chunk is compared: no recall is lost and it takes tens of milliseconds.
 EXACT_UP_TO = 20_000
+# A tenant with a smaller part of an index's rows has them compared one by one: HNSW would meet too many of others'.
+SMALL_SHARE = 64
+# Of the nearest so many, k are looked for that match and are visible; only when that fails are all looked at.
+CANDIDATES = 10
+
+# HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
+EF_SEARCH = 100
 
 HIT_COLUMNS = sql.SQL(
     "d.document_id, c.chunk_id, c.version_id, c.ordinal, d.name, COALESCE(d.title, v.title) AS title, c.text, "
@@ -25,8 +40,6 @@ VISIBLE = sql.SQL(
     "documents d JOIN document_versions v ON v.version_id = d.current_version_id "
     "JOIN chunks c ON c.version_id = v.version_id"
 )
-
-
 MATCHING = sql.SQL(
     "SELECT count(*) AS n FROM (SELECT FROM {visible} WHERE d.tenant_id = %(tenant_id)s AND ({condition}) "
     "LIMIT %(exact_up_to)s + 1) AS matching"
@@ -38,15 +51,51 @@ EXACT = sql.SQL(
     "WHERE e.model_id = {model_id} AND d.tenant_id = %(tenant_id)s AND ({condition}) "
     "ORDER BY distance, document_id, ordinal LIMIT %(limit)s"
 )
-# Model and dimensions are literals: each model's index is a partial one, over an expression.
-APPROXIMATE = sql.SQL(
-    "SELECT {columns}, e.vector::halfvec({dimensions}) <=> %(vector)b AS distance FROM embeddings e "
+# A part. From the nearest on, vectors are followed to the visible chunks that have them.
+FOLLOWED = sql.SQL(
     "JOIN chunks c ON c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash "
     "JOIN documents d ON d.current_version_id = c.version_id "
     "JOIN document_versions v ON v.version_id = c.version_id "
-    "WHERE e.model_id = {model_id} AND e.tenant_id = %(tenant_id)s AND ({condition}) "
-    "ORDER BY e.vector::halfvec({dimensions}) <=> %(vector)b LIMIT %(limit)s"
 )
+# Model and dimensions are literals: an index is a partial one, over an expression.
+BY_INDEX = sql.SQL(
+    "(SELECT {part} AS part, {columns}, e.vector::halfvec({dimensions}) <=> %(vector)b AS distance FROM embeddings e "
+    "{followed} WHERE e.model_id = {model_id} AND {segments} AND e.tenant_id = %(tenant_id)s AND ({condition}) "
+    "ORDER BY e.vector::halfvec({dimensions}) <=> %(vector)b LIMIT %(limit)s)"
+)
+ONE_BY_ONE = sql.SQL(
+    "(SELECT {part} AS part, {columns}, e.distance FROM ("
+    "SELECT e.tenant_id, e.content_hash, (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
+    "WHERE e.tenant_id = %(tenant_id)s AND e.model_id = {model_id} AND {segments} "
+    "ORDER BY distance LIMIT {candidates}) AS e {followed} WHERE ({condition}) "
+    "ORDER BY e.distance LIMIT %(limit)s)"
+)
+# Statistics of a table that grows know nothing of its newest rows: what is planned must not depend on them.
+SETTINGS = {
+    "enable_sort": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_seqscan": "off",
+    "jit": "off",
+    "hnsw.iterative_scan": "strict_order",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some segments, and how they are searched. `complete`: each of its vectors is looked at until k rows are found."""
+
+    first: int
+    until: int
+    by_index: bool
+    complete: bool
+
+    @property
+    def segments(self) -> sql.Composed:
+        return sql.SQL("(e.segment >= {} AND e.segment < {})").format(sql.Literal(self.first), sql.Literal(self.until))
+
+    def thorough(self) -> "Part":
+        return replace(self, by_index=False, complete=True)
 
 
 class SearchStore:
@@ -64,6 +113,7 @@ class SearchStore:
             "tenant_id": tenant_id,
             "vector": vector,
             "limit": top_k,
+            "candidates": CANDIDATES * top_k,
             "exact_up_to": self._exact_up_to,
         }
         async with self._database.transaction(tenant_id) as cursor:
@@ -71,25 +121,81 @@ class SearchStore:
             if counted[0]["n"] <= self._exact_up_to:
                 rows = await self._fetch(cursor, EXACT, condition, values)
             else:
-                await cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-                await cursor.execute(
-                    "SELECT set_config('hnsw.ef_search', %s, true)", [str(min(1000, max(200, 2 * top_k)))]
-                )
-                rows = await self._fetch(cursor, APPROXIMATE, condition, values)
-                if len(rows) < min(top_k, counted[0]["n"]):
-                    rows = await self._fetch(cursor, EXACT, condition, values)
+                rows = await self._in_parts(cursor, condition, values)
         return [_hit(row) for row in rows]
 
+    async def _in_parts(self, cursor: Cursor, condition: Condition, values: dict[str, Any]) -> list[Row]:
+        ef_search = min(1000, max(EF_SEARCH, 2 * values["limit"]))
+        await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(ef_search)})
+        parts = await self._parts(cursor, values)
+        while True:
+            await cursor.execute(self._joined(parts, condition, values), values)
+            rows = await cursor.fetchall()
+            found = Counter(row["part"] for row in rows)
+            short = {n for n, one in enumerate(parts) if found[n] < values["limit"] and not one.complete}
+            if not short:
+                break
+            parts = [one.thorough() if n in short else one for n, one in enumerate(parts)]
+            await _configure(cursor, {"enable_hashjoin": "on"})  # many vectors may have to be followed
+        rows.sort(key=lambda row: (row["distance"], row["document_id"], row["ordinal"]))
+        return rows[: values["limit"]]
+
+    async def _parts(self, cursor: Cursor, values: dict[str, Any]) -> list[Part]:
+        """Every segment is in one of them."""
+        values = values | {"model_id": self._model.model_id}
+        found = await fetch_all(cursor, SQL["index_ranges"], values)
+        ranges = cover([IndexRange(row["first"], row["until"], row["rows"]) for row in found if row["valid"]])
+        few = {one: one.rows // SMALL_SHARE + values["candidates"] for one in ranges}
+        few |= {IndexRange(*one): values["candidates"] for one in gaps(ranges)}
+        values |= {
+            "first": [one.first for one in few],
+            "until": [one.until for one in few],
+            "most": list(few.values()),
+        }
+        counted = await fetch_all(cursor, SQL["rows_of_tenant"], values)
+        return [
+            Part(
+                one.first,
+                one.until,
+                by_index=one in ranges and row["rows"] > few[one],
+                complete=row["rows"] <= values["candidates"],
+            )
+            for one, row in zip(few, counted, strict=True)
+        ]
+
+    def _joined(self, parts: list[Part], condition: Condition, values: dict[str, Any]) -> sql.Composed:
+        """All parts in one statement, and so as of one moment."""
+        return sql.SQL(" UNION ALL ").join(
+            self._composed(
+                BY_INDEX if one.by_index else ONE_BY_ONE,
+                condition,
+                part=sql.Literal(number),
+                segments=one.segments,
+                candidates=sql.SQL("ALL") if one.complete else sql.Literal(values["candidates"]),
+                followed=FOLLOWED,
+            )
+            for number, one in enumerate(parts)
+        )
+
     async def _fetch(self, cursor: Cursor, query: sql.SQL, condition: Condition, values: dict[str, Any]) -> list[Row]:
-        composed = query.format(
+        await cursor.execute(self._composed(query, condition), values)
+        return await cursor.fetchall()
+
+    def _composed(self, query: sql.SQL, condition: Condition, **more: sql.Composable) -> sql.Composed:
+        return query.format(
             columns=HIT_COLUMNS,
             visible=VISIBLE,
             condition=condition.clause,
             model_id=sql.Literal(self._model.model_id),
             dimensions=sql.Literal(self._model.dimensions),
+            **more,
         )
-        await cursor.execute(composed, values)
-        return await cursor.fetchall()
+
+
+async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:
+    """For the rest of this transaction."""
+    query = "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
+    await cursor.execute(query, [list(settings), list(settings.values())])
 
 
 def _hit(row: Row) -> Hit:

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 from edda import leasing
 from edda.adapters import parser_process
 from edda.errors import Corrupt, RetryableError
-from edda.models import ParseOutcome
+from edda.models import ParseCursor, ParseOutcome
 
 from tests.database.world import LineParser
 from tests.processes.labels import Points
@@ -43,7 +43,9 @@ BUSY, SLOW = "(busy)", "(slow)"
 given_back: set[str] = set()
 
 
-async def parse_lines(_: object, path: Path, name: str, content_type: str | None) -> ParseOutcome:
+async def parse_lines(
+    _: object, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+) -> ParseOutcome:
     """The stand-in for the parser: a chunk a line. What is deadly kills the worker."""
     text = path.read_text()  # noqa: ASYNC240 - a few bytes
     if CORRUPT in text:
@@ -55,7 +57,7 @@ async def parse_lines(_: object, path: Path, name: str, content_type: str | None
     if BUSY in text and text not in given_back:
         given_back.add(text)
         raise RetryableError
-    return await LineParser().parse(path, name, content_type)
+    return await LineParser().parse(path, name, content_type, cursor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from edda.documents import Documents
 from edda.embedding import Embedding
 from edda.errors import Corrupt
 from edda.ingesting import Ingestion, Lane
-from edda.models import ParseOutcome, StoredObject
+from edda.models import ParseCursor, ParseOutcome, StoredObject
 from edda.observing import Observing
 from edda.s3_events import document_key_of
 from edda.store.bucket import BucketStore, DeleteBrake
@@ -80,7 +80,9 @@ class SlowParser:
 
     environment: Environment
 
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
         world = self.environment.world
         with world.observer.parsing(self.environment):
             await world.overtakable_step(self.environment, "parse")
@@ -90,7 +92,7 @@ class SlowParser:
             raise Corrupt
         if DEADLY in text:
             await self.environment.kill_from_within()
-        return await LineParser().parse(path, name, content_type)
+        return await LineParser().parse(path, name, content_type, cursor)
 
 
 @dataclass(slots=True)
@@ -108,6 +110,7 @@ class Services:
             observing=self._observing(),
             objects=WatchedObjects(self.environment),
             parser=SlowParser(self.environment),
+            ingest_queue=await self.ingest_queue(),
             embed_queue=await self.embed_queue(),
             max_document_bytes=MAX_DOCUMENT_BYTES,
             max_chunks=MAX_CHUNKS,

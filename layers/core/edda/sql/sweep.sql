@@ -11,14 +11,14 @@ WHERE finished_at IS NULL AND status IN ('queued', 'parsing')
 ORDER BY created_at LIMIT %(limit)s;
 
 -- name: stuck_batches
--- Never sent, or sent long ago and not done.
+-- Never sent, or sent long ago and not done; of files that are still being parsed as well.
 SELECT b.version_id, b.first_ordinal, b.last_ordinal,
        b.attempt - b.releases >= %(max_failures)s
-           OR v.chunked_at + make_interval(secs => %(give_up_s)s) < now() AS exhausted
+           OR COALESCE(v.chunked_at, v.parted_at) + make_interval(secs => %(give_up_s)s) < now() AS exhausted
 FROM embed_batches b JOIN document_versions v USING (version_id)
-WHERE b.done_at IS NULL AND v.status = 'embedding'
+WHERE b.done_at IS NULL AND v.status IN ('parsing', 'embedding')
   AND COALESCE(b.lease_until, b.sent_at + make_interval(secs => %(resend_s)s),
-               v.chunked_at + make_interval(secs => %(grace_s)s)) < now()
+               COALESCE(v.chunked_at, v.parted_at) + make_interval(secs => %(grace_s)s)) < now()
 ORDER BY v.created_at, b.first_ordinal LIMIT %(limit)s;
 
 -- name: unfinished_versions

@@ -264,7 +264,9 @@ async def test_a_worker_whose_lease_was_taken_over_in_the_middle_writes_no_more(
         if stored(parts) == 20:
             parts.parser.meanwhile = None
             age(parts, 60)
-            await replace(parts.ingestion, parser=LineParser(part_lines=10)).ingest(the_version(parts), Deadline.after(30))
+            await replace(parts.ingestion, parser=LineParser(part_lines=10)).ingest(
+                the_version(parts), Deadline.after(30)
+            )
             assert stored(parts) == 50
 
     parts.parser.meanwhile = be_overtaken
@@ -274,9 +276,7 @@ async def test_a_worker_whose_lease_was_taken_over_in_the_middle_writes_no_more(
     assert parts.rows("SELECT attempt FROM document_versions") == [(2,)]
 
 
-async def test_a_worker_that_is_overtaken_by_one_that_parses_on_writes_no_more(
-    parts: World, tmp_path: Path
-) -> None:
+async def test_a_worker_that_is_overtaken_by_one_that_parses_on_writes_no_more(parts: World, tmp_path: Path) -> None:
     """The other one has stored a part, and is not done: the cursor is the other's, and so is the right to move it."""
     clock = Clock(parts)
     store = parts.ingestion.store

@@ -135,7 +135,15 @@ class World:
             ingest_queue=ingest_queue,
             embed_queue=embed_queue,
             ingestion=Ingestion(
-                ingest_store, keys, observing, objects, parser, ingest_queue, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS
+                store=ingest_store,
+                keys=keys,
+                observing=observing,
+                objects=objects,
+                parser=parser,
+                ingest_queue=ingest_queue,
+                embed_queue=embed_queue,
+                max_document_bytes=MAX_DOCUMENT_BYTES,
+                max_chunks=MAX_CHUNKS,
             ),
             embedding=Embedding(EmbedStore(database, model.model_id), embedder, RetryPolicy(attempts=1)),
             sweep=Sweep(
@@ -293,6 +301,8 @@ MUST_BE_EMPTY = {
     "a deleted document has neither versions nor chunks": """
         SELECT d.document_id FROM documents d JOIN document_versions v USING (document_id)
         WHERE d.deleted_at IS NOT NULL""",
+    "a chunk's id names one chunk of its version": """
+        SELECT version_id, chunk_id FROM chunks GROUP BY 1, 2 HAVING count(*) > 1""",
     "no vector is without a chunk": """
         SELECT e.content_hash FROM embeddings e WHERE NOT EXISTS (
             SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash)""",

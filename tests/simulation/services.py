@@ -76,7 +76,7 @@ class SleepyDatabase(EnvironmentDatabase):
 
 @dataclass(slots=True)
 class SlowParser:
-    """One chunk a line; takes its time, as a real one."""
+    """One chunk a line, so many lines a part; takes its time, as a real one."""
 
     environment: Environment
 
@@ -86,13 +86,14 @@ class SlowParser:
         world = self.environment.world
         with world.observer.parsing(self.environment):
             await world.overtakable_step(self.environment, "parse")
-            await asyncio.sleep(world.random.uniform(0.2, 5))
-        text = path.read_text()  # noqa: ASYNC240 - a few bytes
+            await asyncio.sleep(world.random.uniform(0.2, 5) * world.parser_slowness)
+        part = await LineParser(part_lines=world.part_lines).parse(path, name, content_type, cursor)
+        text = "\n".join(chunk.text for chunk in part.chunks)
         if CORRUPT in text:
             raise Corrupt
         if DEADLY in text:
             await self.environment.kill_from_within()
-        return await LineParser().parse(path, name, content_type, cursor)
+        return part
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from edda.chunking import chunk
-from edda.errors import Corrupt, DocumentError, DocumentTooLarge, Encrypted, NoText, TooManyChunks
 from edda.models import Chunk
 from edda.parsing import parse
 from edda.parts import Limits, ReadPart, read_part

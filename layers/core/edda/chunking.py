@@ -88,9 +88,9 @@ def chunk_part(
 ) -> Part:
     """The chunks of the next part of a document too long to be taken at once, as `chunk` would make them of the whole.
 
-    `document` is the part and some more of the text. The part ends at the best boundary among `ends`, ascending offsets
-    (at the end of the text where there is none), or is the last when `ends` is None. Where a boundary is better than all
-    near it, a division of the whole would be there as well; that is so but for texts which repeat themselves.
+    `document` is the part and some more of the text. The part ends at the best boundary among `ends`, ascending
+    offsets (at the end of the text where there is none), or is the last when `ends` is None. Where a boundary is better
+    than all near it, a division of the whole is there as well; only a text that repeats itself may have no such place.
 
     Raises TooManyChunks when the whole of `document` makes more than `max_chunks`.
     """
@@ -110,7 +110,9 @@ def chunk_part(
     _, heading_paths = _open_headings(document, before.headings, len(document.text))
     stops = array("q", before.stops)
     stops.extend(
-        start for start, rank in zip(segments.start, segments.rank, strict=True) if rank == FORBIDDEN or rank >= SENTENCE
+        start
+        for start, rank in zip(segments.start, segments.rank, strict=True)
+        if rank == FORBIDDEN or rank >= SENTENCE
     )
     origin = before.characters - shift  # of the whole text, seen from `document`
     starts: list[int] = []  # of the chunks, in `document`
@@ -120,7 +122,7 @@ def chunk_part(
         if (chunks or before.tail) and overlap_tokens:
             earliest = starts[-2] + 1 if len(starts) > 1 else min(shift, 1)
             room = min(max_tokens - count_tokens(document.text[start:stop]), _MOST_OVERLAP * overlap_tokens)
-            start = _overlap_start(document.text, stops, start, earliest, overlap_tokens, room)
+            start = _overlap_start(document.text, stops, start, earliest, tokens=overlap_tokens, room=room)
             if starts and start <= starts[-1]:
                 chunks.pop()  # a crumb that is repeated as a whole
                 starts.pop()
@@ -225,7 +227,7 @@ def _best(priorities: list[int], low: int, high: int, middle: int) -> int | None
         return low + len(candidates) - 1 - candidates[::-1].index(best)
 
 
-def _overlap_start(text: str, stops: "array[int]", boundary: int, earliest: int, tokens: int, room: int) -> int:
+def _overlap_start(text: str, stops: "array[int]", boundary: int, earliest: int, *, tokens: int, room: int) -> int:
     """Where a chunk that begins at `boundary` starts when it repeats about `tokens` tokens before it.
 
     The start of a sentence or line (of `stops`) if that repeats enough words to hold a phrase, the start of a word

@@ -88,7 +88,8 @@ class Ingestion:
     async def ingest(self, message: IngestVersion, deadline: Deadline, *, share: int | None = None) -> None:
         """Parse a registered version and send its chunks on, unless that is done or under way.
 
-        A long file is parsed in parts, and what does not fit into this invocation is rung for anew. Raises LaneFull when its tenant has `share` others in work.
+        A long file is parsed in parts, and what does not fit into this invocation is rung for anew.
+        Raises LaneFull when its tenant has `share` others in work.
         """
         lease_s = min(LEASE_S, deadline.remaining_s())
         lease = await self.store.claim_version(message.tenant_id, message.version_id, lease_s, share=share)

@@ -74,6 +74,7 @@ class IngestStore:
                 counted = await fetch_one(cursor, SQL["others_in_work"], values)
                 if counted is not None and counted["others"] >= share:
                     raise LaneFull
+            state = row["parse_state"]
             return VersionLease(
                 tenant_id=tenant_id,
                 version_id=version_id,
@@ -84,7 +85,7 @@ class IngestStore:
                 name=row["name"],
                 content_type=row["media_type"],
                 size_bytes=row["size_bytes"],
-                cursor=ParseCursor(row["parsed_chunks"], row["parse_state"]) if row["parse_state"] is not None else None,
+                cursor=None if state is None else ParseCursor(row["parsed_chunks"], state),
                 content_sha256=row["content_sha256"],
             )
 
@@ -202,9 +203,7 @@ async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutc
     await cursor.executemany(SQL["insert_chunk"], rows)
 
 
-async def plan_batches(
-    cursor: Cursor, tenant_id: UUID, version_id: UUID, model_id: int, first_ordinal: int = 0
-) -> int:
+async def plan_batches(cursor: Cursor, tenant_id: UUID, version_id: UUID, model_id: int, first_ordinal: int = 0) -> int:
     """One batch row per message, covering every chunk from an ordinal on whose text has no vector yet. The tokens of
     these texts."""
     values: dict[str, Any] = {"version_id": version_id, "model_id": model_id, "first_ordinal": first_ordinal}

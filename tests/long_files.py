@@ -223,23 +223,22 @@ def migrated() -> Iterator[tuple[DatabaseUrls, UUID, int]]:
 def run(kind: str, path: Path, limit_s: float) -> dict[str, Any]:
     """One file, from nothing to chunks; raises when it does not come to its end."""
     document_id, version_id = uuid4(), uuid4()
-    with migrated() as (urls, tenant_id, model_id):
-        with psycopg.connect(urls.owner, autocommit=True) as connection:
-            connection.execute(
-                "INSERT INTO documents (document_id, tenant_id, object_key, name) VALUES (%s, %s, %s, %s)",
-                [document_id, tenant_id, f"acme/{API_FOLDER}/{path.name}", path.name],
-            )
-            connection.execute(
-                "INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, "
-                "modified_at, size_bytes) VALUES (%s, %s, %s, '1', '1', now(), %s)",
-                [version_id, tenant_id, document_id, path.stat().st_size],
-            )
-            task = Task(str(path), path.name, urls.app, tenant_id, version_id, model_id, limit_s)
-            result = measured(task)
-            status, chunks, characters = connection.execute(
-                "SELECT status, planned_chunks, characters FROM document_versions"
-            ).fetchall()[0]
-            counted = connection.execute("SELECT count(*), max(ordinal) + 1, max(char_end) FROM chunks").fetchall()[0]
+    with migrated() as (urls, tenant_id, model_id), psycopg.connect(urls.owner, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO documents (document_id, tenant_id, object_key, name) VALUES (%s, %s, %s, %s)",
+            [document_id, tenant_id, f"acme/{API_FOLDER}/{path.name}", path.name],
+        )
+        connection.execute(
+            "INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, "
+            "modified_at, size_bytes) VALUES (%s, %s, %s, '1', '1', now(), %s)",
+            [version_id, tenant_id, document_id, path.stat().st_size],
+        )
+        task = Task(str(path), path.name, urls.app, tenant_id, version_id, model_id, limit_s)
+        result = measured(task)
+        status, chunks, characters = connection.execute(
+            "SELECT status, planned_chunks, characters FROM document_versions"
+        ).fetchall()[0]
+        counted = connection.execute("SELECT count(*), max(ordinal) + 1, max(char_end) FROM chunks").fetchall()[0]
     if status != "embedding" or counted[:2] != (chunks, chunks) or abs(counted[2] - characters) > 2:
         raise AssertionError(f"{kind}: {status}, {chunks} chunks planned, {counted} stored")
     size_mb = round(path.stat().st_size / MEGABYTE)
@@ -264,7 +263,9 @@ def main() -> None:
             path = folder / "long.pdf"
             write_pdf(path, options.pages)
             print(json.dumps(run(f"PDF of {options.pages} pages", path, options.limit_s)), flush=True)
-        print(f"The function has {FUNCTION_BYTES // MEGABYTE} MB, of which {OWN_MEMORY_BYTES // MEGABYTE} MB are its own.")
+        print(
+            f"The function has {FUNCTION_BYTES // MEGABYTE} MB, of which {OWN_MEMORY_BYTES // MEGABYTE} MB are its own."
+        )
     finally:
         shutil.rmtree(folder)
 

@@ -34,6 +34,7 @@ TIMEOUT_S = {"chunk": 300.0, "embed": 120.0, "sweep": 55.0, "migrate": 900.0}
 BATCH_SIZE = {"chunk": 1, "embed": 10}
 QUEUE = {"chunk": "EDDA_INGEST_QUEUE_URL", "embed": "EDDA_EMBED_QUEUE_URL"}
 CHUNKS_A_BATCH = 3  # instead of 64: small documents make several messages
+PART_LINES = 5  # longer files have several parts
 WAIT_S = 1  # a long poll's
 RENEWAL_S = 0.2  # instead of 15: a lease is renewed while a slow file is parsed
 # Marks of texts: no worker can parse it at first; it takes longer than a lease goes without being renewed.
@@ -57,7 +58,9 @@ async def parse_lines(
     if BUSY in text and text not in given_back:
         given_back.add(text)
         raise RetryableError
-    return await LineParser().parse(path, name, content_type, cursor)
+    return await LineParser(part_lines=int(os.environ.get("PART_LINES", PART_LINES))).parse(
+        path, name, content_type, cursor
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,9 @@ chaos: .venv/.ready  ## real processes, killed and stopped: make chaos [SEEDS=fi
 figures: .venv/.ready  ## what faults cost, on real processes: make figures [FIGURES="--workers 4 --documents 40"]
 	@.venv/bin/python -m tests.processes.figures $(FIGURES)
 
+long-files: .venv/.ready  ## memory and time of a 1 GB text and a 2,000-page PDF: make long-files [LONG="--megabytes 100 --limit-s 20"]
+	@.venv/bin/python -m tests.long_files $(LONG)
+
 # --- benchmarks --------------------------------------------------------------------------------------------------
 # benchmarks/README.md says what is measured. .venv/bin/python -m benchmarks --help says more.
 
@@ -125,4 +128,4 @@ bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the
 bench-quick: .venv/.ready bench-setup  ## the same in some minutes
 	@.venv/bin/python -m benchmarks quick
 
-.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick
+.PHONY: help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick

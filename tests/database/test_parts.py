@@ -10,6 +10,7 @@ from edda.concurrency import Deadline
 from edda.errors import Corrupt, EmbeddingRejected, ObjectVanished, QueueUnavailable, RetryableError
 from edda.messages import IngestVersion
 from edda.s3_events import object_changes
+from edda.store import finishing
 from edda.store.usage import Caps, set_caps
 
 from tests.database.test_sweep import age
@@ -342,6 +343,23 @@ async def test_a_delete_in_the_middle_leaves_nothing(parts: World, embed_first: 
     await parts.embed()
     await parts.answer_ingest_queue()
     assert (stored(parts), parts.vectors(), parts.rows("SELECT * FROM embed_batches")) == (0, 0, [])
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_long_file_is_deleted_piece_by_piece(
+    parts: World, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """More chunks than are deleted at once, and texts that another file needs."""
+    monkeypatch.setattr(finishing, "MOST_AT_ONCE", 7)
+    await parts.bring_in("b.txt", "\n".join(LINES[:5]))
+    await parts.bring_in("a.txt", TEXT)
+    if replaced:
+        await parts.bring_in("a.txt", LINES[49])
+        assert await parts.run_sweep() == {"versions_dropped": 1}
+    else:
+        await parts.notice(await parts.delete("a.txt"))
+    assert (stored(parts), parts.vectors()) == ((6, 6) if replaced else (5, 5))
+    assert parts.visible("b.txt") == LINES[:5]
 
 
 async def test_a_file_that_fails_in_its_third_part_fails_and_the_earlier_version_answers(parts: World) -> None:

@@ -102,7 +102,7 @@ BUGS = [
     PlantedBug("a delete leaves the versions", PIPELINE, "DELETE FROM document_versions WHERE document_id = %(document_id)s", "SELECT 1"),
     PlantedBug(
         "a delete leaves the vectors", FINISHING,
-        'await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])', "pass",
+        'await cursor.execute(SQL["delete_orphaned_embeddings"], {"content_hashes": content_hashes})', "pass",
     ),
     PlantedBug("a vector in use elsewhere is dropped", PIPELINE, "  AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);", ";"),
     # Leases
@@ -149,7 +149,6 @@ BUGS = [
     ),
     PlantedBug("a version ends with its first part", INGEST, "if outcome.next is not None:", "if False:"),
     PlantedBug("chunks of a part are counted from nought", "store/ingest.py", "    if outcome.first_ordinal:\n", "    if False:\n"),
-    PlantedBug("caps are looked at as if the file were new", "ingesting.py", "if lease.cursor is None:\n                if not came", "if True:\n                if not came"),
     PlantedBug("another object is read on where versions have no names", "ingesting.py", "if lease.cursor is not None and lease.content_sha256 != digest:", "if False:"),
     PlantedBug("texts of unfinished files wait for the last part", PIPELINE, "v.status IN ('parsing', 'embedding') AND b.attempt", "v.status = 'embedding' AND b.attempt"),
     PlantedBug("visible before everything is embedded", INGEST, '            # Everything may be embedded already', '            await cursor.execute(SQL["publish_version"], {"version_id": lease.version_id, "document_id": lease.document_id})\n            # Everything may be embedded already'),

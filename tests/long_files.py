@@ -26,6 +26,7 @@ from edda.adapters.parser_process import ParserProcess
 from edda.concurrency import Deadline
 from edda.ingesting import Ingestion
 from edda.messages import IngestVersion
+from edda.models import ParseCursor, ParseOutcome
 from edda.observing import Observing
 from edda.ports import ObjectStore
 from edda.runtime import RESERVE_S
@@ -93,6 +94,19 @@ class Folder:
         return digest.digest()
 
 
+class CountingParser(ParserProcess):
+    """The real one; and how many parts it made."""
+
+    parts = 0
+
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
+        outcome = await super().parse(path, name, content_type, cursor)
+        self.parts += 1
+        return outcome
+
+
 def function(task: Task, answers: Any) -> None:
     """The chunk function's process, warm from one invocation to the next."""
     answers.send(asyncio.run(_function(task)))
@@ -103,7 +117,7 @@ async def _function(task: Task) -> dict[str, Any]:
         return task.database_url
 
     settings = Settings.from_environment({"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(FUNCTION_BYTES // MEGABYTE)})
-    database, parser = Database(conninfo), ParserProcess(settings)
+    database, parser = Database(conninfo), CountingParser(settings)
     ring, embed = CountingQueue(), CountingQueue()
     objects = cast(ObjectStore, Folder(Path(task.path)))
     ingestion = Ingestion(
@@ -132,6 +146,7 @@ async def _function(task: Task) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began),
         "first_message_after_s": round((embed.first_at_s or 0) - began, 1),
         "invocations": invocations,
+        "parts": parser.parts,
         "longest_invocation_s": round(longest_s, 1),
         "messages": embed.messages,
     }

@@ -98,6 +98,9 @@ chaos: .venv/.ready  ## real processes, killed and stopped: make chaos [SEEDS=fi
 figures: .venv/.ready  ## what faults cost, on real processes: make figures [FIGURES="--workers 4 --documents 40"]
 	@.venv/bin/python -m tests.processes.figures $(FIGURES)
 
+long-files: .venv/.ready  ## memory and time of a 1 GB text and a 2,000-page PDF: make long-files [LONG="--megabytes 100 --limit-s 20"]
+	@.venv/bin/python -m tests.long_files $(LONG)
+
 # --- benchmarks --------------------------------------------------------------------------------------------------
 # benchmarks/README.md says what is measured. .venv/bin/python -m benchmarks --help says more.
 
@@ -145,4 +148,4 @@ cost-docs: .venv/.ready  # after a change of the assumptions
 scale: .venv/.ready  ## how long 10 million documents take, and what holds them up: make scale [ASSUMPTIONS=…] [PROVIDER=openai-5]
 	@$(COST) scale $(GIVEN) $(if $(PROVIDER),--provider $(PROVIDER))
 
-.PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures bench-setup bench bench-quick
+.PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick

@@ -26,7 +26,7 @@ from edda.index_ranges import END, Policy
 from edda.indexing import Indexing
 from edda.models import EmbeddingModel
 from edda.store.conditions import compile_filter
-from edda.store.database import Cursor, HalfVector, register_halfvec
+from edda.store.database import Cursor, HalfVector, register_vectors
 from edda.store.indexing import IndexStore
 from edda.store.search import SearchStore
 from psycopg.rows import dict_row
@@ -182,7 +182,7 @@ async def write(run: Run) -> list[tuple[float, int]]:
     done: list[tuple[float, int]] = []
     vectors, hashes = read(run.vectors), _hashes(run.rows)
     async with await psycopg.AsyncConnection.connect(run.application, autocommit=True) as connection:
-        await register_halfvec(connection)
+        await register_vectors(connection)
         for first in range(0, run.rows, BATCH_ROWS):
             due = run.began + first / run.rows_a_second
             await asyncio.sleep(max(0.0, due - time.time()))
@@ -211,7 +211,7 @@ async def search(run: Run) -> list[dict[str, Any]]:
         run.application, autocommit=True, row_factory=dict_row, prepare_threshold=None
     )
     async with connection:
-        await register_halfvec(connection)
+        await register_vectors(connection)
         snapshot = Snapshot(connection)
         store = SearchStore(snapshot, EmbeddingModel(run.model_id, EDDA_MODEL, run.dimensions))  # type: ignore[arg-type]  # in a database's place
         await asyncio.sleep(max(0.0, run.began - time.time()))

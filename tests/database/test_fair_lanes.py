@@ -16,7 +16,7 @@ import pytest
 from edda.concurrency import Deadline
 from edda.ingesting import Ingestion, Lane
 from edda.messages import EmbedBatch, IngestVersion
-from edda.models import ParseOutcome
+from edda.models import ParseCursor, ParseOutcome
 from edda.ports import QueuedMessage
 from edda.s3_events import object_changes
 from edda.store.ingest import IngestStore, LaneFull
@@ -36,8 +36,10 @@ class SlowFiles(LineParser):
     gate: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     working: int = 0
 
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
-        outcome = await LineParser.parse(self, path, name, content_type)
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
+        outcome = await LineParser.parse(self, path, name, content_type, cursor)
         if outcome.chunks[0].text.startswith("slow"):
             self.working += 1
             await self.gate.acquire()

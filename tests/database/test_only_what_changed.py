@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from edda.chunking import chunk
-from edda.models import ParseOutcome
+from edda.models import ParseCursor, ParseOutcome
 from edda.parsing import parse
 from edda.store.documents import DocumentStore
 
@@ -19,7 +19,9 @@ WORDS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu", "hen", "ibis", "jay", 
 class RealParser:
     """What the parser's process does, in this one."""
 
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
         document = parse(path.read_bytes(), name, content_type)  # noqa: ASYNC240 - a test has nothing else to do
         return ParseOutcome(chunk(document), document.media_type, len(document.text), document.title, document.language)
 

@@ -1,6 +1,8 @@
 """From an event to a visible version: whatever the order, and however often it is told."""
 
+from hashlib import sha256
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from edda.concurrency import Deadline
@@ -420,7 +422,7 @@ async def test_while_storage_is_out_nothing_is_lost(world: World) -> None:
     assert world.visible("a.txt") == ["one"]
 
 
-async def test_a_lease_that_was_taken_over_cannot_write_any_more(world: World) -> None:
+async def test_a_lease_that_was_taken_over_cannot_write_any_more(world: World, tmp_path: Path) -> None:
     """A worker stops past its lease, another takes over, and the first one wakes up."""
     store = world.ingestion.store
     world.parser.error = RetryableError()
@@ -432,7 +434,9 @@ async def test_a_lease_that_was_taken_over_cannot_write_any_more(world: World) -
     successor = await store.claim_version(world.tenant_id, version_id, 30)
     assert successor is not None
     world.parser.error = None
-    outcome, digest = await world.ingestion._parse(successor)
+    (tmp_path / "a.txt").write_text("one")
+    outcome = await world.parser.parse(tmp_path / "a.txt", "a.txt", None)
+    digest = sha256(b"one").digest()
     assert await store.save_chunks(zombie, outcome, digest) is False
     await store.fail_version(zombie, Corrupt())
     await store.release_version(zombie)

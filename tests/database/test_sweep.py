@@ -45,7 +45,7 @@ def age(world: World, seconds: int) -> None:
     """Everything that was written or sent is so much older."""
     past = f"- interval '{seconds} seconds'"
     world.rows(f"UPDATE document_versions SET created_at = created_at {past}, chunked_at = chunked_at {past}, "
-               f"lease_until = lease_until {past}, rung_at = rung_at {past}")  # fmt: skip
+               f"parted_at = parted_at {past}, lease_until = lease_until {past}, rung_at = rung_at {past}")  # fmt: skip
     world.rows(f"UPDATE embed_batches SET sent_at = sent_at {past}, lease_until = lease_until {past}")
 
 

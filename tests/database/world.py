@@ -19,7 +19,7 @@ from edda.errors import EddaError, EmbeddingRejected
 from edda.identity import content_hash
 from edda.ingesting import Ingestion
 from edda.messages import EmbedBatch, IngestVersion
-from edda.models import Chunk, EmbeddingModel, ParseOutcome, Tenant
+from edda.models import Chunk, EmbeddingModel, ParseCursor, ParseOutcome, Tenant
 from edda.observing import Observing
 from edda.s3_events import object_changes
 from edda.store.bucket import BucketStore, DeleteBrake
@@ -45,13 +45,16 @@ MAX_CHUNKS = 1000
 
 @dataclass(slots=True)
 class LineParser:
-    """One chunk a line."""
+    """One chunk a line; at most `part_lines` lines a part."""
 
     error: EddaError | None = None
     hangs: bool = False
     meanwhile: Meanwhile | None = None  # what happens elsewhere while this works
+    part_lines: int = 1_000_000
 
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
         if self.meanwhile is not None:
             await self.meanwhile()
         if self.error is not None:
@@ -59,16 +62,20 @@ class LineParser:
         if self.hangs:
             await asyncio.Event().wait()
         text = path.read_text()  # noqa: ASYNC240 - a few bytes
+        start = 0 if cursor is None else cursor.state["character"]
+        first = 0 if cursor is None else cursor.chunks
         chunks: list[Chunk] = []
-        start = 0
-        for line in text.splitlines(keepends=True):
+        lines = text[start:].splitlines(keepends=True)
+        for line in lines[: self.part_lines]:
             if words := line.strip():
                 end = start + len(words)
                 chunks.append(
-                    Chunk(len(chunks), words, start, end, len(words), None, (name,), "en", content_hash(words))
+                    Chunk(first + len(chunks), words, start, end, len(words), None, (name,), "en", content_hash(words))
                 )
             start += len(line)
-        return ParseOutcome(chunks, "text/plain", len(text), title=None, language="en")
+        is_last = len(lines) <= self.part_lines
+        next_part = None if is_last else ParseCursor(first + len(chunks), {"character": start})
+        return ParseOutcome(chunks, "text/plain", start, None, "en", first, next_part)
 
 
 @dataclass
@@ -129,7 +136,15 @@ class World:
             ingest_queue=ingest_queue,
             embed_queue=embed_queue,
             ingestion=Ingestion(
-                ingest_store, keys, observing, objects, parser, embed_queue, MAX_DOCUMENT_BYTES, MAX_CHUNKS
+                store=ingest_store,
+                keys=keys,
+                observing=observing,
+                objects=objects,
+                parser=parser,
+                ingest_queue=ingest_queue,
+                embed_queue=embed_queue,
+                max_document_bytes=MAX_DOCUMENT_BYTES,
+                max_chunks=MAX_CHUNKS,
             ),
             embedding=Embedding(EmbedStore(database, model.model_id), embedder, RetryPolicy(attempts=1)),
             sweep=Sweep(
@@ -292,6 +307,8 @@ MUST_BE_EMPTY = {
     "a deleted document has neither versions nor chunks": """
         SELECT d.document_id FROM documents d JOIN document_versions v USING (document_id)
         WHERE d.deleted_at IS NOT NULL""",
+    "a chunk's id names one chunk of its version": """
+        SELECT version_id, chunk_id FROM chunks GROUP BY 1, 2 HAVING count(*) > 1""",
     "no vector is without a chunk": """
         SELECT e.content_hash FROM embeddings e WHERE NOT EXISTS (
             SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash)""",

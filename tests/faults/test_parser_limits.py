@@ -22,7 +22,7 @@ from edda.errors import (
     TooLargeToProcess,
     TooManyChunks,
 )
-from edda.models import ParseOutcome
+from edda.models import ParseCursor, ParseOutcome
 from edda.settings import MEGABYTE, Settings
 
 from tests.fakes import files
@@ -199,13 +199,43 @@ async def test_one_line_of_fifty_megabytes_ends_with_a_named_outcome(tmp_path: P
     await world.parser.aclose()
 
 
-async def test_a_file_larger_than_the_memory_it_may_take_is_too_large_to_process(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "sparse.txt"
-    with path.open("wb") as file:
-        file.truncate(2 * MEMORY_BYTES)
-    with pytest.raises(TooLargeToProcess):
-        await world.parser.parse(path, "sparse.txt", None)
+async def test_a_file_larger_than_the_memory_it_may_take_is_too_large_to_process(tmp_path: Path) -> None:
+    limits = {"max_whole_bytes": 200 * MEGABYTE, "parse_memory_bytes": 64 * MEGABYTE}
+    world = World(tmp_path, SETTINGS.model_copy(update=limits))
+    await world.fails(TooLargeToProcess, b"tide\n" * 30_000_000, "tides.rst")
     await world.still_works()
+    await world.parser.aclose()
+
+
+async def test_a_text_is_read_in_parts_where_there_is_no_memory_for_the_whole(tmp_path: Path) -> None:
+    """What was read before each part goes to another process, as it may in another function."""
+    world = World(tmp_path, SETTINGS.model_copy(update={"parse_memory_bytes": 64 * MEGABYTE, "max_chunks": 100_000}))
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"".join(b"%d tides rise and fall in this harbour\n" % number for number in range(400_000)))
+    with pytest.raises(TooLargeToProcess):
+        await world.parser.parse(path, "notes.rst", None)
+    cursor: ParseCursor | None = None
+    ordinals: list[int] = []
+    while cursor is not None or not ordinals:
+        outcome = await world.parser.parse(path, "notes.txt", None, cursor)
+        ordinals += [chunk.ordinal for chunk in outcome.chunks]
+        assert outcome.first_ordinal == (0 if cursor is None else cursor.chunks)
+        cursor = outcome.next
+        world.parser.close()
+    assert ordinals == list(range(len(ordinals)))
+    assert outcome.chunks[-1].text.endswith("399999 tides rise and fall in this harbour")
+    assert outcome.characters == path.stat().st_size
+
+
+async def test_chunks_of_all_parts_together_are_limited(tmp_path: Path) -> None:
+    world = World(tmp_path, SETTINGS.model_copy(update={"part_bytes": 64 * 1024, "max_chunks": 200}))
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"".join(b"%d tides rise and fall in this harbour\n" % number for number in range(5_000)))
+    first = await world.parser.parse(path, "notes.txt", None)
+    assert first.next is not None
+    with pytest.raises(TooManyChunks):
+        await world.parser.parse(path, "notes.txt", None, first.next)
+    await world.parser.aclose()
 
 
 async def test_a_workbook_that_repeats_one_long_text_in_every_cell_is_too_large_to_process(world: World) -> None:

@@ -26,7 +26,13 @@ TENANT = "acme"
 LINES = 640  # of a document: ten messages
 SHARED = 0.2  # of them stand in every document
 GIVE_UP_S = 900
-LARGE = {"EDDA_MAX_CHUNKS": "100000", "EDDA_MAX_DOCUMENT_BYTES": "1000000", "CHUNKS_A_BATCH": "64", "RENEWAL_S": "15"}
+LARGE = {
+    "EDDA_MAX_CHUNKS": "100000",
+    "EDDA_MAX_DOCUMENT_BYTES": "1000000",
+    "CHUNKS_A_BATCH": "64",
+    "RENEWAL_S": "15",
+    "PART_LINES": "100000",
+}
 
 
 def not_a_number(answer: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 from edda import leasing
 from edda.adapters import parser_process
 from edda.errors import Corrupt, RetryableError
-from edda.models import ParseOutcome
+from edda.models import ParseCursor, ParseOutcome
 
 from tests.database.world import LineParser
 from tests.processes.labels import Points
@@ -34,6 +34,7 @@ TIMEOUT_S = {"chunk": 300.0, "embed": 120.0, "sweep": 55.0, "migrate": 900.0}
 BATCH_SIZE = {"chunk": 1, "embed": 10}
 QUEUE = {"chunk": "EDDA_INGEST_QUEUE_URL", "embed": "EDDA_EMBED_QUEUE_URL"}
 CHUNKS_A_BATCH = 3  # instead of 64: small documents make several messages
+PART_LINES = 5  # longer files have several parts
 WAIT_S = 1  # a long poll's
 RENEWAL_S = 0.2  # instead of 15: a lease is renewed while a slow file is parsed
 # Marks of texts: no worker can parse it at first; it takes longer than a lease goes without being renewed.
@@ -43,7 +44,9 @@ BUSY, SLOW = "(busy)", "(slow)"
 given_back: set[str] = set()
 
 
-async def parse_lines(_: object, path: Path, name: str, content_type: str | None) -> ParseOutcome:
+async def parse_lines(
+    _: object, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+) -> ParseOutcome:
     """The stand-in for the parser: a chunk a line. What is deadly kills the worker."""
     text = path.read_text()  # noqa: ASYNC240 - a few bytes
     if CORRUPT in text:
@@ -55,7 +58,9 @@ async def parse_lines(_: object, path: Path, name: str, content_type: str | None
     if BUSY in text and text not in given_back:
         given_back.add(text)
         raise RetryableError
-    return await LineParser().parse(path, name, content_type)
+    return await LineParser(part_lines=int(os.environ.get("PART_LINES", PART_LINES))).parse(
+        path, name, content_type, cursor
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -324,6 +324,7 @@ class SqsClients:
             if kind == "send_failed":
                 answer["Failed"].append({"Id": entry["Id"], "SenderFault": False, "Code": "InternalError"})
             elif kind != "send_omitted":
+                self._environment.world.observer.sent(self._queue, entry["MessageBody"])
                 self._queue.add(entry["MessageBody"])
                 answer["Successful"].append({"Id": entry["Id"], "MessageId": f"{self._queue.name}-{self._queue.added}"})
             answer_lost = answer_lost or kind == "send_answer_lost"

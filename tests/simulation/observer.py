@@ -109,18 +109,23 @@ class Observer:
             self._known[key] = now
 
     def _chunks_are_the_files(self) -> None:
-        """N1: each version has the chunks of its own object version."""
+        """N1: each version has the chunks of its own object version; as far as it is parsed, while it is."""
         rows = self._world.database.rows(
-            "SELECT version_id, object_key, s3_version_id, array_agg(text ORDER BY ordinal) "
+            "SELECT version_id, object_key, s3_version_id, planned_chunks, parsed_chunks, "
+            "array_agg(text ORDER BY ordinal), array_agg(ordinal ORDER BY ordinal) "
             "FROM chunks JOIN document_versions USING (version_id) JOIN documents USING (document_id) "
-            "WHERE version_id <> ALL (%s) GROUP BY 1, 2, 3",
+            "WHERE version_id <> ALL (%s) GROUP BY 1, 2, 3, 4, 5",
             [list(self._checked)],
         )
-        for version_id, key, s3_version_id, texts in rows:
-            self._checked.add(version_id)
+        for version_id, key, s3_version_id, planned, parsed, texts, ordinals in rows:
             version = next(one for one in self._world.bucket.history[key] if one.version_id == s3_version_id)
-            if texts != lines_of(version):
-                self._world.violate("N1 no loss", f"{key} {s3_version_id} has chunks {texts}, not {lines_of(version)}")
+            expected = lines_of(version)
+            if planned is None:
+                expected = expected[:parsed]  # the part that is committed with it
+            else:
+                self._checked.add(version_id)
+            if texts != expected or ordinals != list(range(len(expected))):
+                self._world.violate("N1 no loss", f"{key} {s3_version_id} has chunks {texts}, not {expected}")
 
     def _what_is_whole_is_finished(self) -> None:
         """N3: nobody waits for the sweep when the last batch of a version is done."""
@@ -143,7 +148,8 @@ class Observer:
             return
         waiting = self._world.database.rows(
             "SELECT b.lease_until FROM embed_batches b JOIN document_versions v USING (version_id) "
-            "WHERE b.version_id = %s AND first_ordinal = %s AND done_at IS NULL AND v.status = 'embedding' "
+            "WHERE b.version_id = %s AND first_ordinal = %s AND done_at IS NULL "
+            "AND v.status IN ('parsing', 'embedding') "
             "AND (b.lease_until IS NULL OR b.lease_until < %s)",
             [batch.version_id, batch.first_ordinal, self._world.now()],
         )
@@ -167,6 +173,19 @@ class Observer:
         ):
             if str(version_id) not in bodies:
                 self._world.violate("N11 conservation", f"marked as rung for, and never was: {version_id}")
+
+    def sent(self, queue: "SimulatedQueue", body: str) -> None:
+        """N11: a message names what is written down. Nobody else would look for it if it were not."""
+        if queue is not self._world.embed_queue:
+            return
+        batch = EmbedBatch.model_validate_json(body)
+        there = self._world.database.rows(
+            "SELECT EXISTS (SELECT FROM embed_batches WHERE version_id = %s AND first_ordinal = %s) "
+            "OR NOT EXISTS (SELECT FROM document_versions WHERE version_id = %s)",
+            [batch.version_id, batch.first_ordinal, batch.version_id],
+        )
+        if there != [(True,)]:
+            self._world.violate("N11 conservation", f"sent, and never written down: {body}")
 
     def raised(self, environment: Environment, error: BaseException | None) -> None:
         """N9: what goes wrong is one of Edda's own errors, or a message that nobody can read."""

@@ -102,7 +102,7 @@ BUGS = [
     PlantedBug("a delete leaves the versions", PIPELINE, "DELETE FROM document_versions WHERE document_id = %(document_id)s", "SELECT 1"),
     PlantedBug(
         "a delete leaves the vectors", FINISHING,
-        'await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])', "pass",
+        'await cursor.execute(SQL["delete_orphaned_embeddings"], {"content_hashes": content_hashes})', "pass",
     ),
     PlantedBug("a vector in use elsewhere is dropped", PIPELINE, "  AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);", ";"),
     # Leases
@@ -133,6 +133,24 @@ BUGS = [
         "if self._missing[lease.name] <= known]", "]",
         ((FINISHING, 'if not count["stored"] == version["planned_chunks"] == count["embedded"] + count["rejected"]:', "if False:"),),
     ),
+    # Parts
+    PlantedBug("whoever parses moves the cursor", PIPELINE, "AND attempt = %(attempt)s AND status = 'parsing' FOR UPDATE", "AND status = 'parsing' FOR UPDATE"),
+    PlantedBug("the cursor is not read", "ingesting.py", "cursor, longest_s = lease.cursor, 0.0", "cursor, longest_s = None, 0.0"),
+    PlantedBug("the cursor is written without its part", INGEST, "            await _insert_chunks(cursor, lease, outcome)\n", "            if outcome.next is None:\n                await _insert_chunks(cursor, lease, outcome)\n"),
+    PlantedBug(
+        "a part's messages are sent before it is committed", "ingesting.py",
+        "                if not await self.store.save_chunks(lease, outcome, digest):\n",
+        '                early = {"v": 1, "type": "embed_batch", "tenant_id": str(lease.tenant_id), "version_id": str(lease.version_id), "first_ordinal": outcome.first_ordinal, "last_ordinal": outcome.first_ordinal}\n                await self.embed_queue.send([__import__("json").dumps(early)])\n                if not await self.store.save_chunks(lease, outcome, digest):\n',
+    ),
+    PlantedBug(
+        "a version is visible before its last part is in", FINISHING,
+        'version["status"] != DocumentStatus.EMBEDDING:', 'version["status"] not in (DocumentStatus.PARSING, DocumentStatus.EMBEDDING):',
+        ((FINISHING, 'if not count["stored"] == version["planned_chunks"] == count', 'if not count["stored"] == count'),),
+    ),
+    PlantedBug("a version ends with its first part", INGEST, "if outcome.next is not None:", "if False:"),
+    PlantedBug("chunks of a part are counted from nought", "store/ingest.py", "    if outcome.first_ordinal:\n", "    if False:\n"),
+    PlantedBug("another object is read on where versions have no names", "ingesting.py", "if lease.cursor is not None and lease.content_sha256 != digest:", "if False:"),
+    PlantedBug("texts of unfinished files wait for the last part", PIPELINE, "v.status IN ('parsing', 'embedding') AND b.attempt", "v.status = 'embedding' AND b.attempt"),
     PlantedBug("visible before everything is embedded", INGEST, '            # Everything may be embedded already', '            await cursor.execute(SQL["publish_version"], {"version_id": lease.version_id, "document_id": lease.document_id})\n            # Everything may be embedded already'),
     PlantedBug("rejected chunks count as embedded", FINISHING, 'DocumentStatus.PARTIAL if count["rejected"] else DocumentStatus.READY', "DocumentStatus.READY"),
     PlantedBug("a document of refused chunks only is ready", FINISHING, 'if count["embedded"] == 0:', "if False:"),
@@ -169,7 +187,7 @@ BUGS = [
     PlantedBug("messages are acknowledged first (embed)", "functions/embed/app.py", "return partial_response(failed)", "return partial_response([])"),
     PlantedBug("an answer names messages Lambda does not know", "sqs_events.py", '{"itemIdentifier": message_id}', '{"itemIdentifier": message_id + "?"}'),
     PlantedBug("a retryable error fails the document", "ingesting.py", "except DocumentError as error:", "except (DocumentError, RetryableError) as error:"),
-    PlantedBug("a permanent error is tried again", "ingesting.py", "            await self.store.fail_version(lease, error)\n            return\n", "            raise RetryableError from error\n"),
+    PlantedBug("a permanent error is tried again", "ingesting.py", "            await self.store.fail_version(lease, error)\n            return True\n", "            raise RetryableError from error\n"),
     # Sweep
     PlantedBug("the sweep does not ring for versions", "sweeping.py", "await self._ring_for_versions(tenant, done)\n        await", "await"),
     PlantedBug("the sweep does not ring for batches", "sweeping.py", "        await self._ring_for_batches(tenant, done)\n", ""),
@@ -214,8 +232,7 @@ BUGS = [
 # Tried and taken out again, for nothing wrong comes of them:
 #
 # - A delete before its put leaves no tombstone: the put's event looks at the bucket and finds nothing.
-# - Chunks of an earlier attempt are not deleted before new ones are stored: chunks are stored in the transaction that
-#   ends `parsing`, and no version is ever parsed again after that.
+# - No message is sent for a file whose time was up: the sweep sees that nobody is at it.
 # - Not counting rows before a version is finished: a batch is done only when each of its texts has a vector or was
 #   refused, and no vector of a stored chunk is ever deleted. Both together is planted. The count stays, for it alone
 #   sees what a database restored from a backup lacks.

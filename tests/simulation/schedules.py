@@ -192,7 +192,8 @@ def _lines(random: Random, tenant: str) -> tuple[str, ...]:
     if special < 0.05:
         return ()
     if special < 0.1:
-        return (f"{tenant} {CORRUPT if random.random() < 0.7 else DEADLY}",)
+        good = [f"{tenant} line {number}" for number in range(int(special * 1000) % 4)]  # before what cannot be read
+        return (*good, f"{tenant} {CORRUPT if random.random() < 0.7 else DEADLY}")
     if special < 0.13:
         return tuple(f"{tenant} line {number}" for number in range(MAX_CHUNKS + 1))
     if special < 0.16:

@@ -20,7 +20,7 @@ from edda.embedding import Embedding
 from edda.errors import Corrupt
 from edda.governing import Governor
 from edda.ingesting import Ingestion, Lane
-from edda.models import ParseOutcome, StoredObject
+from edda.models import ParseCursor, ParseOutcome, StoredObject
 from edda.observing import Observing
 from edda.s3_events import document_key_of
 from edda.store.bucket import BucketStore, DeleteBrake
@@ -80,21 +80,24 @@ class SleepyDatabase(EnvironmentDatabase):
 
 @dataclass(slots=True)
 class SlowParser:
-    """One chunk a line; takes its time, as a real one."""
+    """One chunk a line, so many lines a part; takes its time, as a real one."""
 
     environment: Environment
 
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
         world = self.environment.world
         with world.observer.parsing(self.environment):
             await world.overtakable_step(self.environment, "parse")
-            await asyncio.sleep(world.random.uniform(0.2, 5))
-        text = path.read_text()  # noqa: ASYNC240 - a few bytes
+            await asyncio.sleep(world.random.uniform(0.2, 5) * world.parser_slowness)
+        part = await LineParser(part_lines=world.part_lines).parse(path, name, content_type, cursor)
+        text = "\n".join(chunk.text for chunk in part.chunks)
         if CORRUPT in text:
             raise Corrupt
         if DEADLY in text:
             await self.environment.kill_from_within()
-        return await LineParser().parse(path, name, content_type)
+        return part
 
 
 @dataclass(slots=True)
@@ -113,6 +116,7 @@ class Services:
             observing=self._observing(),
             objects=WatchedObjects(self.environment),
             parser=SlowParser(self.environment),
+            ingest_queue=await self.ingest_queue(),
             embed_queue=await self.embed_queue(),
             max_document_bytes=MAX_DOCUMENT_BYTES,
             max_chunks=MAX_CHUNKS,

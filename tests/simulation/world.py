@@ -92,6 +92,10 @@ class World:
         self._slow_until_s = self.random.choice((0.0, 900.0))
         # Mostly there is no cap. A line has 11 tokens or more.
         self.tokens_per_day = self.random.randrange(20, 300) if self.random.random() < 0.15 else None
+        # Most files have several parts. Where parsing is slow, one invocation (300 s) has not the time for all of them.
+        parts = Random(f"parts {schedule.seed}")
+        self.part_lines = parts.choice((1, 2, 3, 5, 1000))
+        self.parser_slowness = parts.choice((1, 1, 20))
         self._asleep: dict[Environment, tuple[str, float]] = {}  # why, and when at the earliest it wakes up
         self._environments = 0
         self._warm: defaultdict[str, list[Environment]] = defaultdict(list)

@@ -10,13 +10,17 @@ Each chunk but the first starts with the end of the one before, so that a phrase
 """
 
 import re
+from array import array
 from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import NamedTuple
 
 from edda.errors import TooManyChunks
 from edda.formats.plain import heading_title
 from edda.identity import content_hash
-from edda.models import BlockKind, Chunk, ParsedDocument
+from edda.models import Block, BlockKind, Chunk, ParsedDocument
 from edda.segments import FORBIDDEN, SENTENCE, Segments, first_at_or_after, grapheme_boundary
 from edda.tokens import count_tokens
 
@@ -28,11 +32,34 @@ _PHRASE_WORDS = 6
 # ... and how much more than asked for may be repeated for a phrase of long words.
 _MOST_OVERLAP = 3
 _MAX_OVERLAP_CHARACTERS = 800
+_NEAR_CHARACTERS = 4_000  # some chunks' worth
+_TAIL_CHARACTERS = 1_000  # of a part that the next one knows: more than is ever repeated
 # Words, and the single characters of scripts that put no spaces between words.
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 )
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the chunks of a document's part depend on of the parts before it."""
+
+    characters: int = 0  # in them: offsets go on from here
+    tail: str = ""  # the last chunk up to where the part begins, or its end: what the next chunk may repeat
+    stops: tuple[int, ...] = ()  # where in the tail a sentence or a line begins
+    headings: tuple[tuple[int, str], ...] = ()  # level and title of those that are open
+
+
+class Part(NamedTuple):
+    """Chunks, in order, counted from 0; the offset at which the part ends; what the next part depends on."""
+
+    chunks: list[Chunk]
+    end: int
+    after: Before
+
+
+_START = Before()
 
 
 def chunk(
@@ -45,47 +72,122 @@ def chunk(
 
     Raises TooManyChunks when there would be more than `max_chunks`.
     """
+    return chunk_part(
+        document, _START, None, max_tokens=max_tokens, overlap_tokens=overlap_tokens, max_chunks=max_chunks
+    ).chunks
+
+
+def chunk_part(
+    document: ParsedDocument,
+    before: Before,
+    ends: Sequence[int] | None,
+    *,
+    max_tokens: int,
+    overlap_tokens: int,
+    max_chunks: int | None,
+) -> Part:
+    """The chunks of the next part of a document too long to be taken at once, as `chunk` would make them of the whole.
+
+    `document` is the part and some more of the text. The part ends at the best boundary among `ends`, ascending
+    offsets (at the end of the text where there is none), or is the last when `ends` is None. Where a boundary is better
+    than all near it, a division of the whole is there as well; only a text that repeats itself may have no such place.
+
+    Raises TooManyChunks when the whole of `document` makes more than `max_chunks`.
+    """
     if not 0 <= overlap_tokens <= max_tokens // 2:
         raise ValueError("overlap_tokens may be half of max_tokens at most")
+    shift = len(before.tail)
+    document = _behind(before.tail, document)
     fresh_tokens = max_tokens - overlap_tokens
     segments = Segments(document, fresh_tokens, None if max_chunks is None else fresh_tokens * max_chunks)
-    spans = _divide(segments, fresh_tokens)
+    priorities = segments.priorities()
+    size, end = len(segments), len(document.text)
+    if ends is not None:
+        size, end = _best_end(segments, priorities, [place + shift for place in ends]) or (size, end)
+    spans = _divide(segments, priorities, size, fresh_tokens)
     if max_chunks is not None and len(spans) > max_chunks:
         raise TooManyChunks
-    headings = _HeadingPaths(document)
+    _, heading_paths = _open_headings(document, before.headings, len(document.text))
+    stops = array("q", before.stops)
+    stops.extend(
+        start
+        for start, rank in zip(segments.start, segments.rank, strict=True)
+        if rank == FORBIDDEN or rank >= SENTENCE
+    )
+    origin = before.characters - shift  # of the whole text, seen from `document`
+    starts: list[int] = []  # of the chunks, in `document`
     chunks: list[Chunk] = []
     for first, last in spans:
-        start, end = segments.start[first], segments.end[last - 1]
-        if chunks and overlap_tokens:
-            earliest = chunks[-2].char_start + 1 if len(chunks) > 1 else 0
-            room = min(max_tokens - count_tokens(document.text[start:end]), _MOST_OVERLAP * overlap_tokens)
-            start = _overlap_start(segments, first, earliest, overlap_tokens, room)
-            if start <= chunks[-1].char_start:
+        start, stop = segments.start[first], segments.end[last - 1]
+        if (chunks or before.tail) and overlap_tokens:
+            earliest = starts[-2] + 1 if len(starts) > 1 else min(shift, 1)
+            room = min(max_tokens - count_tokens(document.text[start:stop]), _MOST_OVERLAP * overlap_tokens)
+            start = _overlap_start(document.text, stops, start, earliest, tokens=overlap_tokens, room=room)
+            if starts and start <= starts[-1]:
                 chunks.pop()  # a crumb that is repeated as a whole
+                starts.pop()
         block_index = segments.block[first]
-        text = document.text[start:end]
+        text = document.text[start:stop]
+        starts.append(start)
         chunks.append(
             Chunk(
                 ordinal=len(chunks),
                 text=text,
-                char_start=start,
-                char_end=end,
+                char_start=origin + start,
+                char_end=origin + stop,
                 tokens=count_tokens(text),
                 page=document.blocks[block_index].page,
-                heading_path=headings.at(block_index),
+                heading_path=heading_paths[block_index],
                 language=document.language,
                 content_hash=content_hash(text),
             )
         )
-    return chunks
+    begin = end if not starts and not shift else max(starts[-1] if starts else 0, end - _TAIL_CHARACTERS)
+    after = Before(
+        characters=origin + end,
+        tail=document.text[begin:end],
+        stops=tuple(stop - begin for stop in stops[bisect_left(stops, begin) : bisect_left(stops, end)]),
+        headings=_open_headings(document, before.headings, end)[0],
+    )
+    return Part(chunks, end - shift, after)
 
 
-def _divide(segments: Segments, most: int) -> list[tuple[int, int]]:
-    """Spans [first, last) of segments, each of at most `most` tokens: divided at the best place until they fit."""
-    priorities = segments.priorities()
+def _behind(tail: str, document: ParsedDocument) -> ParsedDocument:
+    """The document with text before it that belongs to no block."""
+    if not tail:
+        return document
+    blocks = tuple(
+        Block(block.kind, block.start + len(tail), block.end + len(tail), block.level, block.page)
+        for block in document.blocks
+    )
+    return replace(document, text=tail + document.text, blocks=blocks)
+
+
+def _best_end(segments: Segments, priorities: list[int], ends: list[int]) -> tuple[int, int] | None:
+    """Index of the segment that best begins the next part, and the one of `ends` that is just before it.
+
+    Better than all near it, if there is one: those a division of the whole text cuts at too, whatever else it does.
+    """
+    found: list[tuple[int, int]] = []
+    for end in ends:
+        index = first_at_or_after(segments.start, end)
+        if 0 < index < len(segments) and segments.end[index - 1] <= end and priorities[index] >= 0:
+            found.append((index, end))
+    found.sort(key=lambda one: -priorities[one[0]])
+    for index, end in found:
+        low = first_at_or_after(segments.start, end - _NEAR_CHARACTERS)
+        high = first_at_or_after(segments.start, end + _NEAR_CHARACTERS)
+        if priorities[index] == max(priorities[low:high]):
+            return index, end
+    return found[0] if found else None
+
+
+def _divide(segments: Segments, priorities: list[int], size: int, most: int) -> list[tuple[int, int]]:
+    """Spans [first, last) of the first `size` segments, each of at most `most` tokens: divided at the best place until
+    they fit."""
     before = [0, *accumulate(segments.tokens)]  # tokens before segment i
     spans: list[tuple[int, int]] = []
-    waiting = [(0, len(segments))] if len(segments) else []
+    waiting = [(0, size)] if size else []
     while waiting:
         first, last = waiting.pop()
         if before[last] - before[first] <= most or last - first == 1:
@@ -125,25 +227,23 @@ def _best(priorities: list[int], low: int, high: int, middle: int) -> int | None
         return low + len(candidates) - 1 - candidates[::-1].index(best)
 
 
-def _overlap_start(segments: Segments, first: int, earliest: int, tokens: int, room: int) -> int:
-    """Where a chunk that begins with segment `first` starts when it repeats about `tokens` tokens before it.
+def _overlap_start(text: str, stops: "array[int]", boundary: int, earliest: int, *, tokens: int, room: int) -> int:
+    """Where a chunk that begins at `boundary` starts when it repeats about `tokens` tokens before it.
 
-    The start of a sentence or line if that repeats enough words to hold a phrase, the start of a word otherwise.
+    The start of a sentence or line (of `stops`) if that repeats enough words to hold a phrase, the start of a word
+    otherwise.
     Long words may take more than `tokens`, up to `room`. Nothing before `earliest` is repeated.
     """
-    text, boundary = segments.text, segments.start[first]
     words: list[int] = []
     for look_back in (8 * tokens, _MAX_OVERLAP_CHARACTERS):  # the second only for long words: it costs more
         words = words or _last_words(text, max(earliest, boundary - look_back), boundary, tokens, room)
     if not words:
         return boundary
-    for index in range(first_at_or_after(segments.start, words[-1]), first):
-        if segments.rank[index] == FORBIDDEN or segments.rank[index] >= SENTENCE:
-            start = segments.start[index]
-            repeated = sum(word >= start for word in words)
-            if repeated >= min(len(words), _PHRASE_WORDS):
-                return start
-            break
+    at = first_at_or_after(stops, words[-1])
+    if at < len(stops) and stops[at] < boundary:
+        repeated = sum(word >= stops[at] for word in words)
+        if repeated >= min(len(words), _PHRASE_WORDS):
+            return stops[at]
     start = grapheme_boundary(text, words[-1])
     while start < boundary and text[start].isspace():
         start += 1
@@ -168,21 +268,20 @@ def _last_words(text: str, earliest: int, boundary: int, tokens: int, room: int)
     return starts
 
 
-class _HeadingPaths:
-    """For each block of a document the titles of the headings it stands under, outermost first; a heading stands
-    under itself."""
-
-    def __init__(self, document: ParsedDocument) -> None:
-        self._paths: list[tuple[str, ...]] = []
-        open_headings: list[tuple[int, str]] = []
-        path: tuple[str, ...] = ()
-        for block in document.blocks:
-            if block.kind is BlockKind.HEADING:
-                while open_headings and open_headings[-1][0] >= block.level:
-                    open_headings.pop()
-                open_headings.append((block.level, heading_title(document.text, block)))
-                path = tuple(title for _, title in open_headings if title)
-            self._paths.append(path)
-
-    def at(self, block_index: int) -> tuple[str, ...]:
-        return self._paths[block_index]
+def _open_headings(
+    document: ParsedDocument, before: tuple[tuple[int, str], ...], end: int
+) -> tuple[tuple[tuple[int, str], ...], list[tuple[str, ...]]]:
+    """Level and title of the headings that are open at `end`; and for each block before it the titles of the headings
+    it stands under, outermost first, a heading under itself."""
+    stack, paths = list(before), []
+    path = tuple(title for _, title in stack if title)
+    for block in document.blocks:
+        if block.start >= end:
+            break
+        if block.kind is BlockKind.HEADING:
+            while stack and stack[-1][0] >= block.level:
+                stack.pop()
+            stack.append((block.level, heading_title(document.text, block)))
+            path = tuple(title for _, title in stack if title)
+        paths.append(path)
+    return tuple(stack), paths

@@ -9,6 +9,7 @@ Policy for bytes that fit nothing: they become U+FFFD, and the rest of the text 
 
 import codecs
 import re
+from typing import BinaryIO
 
 from edda.charsets import east_asian_utf16, guess, looks_like_ebcdic
 
@@ -35,6 +36,7 @@ _ALIASES = {"x-sjis": "cp932", "windows-31j": "cp932", "iso-8859-8-i": "iso8859-
             "ks_c_5601-1987": "cp949", "x-euc-jp": "euc_jp", "x-gbk": "gb18030", "x-mac-cyrillic": "mac_cyrillic",
             "macintosh": "mac_roman", "x-mac-roman": "mac_roman", "dos-874": "cp874"}  # fmt: skip
 _SAMPLE_BYTES = 64 * 1024
+_BLOCK_BYTES = 1024 * 1024  # read at once of a long file
 _TEXT_CONTROLS = b"\t\n\r\x0c\x1b\x0b"
 _CONTROL_BYTES = bytes(b for b in range(32) if b not in _TEXT_CONTROLS) + b"\x7f"
 
@@ -43,13 +45,17 @@ _XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z
 
 # C0 and C1 controls but tab and newline, the deleted character, halves of a surrogate pair, a carriage return.
 _UNCLEAN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_BEYOND_ASCII = re.compile("[\x80-\ufffc\U00010000-\U0010ffff]")
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x85]")
 
 
 def clean(text: str) -> str:
     """The only text that may enter a document: newlines are `\\n`, controls are gone, surrogates are U+FFFD."""
-    if text.startswith("\ufeff"):
-        text = text.lstrip("\ufeff")
+    return scrub(text.lstrip("\ufeff") if text.startswith("\ufeff") else text)
+
+
+def scrub(text: str) -> str:
+    """`clean` for a part of a text that begins after the end of a line: byte-order marks in it stay."""
     if not _UNCLEAN.search(text):
         return text
     text = _NEWLINES.sub("\n", text)
@@ -74,6 +80,43 @@ def decode(data: bytes, declared: str | None = None) -> str:
     if _is_mostly_utf8(data):
         return data.decode("utf-8", "replace")
     return data.decode(guess(_telling_sample(data)), "replace")
+
+
+def encoding_of(file: BinaryIO, declared: str | None = None) -> str | None:
+    """What `decode` would read a long file as, found a block at a time; None for those that depend on all before them.
+
+    A legacy charset is told from the first block that has letters beyond ASCII.
+    """
+    head = file.read(_BLOCK_BYTES)
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            return encoding
+    if (wide := wide_encoding(head)) is not None:
+        return wide
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    good = bad = 0
+    telling = b""
+    block = head
+    while block:
+        if b"\x1b$" in block:
+            return None
+        telling = telling or (b"" if block.isascii() else block)
+        text = decoder.decode(block)
+        bad += text.count("\ufffd")
+        good += 0 if text.isascii() else sum(1 for _ in _BEYOND_ASCII.finditer(text))
+        block = file.read(_BLOCK_BYTES)
+    if not bad:
+        return "utf-8"
+    named = lookup(declared)
+    if named is not None and named not in _WIDE and _as_declared(telling, named) is not None:
+        return named
+    encoding = "utf-8" if good >= 3 * bad else guess(_telling_sample(telling))
+    return encoding if "\n".encode(encoding) == b"\n" else None
+
+
+def byte_order_mark(encoding: str) -> bytes:
+    """What a file in this encoding may begin with, which is no text."""
+    return next((bom for bom, named in _BOMS if named == encoding), b"")
 
 
 def decode_html(data: bytes, declared: str | None = None) -> str:
@@ -174,5 +217,5 @@ def _is_mostly_utf8(data: bytes) -> bool:
     """Whether good multi-byte sequences outnumber the bad bytes: damaged UTF-8, not another charset."""
     text = data.decode("utf-8", "replace")
     bad = text.count("\ufffd")
-    good = sum(1 for _ in re.finditer("[\x80-\ufffc\U00010000-\U0010ffff]", text))
+    good = sum(1 for _ in _BEYOND_ASCII.finditer(text))
     return good >= 3 * bad

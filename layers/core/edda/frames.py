@@ -2,10 +2,10 @@
 
 JSON, not pickle: the child reads hostile files with native code, so what it says is data and never instructions.
 
-parent → child   {"path", "name", "content_type", "max_tokens", "overlap_tokens", "max_chunks", "cpu_s"}
+parent → child   {"path", "name", "content_type", "state", "limits": {...}, "cpu_s"}
 child → parent   {"ready": true} once, then for each request
                  {"chunks": [[text, char_start, char_end, tokens, page, heading_path], ...]}  any number of times
-                 {"done": {"media_type", "title", "language", "characters"}} or
+                 {"done": {"media_type", "title", "language", "characters", "state"}} or
                  {"error": code, "message", "detail", "leaving"}: when it leaves, it takes no further request
 """
 

@@ -1,9 +1,12 @@
 """Names that follow from content, so that doing a thing twice names it once."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from uuid import UUID
+
+_NOTHING: Mapping[UUID, int] = MappingProxyType({})
 
 
 def content_hash(text: str) -> UUID:
@@ -11,12 +14,13 @@ def content_hash(text: str) -> UUID:
     return UUID(bytes=sha256(text.encode()).digest()[:16])
 
 
-def chunk_ids(tenant_id: UUID, content_hashes: Iterable[UUID]) -> list[UUID]:
+def chunk_ids(tenant_id: UUID, content_hashes: Iterable[UUID], before: Mapping[UUID, int] = _NOTHING) -> list[UUID]:
     """One id per chunk of a document, in order: from its tenant, its content, and how often that content came before.
 
-    The same file gives the same ids wherever it is stored, and an edit changes the ids of the edited chunks only.
+    `before` is how often it came in the document's earlier parts. The same file gives the same ids wherever it is
+    stored, and an edit changes the ids of the edited chunks only.
     """
-    seen: Counter[UUID] = Counter()
+    seen = Counter(before)
     ids = []
     for content in content_hashes:
         occurrence = seen[content]

@@ -16,13 +16,14 @@ from edda.errors import (
     DocumentError,
     DocumentTooLarge,
     NoText,
+    ObjectVanished,
     QueueUnavailable,
     RetryableError,
     TooManyChunks,
 )
 from edda.leasing import LEASE_S, renewed
 from edda.messages import IngestVersion
-from edda.models import ParseOutcome
+from edda.models import ParseCursor, ParseOutcome
 from edda.observing import Observing
 from edda.ports import ObjectStore, Parser, Queue
 from edda.s3_events import ObjectChange, came_over_https
@@ -31,6 +32,7 @@ from edda.store.ingest import IngestStore, LaneFull, VersionLease
 from edda.store.keys import KeyStore
 
 logger = logging.getLogger(__name__)
+MOST_LONGER = 2  # a part may take so many times as long as the longest before it
 T = TypeVar("T")
 
 
@@ -55,6 +57,7 @@ class Ingestion:
     observing: Observing
     objects: ObjectStore
     parser: Parser
+    ingest_queue: Queue
     embed_queue: Queue
     max_document_bytes: int
     max_chunks: int
@@ -85,14 +88,18 @@ class Ingestion:
     async def ingest(self, message: IngestVersion, deadline: Deadline, *, share: int | None = None) -> None:
         """Parse a registered version and send its chunks on, unless that is done or under way.
 
+        A long file is parsed in parts, and what does not fit into this invocation is rung for anew.
         Raises LaneFull when its tenant has `share` others in work.
         """
         lease_s = min(LEASE_S, deadline.remaining_s())
         lease = await self.store.claim_version(message.tenant_id, message.version_id, lease_s, share=share)
+        is_over = True
         if lease is not None:
             async with renewed(partial(self.store.renew_lease, lease, LEASE_S)):
-                await self._ingest_claimed(lease, deadline)
+                is_over = await self._ingest_claimed(lease, deadline)
         await self.send_batches(message.tenant_id, message.version_id)
+        if not is_over:
+            await self._ring(message)
         if lease is not None:
             await self._tell(message.tenant_id, deadline)
 
@@ -126,37 +133,72 @@ class Ingestion:
             else:
                 await self.store.mark_rung(message.tenant_id, [message.version_id])
 
-    async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> None:
+    async def _ring(self, message: IngestVersion) -> None:
+        """Another invocation shall go on. If the queue does not take it, the sweep rings."""
+        if not await self.ingest_queue.send([message.model_dump_json()], group=str(message.tenant_id)):
+            await self.store.mark_rung(message.tenant_id, [message.version_id])
+
+    async def _ingest_claimed(self, lease: VersionLease, deadline: Deadline) -> bool:
+        """False when there are more parts than this invocation has time for."""
         try:
-            if not came_over_https(lease.object_key):
-                await self.observing.read_metadata(lease.tenant_id, lease.object_key)
-            await self.store.refuse_over_cap(lease.tenant_id)  # before a file is read for nothing
-            outcome, digest = await _before(deadline, self._parse(lease))
-            is_saved = await self.store.save_chunks(lease, outcome, digest)
+            if lease.cursor is None:
+                if not came_over_https(lease.object_key):
+                    await self.observing.read_metadata(lease.tenant_id, lease.object_key)
+                await self.store.refuse_over_cap(lease.tenant_id)  # before a file is read for nothing
+            is_over = await self._ingest_parts(lease, deadline)
         except DocumentError as error:
             logger.info("document failed", extra={"version_id": str(lease.version_id), "code": error.code})
             await self.store.fail_version(lease, error)
-            return
+            return True
         except RetryableError:
             await self.store.release_version(lease)
             raise
-        if not is_saved:
-            logger.warning("lease was lost", extra={"version_id": str(lease.version_id), "attempt": lease.attempt})
+        if not is_over:
+            await self.store.release_version(lease)
+        return is_over
 
-    async def _parse(self, lease: VersionLease) -> tuple[ParseOutcome, bytes]:
+    async def _ingest_parts(self, lease: VersionLease, deadline: Deadline) -> bool:
+        """One part after another, from where the lease found the file: each is stored, and its messages are sent,
+        before the next is parsed. False when the time for another may not be left."""
+        with tempfile.TemporaryDirectory(prefix="edda-") as folder:
+            path = Path(folder, "document")
+            digest = await _before(deadline, self._download(lease, path))
+            cursor, longest_s = lease.cursor, 0.0
+            while True:
+                left_s = deadline.remaining_s()
+                outcome = await _before(deadline, self._parse(lease, path, cursor))
+                if not await self.store.save_chunks(lease, outcome, digest):
+                    extra = {"version_id": str(lease.version_id), "attempt": lease.attempt}
+                    logger.warning("lease was lost", extra=extra)
+                    return True
+                cursor = outcome.next
+                if cursor is None:
+                    return True
+                await self.send_batches(lease.tenant_id, lease.version_id)
+                longest_s = max(longest_s, left_s - deadline.remaining_s())
+                if deadline.remaining_s() < MOST_LONGER * longest_s:
+                    return False
+
+    async def _download(self, lease: VersionLease, path: Path) -> bytes:
+        """The file, and its SHA-256. Raises ObjectVanished when it is not the one whose parts are stored already: a
+        bucket without versions shows what is there now."""
         if lease.size_bytes == 0:
             raise NoText
         if lease.size_bytes > self.max_document_bytes:
             raise DocumentTooLarge
-        with tempfile.TemporaryDirectory(prefix="edda-") as folder:
-            path = Path(folder, "document")
-            digest = await self.objects.download(lease.object_key, lease.s3_version_id, path, self.max_document_bytes)
-            outcome = await self.parser.parse(path, lease.name, lease.content_type)
-        if not outcome.chunks:
+        digest = await self.objects.download(lease.object_key, lease.s3_version_id, path, self.max_document_bytes)
+        if lease.cursor is not None and lease.content_sha256 != digest:
+            raise ObjectVanished
+        return digest
+
+    async def _parse(self, lease: VersionLease, path: Path, cursor: ParseCursor | None) -> ParseOutcome:
+        outcome = await self.parser.parse(path, lease.name, lease.content_type, cursor)
+        chunks = outcome.first_ordinal + len(outcome.chunks)
+        if chunks == 0 and outcome.next is None:
             raise NoText
-        if len(outcome.chunks) > self.max_chunks:
+        if chunks > self.max_chunks:
             raise TooManyChunks
-        return outcome, digest
+        return outcome
 
 
 async def _before(deadline: Deadline, work: Awaitable[T]) -> T:

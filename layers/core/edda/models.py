@@ -100,14 +100,28 @@ class ObjectListing:
 
 
 @dataclass(frozen=True, slots=True)
+class ParseCursor:
+    """How far a file has been parsed: `chunks` are there. `state` is the parser's own, and plain JSON."""
+
+    chunks: int
+    state: "JsonObject"
+
+
+@dataclass(frozen=True, slots=True)
 class ParseOutcome:
-    """What the parser process makes of one file: everything the pipeline stores about it."""
+    """What the parser process makes of one file, or of a part of it: everything the pipeline stores about it.
+
+    `next` is where the next part begins, None after the last. `characters` and the ordinals count from the file's
+    beginning; `first_ordinal` is the first of this part.
+    """
 
     chunks: list[Chunk]
     media_type: str
     characters: int
     title: str | None = None
     language: str | None = None
+    first_ordinal: int = 0
+    next: ParseCursor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ import traceback
 from pathlib import Path
 
 from edda import frames, sandbox
-from edda.chunking import chunk
 from edda.errors import DocumentError, TooLargeToProcess
-from edda.parsing import parse
+from edda.parts import Limits, read_part
 
 # Nobody's parser: a page of Python frames is enough to find a fault by.
 _TRACEBACK_FRAMES = 5
@@ -38,7 +37,7 @@ def _load() -> None:
 
 
 def _answer(request: frames.Frame, answers: int) -> bool:
-    """Parse one file and send what became of it. False when this process had better not go on."""
+    """Parse one file, or a part of it, and send what became of it. False when this process had better not go on."""
     sandbox.allow_cpu_seconds(request["cpu_s"])
     out_of_memory = False
     try:
@@ -57,21 +56,18 @@ def _answer(request: frames.Frame, answers: int) -> bool:
 
 
 def _parse(request: frames.Frame, answers: int) -> None:
-    document = parse(Path(request["path"]).read_bytes(), request["name"], request["content_type"])
-    chunks = chunk(
-        document,
-        max_tokens=request["max_tokens"],
-        overlap_tokens=request["overlap_tokens"],
-        max_chunks=request["max_chunks"],
-    )
+    limits = Limits(**request["limits"])
+    part = read_part(Path(request["path"]), request["name"], request["content_type"], request["state"], limits)
+    chunks = part.chunks
     for first in range(0, len(chunks), frames.CHUNKS_PER_FRAME):
         packed = [frames.pack_chunk(one) for one in chunks[first : first + frames.CHUNKS_PER_FRAME]]
         frames.write(answers, {"chunks": packed})
     facts = {
-        "media_type": document.media_type,
-        "title": document.title,
-        "language": document.language,
-        "characters": len(document.text),
+        "media_type": part.media_type,
+        "title": part.title,
+        "language": part.language,
+        "characters": part.characters,
+        "state": part.state,
     }
     frames.write(answers, {"done": facts})
 

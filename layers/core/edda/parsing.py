@@ -41,8 +41,8 @@ def parse(data: bytes, name: str, content_type: str | None) -> ParsedDocument:
 
 def _parse_source(data: bytes, media_type: str, charset: str | None) -> ParsedDocument:
     text = clean(decode(data, charset))
-    blocks = tuple(_SOURCES[media_type](text))
-    title = _first_heading(text, blocks)
+    blocks = source_blocks(text, media_type)
+    title = first_heading(text, blocks)
     language = None if media_type == kinds.CODE else language_of(text)
     return ParsedDocument(text, blocks, media_type, title, language)
 
@@ -51,7 +51,7 @@ def _parse_formatted(data: bytes, media_type: str, charset: str | None) -> Parse
     draft = Draft()
     _read(data, media_type, charset, draft)
     text = draft.text
-    title = " ".join(clean(draft.title).split()) if draft.title else _first_heading(text, draft.blocks)
+    title = " ".join(clean(draft.title).split()) if draft.title else first_heading(text, draft.blocks)
     return ParsedDocument(text, draft.blocks, media_type, title or None, language_of(text))
 
 
@@ -101,7 +101,15 @@ def _read(data: bytes, media_type: str, charset: str | None, draft: Draft) -> No
         raise AssertionError(media_type)
 
 
-def _first_heading(text: str, blocks: tuple[Block, ...]) -> str | None:
+def source_blocks(text: str, media_type: str, *, is_start: bool = True) -> tuple[Block, ...]:
+    """The structure of a text-like file, or of a part of it (`is_start`: the first) that begins with a line."""
+    if media_type == kinds.MARKDOWN:
+        return tuple(markdown_blocks(text, is_start=is_start))
+    return tuple(_SOURCES[media_type](text))
+
+
+def first_heading(text: str, blocks: tuple[Block, ...]) -> str | None:
+    """The title of a document that does not name its own."""
     first = next((block for block in blocks[:20] if block.kind is BlockKind.HEADING), None)
     return heading_title(text, first) or None if first else None
 
@@ -113,3 +121,5 @@ _SOURCES: dict[str, Callable[[str], Iterator[Block]]] = {
     **dict.fromkeys((kinds.CSV, kinds.TSV), table_blocks),
     **dict.fromkeys((kinds.JSON, kinds.NDJSON, kinds.YAML, kinds.CODE), code_blocks),
 }
+# Of these the middle can be understood without the beginning. (In reStructuredText the levels of titles cannot.)
+STREAMED = frozenset(_SOURCES) - {kinds.RST}

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
-from edda.models import BusEvent, EmbeddingLimits, ObjectListing, ParseOutcome, PresignedPost, StoredObject
+from edda.models import BusEvent, EmbeddingLimits, ObjectListing, ParseCursor, ParseOutcome, PresignedPost, StoredObject
 
 
 class ObjectStore(Protocol):
@@ -71,8 +71,13 @@ class Queue(Protocol):
 class Parser(Protocol):
     """Turns a file into chunks, under limits of time and memory."""
 
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
-        """Parse and chunk. Raises a DocumentError that says what is wrong with the file."""
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
+        """Parse and chunk the first part of a file, or the one at the cursor. What a part is depends on the file alone.
+
+        Raises a DocumentError that says what is wrong with the file.
+        """
 
 
 class Embedder(Protocol):

@@ -162,6 +162,7 @@ async def ingestion() -> "Ingestion":
         observing=Observing(BucketStore(database, _brake(settings)), objects),
         objects=objects,
         parser=ParserProcess(settings),
+        ingest_queue=_queue(clients, settings.ingest_queue_url),
         embed_queue=_queue(clients, settings.embed_queue_url),
         max_document_bytes=settings.max_document_bytes,
         max_chunks=settings.max_chunks,

@@ -59,10 +59,16 @@ class Settings(BaseModel):
 
     chunk_concurrency: int = Field(default=10, ge=1)  # chunk functions at the same time
 
-    max_document_bytes: int = Field(default=100 * MEGABYTE, ge=1, le=5 * GIGABYTE)
+    # At most 2 GB: the offsets of chunks count characters in 31 bits.
+    max_document_bytes: int = Field(default=GIGABYTE, ge=1, le=2 * GIGABYTE - 1)
+    # Of what cannot be read in parts (see `edda.parts`), and is therefore in memory as a whole.
+    max_whole_bytes: int = Field(default=100 * MEGABYTE, ge=1)
+    part_bytes: int = Field(default=4 * MEGABYTE, ge=64 * 1024)
+    part_pages: int = Field(default=50, ge=1)
     chunk_tokens: int = Field(default=200, ge=20, le=8000)
     chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)
-    max_chunks: int = Field(default=100_000, ge=1)
+    max_chunks: int = Field(default=2_500_000, ge=1)  # 1 GB of text has about 1.8 million
+    max_part_chunks: int = Field(default=100_000, ge=1)
     parse_timeout_s: float = Field(default=120, gt=0)
     parse_memory_bytes: int = Field(default=GIGABYTE, ge=64 * MEGABYTE)
 

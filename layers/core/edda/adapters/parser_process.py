@@ -9,6 +9,7 @@ So nothing here belongs to an event loop, and an object may be used from one loo
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import select
@@ -25,13 +26,14 @@ from typing import IO, NoReturn
 
 from edda import frames
 from edda.errors import Corrupt, DocumentError, ParseTimeout, RetryableError, TooLargeToProcess, TooManyChunks
-from edda.models import Chunk, ParseOutcome
+from edda.models import Chunk, ParseCursor, ParseOutcome
 from edda.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _WATCH_INTERVAL_MS = 20
 _START_TIMEOUT_S = 30.0
+_MAX_STATE_CHARACTERS = 100_000  # of the JSON; usually some thousand
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # What a child needs of the environment: where Lambda keeps shared libraries, and how text is encoded.
 _INHERITED = ("LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "PATH")
@@ -46,14 +48,16 @@ class ParserProcess:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parser")
         self._child: _Child | None = None
 
-    async def parse(self, path: Path, name: str, content_type: str | None) -> ParseOutcome:
-        """Parse and chunk a file. Cancelling kills the child.
+    async def parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None = None
+    ) -> ParseOutcome:
+        """Parse and chunk a file, or the part of it at the cursor. Cancelling kills the child.
 
         Raises a DocumentError that says what is wrong with the file, or RetryableError when no child can be started.
         """
         cancelled = threading.Event()
         work = asyncio.get_running_loop().run_in_executor(
-            self._thread, self._parse, path, name, content_type, cancelled
+            self._thread, self._parse, path, name, content_type, cursor, cancelled
         )
         try:
             return await work
@@ -68,25 +72,37 @@ class ParserProcess:
     async def aclose(self) -> None:
         await asyncio.to_thread(self.close)
 
-    def _parse(self, path: Path, name: str, content_type: str | None, cancelled: threading.Event) -> ParseOutcome:
+    def _parse(
+        self, path: Path, name: str, content_type: str | None, cursor: ParseCursor | None, cancelled: threading.Event
+    ) -> ParseOutcome:
         """Runs in the thread. A child that died while it had nothing to do is replaced; nothing is tried twice."""
         if cancelled.is_set():
             raise ParseTimeout
         settings = self._settings
+        first_ordinal = 0 if cursor is None else cursor.chunks
+        max_chunks = min(settings.max_part_chunks, settings.max_chunks - first_ordinal)
+        limits = {
+            "max_tokens": settings.chunk_tokens,
+            "overlap_tokens": settings.chunk_overlap_tokens,
+            "max_chunks": max_chunks,
+            "part_bytes": settings.part_bytes,
+            "part_pages": settings.part_pages,
+            "whole_bytes": settings.max_whole_bytes,
+        }
         request = {
             "path": str(path.absolute()),
             "name": name,
             "content_type": content_type,
-            "max_tokens": settings.chunk_tokens,
-            "overlap_tokens": settings.chunk_overlap_tokens,
-            "max_chunks": settings.max_chunks,
+            "state": None if cursor is None else cursor.state,
+            "limits": limits,
             "cpu_s": settings.parse_timeout_s,
         }
         if self._child is None or not self._child.is_idle():
             self._drop_child()
             self._child = _Child(settings.parse_memory_bytes)
         try:
-            outcome = self._child.exchange(request, settings.parse_timeout_s, settings.max_chunks, cancelled)
+            done, packed = self._child.exchange(request, settings.parse_timeout_s, max_chunks, cancelled)
+            outcome = _outcome(done, packed, first_ordinal)
         except BaseException:
             if not self._child.is_idle():
                 self._drop_child()
@@ -143,8 +159,8 @@ class _Child:
 
     def exchange(
         self, request: frames.Frame, timeout_s: float, max_chunks: int, cancelled: threading.Event
-    ) -> ParseOutcome:
-        """Send a request and collect the answer. Raises DocumentError."""
+    ) -> tuple[frames.Frame, list[list[object]]]:
+        """Send a request: the last frame of the answer, and the chunks before it. Raises DocumentError."""
         deadline = time.monotonic() + timeout_s
         self._busy, self._most_bytes = True, 0
         try:
@@ -162,7 +178,7 @@ class _Child:
             self._busy = bool(frame.get("leaving"))
             if "error" in frame:
                 raise _error(frame)
-            return _outcome(frame, packed)
+            return frame, packed
 
     def _await_ready(self) -> None:
         try:
@@ -253,17 +269,23 @@ def _fileno(stream: IO[bytes] | None) -> int:
     return stream.fileno()
 
 
-def _outcome(frame: frames.Frame, packed: list[list[object]]) -> ParseOutcome:
+def _outcome(frame: frames.Frame, packed: list[list[object]], first_ordinal: int) -> ParseOutcome:
     try:
         facts = frame["done"]
-        language = facts["language"]
-        chunks: list[Chunk] = [frames.unpack_chunk(one, ordinal, language) for ordinal, one in enumerate(packed)]
+        language, state = facts["language"], facts["state"]
+        if state is not None and len(json.dumps(state)) > _MAX_STATE_CHARACTERS:
+            raise Corrupt
+        chunks: list[Chunk] = [
+            frames.unpack_chunk(one, ordinal, language) for ordinal, one in enumerate(packed, first_ordinal)
+        ]
         return ParseOutcome(
             chunks=chunks,
             media_type=facts["media_type"],
             characters=facts["characters"],
             title=facts["title"],
             language=language,
+            first_ordinal=first_ordinal,
+            next=None if state is None else ParseCursor(first_ordinal + len(chunks), dict(state)),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Corrupt from error

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from edda.decoding import clean
 from edda.models import Block, BlockKind
 
-_GAP = "\n\n"
+GAP = "\n\n"  # between two pieces
 
 
 class Draft:
@@ -60,8 +60,8 @@ class Draft:
         if kind is not BlockKind.CODE:
             text = text.lstrip("\n ")
         if self._parts:
-            self._parts.append(_GAP)
-            self._length += len(_GAP)
+            self._parts.append(GAP)
+            self._length += len(GAP)
         self._parts.append(text)
         self._blocks.append(Block(kind, self._length, self._length + len(text), level, self.page))
         self._length += len(text)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from edda.errors import Corrupt, Encrypted
@@ -11,15 +12,25 @@ from edda.formats.draft import Draft
 _DIVIDED_WORD = re.compile("[\ufffe\x02]\r?\n?")
 _SINGLE_LETTER = re.compile("(?<=\\b\\w)[\ufffe\x02]\r?\n?")  # d-dimensional keeps its hyphen
 _MAX_OUTLINE_ENTRIES = 20_000
+_MUCH_TEXT = 4_000_000  # characters
 
 
-def read_pdf(data: bytes, draft: Draft) -> None:
+def read_pdf(source: bytes | Path, draft: Draft) -> None:
     """Add the text of every page. Raises Encrypted, Corrupt."""
+    read_pages(source, draft, 0, None)
+
+
+def read_pages(source: bytes | Path, draft: Draft, first: int, most: int | None) -> int | None:
+    """Add the text of `most` pages from the one with index `first`, or of fewer if they have much text.
+
+    The index of the page after them, None after the last. Of a file only what these pages need is read. Raises
+    Encrypted, Corrupt.
+    """
     import pypdfium2 as pdfium
     from pypdfium2 import raw
 
     try:
-        document = pdfium.PdfDocument(data)
+        document = pdfium.PdfDocument(source)
     except pdfium.PdfiumError as error:
         code = getattr(error, "err_code", None)
         if code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY) or "password" in str(error).lower():
@@ -28,9 +39,15 @@ def read_pdf(data: bytes, draft: Draft) -> None:
     try:
         draft.title = _title(document)
         outline = _outline(document)
-        for number in range(len(document)):
+        pages = len(document)
+        end = pages if most is None else min(first + most, pages)
+        for number in range(first, end):
             draft.page = number + 1
             _add_page(_page_text(document, number), outline.get(number, []), draft)
+            if most is not None and draft.length > _MUCH_TEXT:
+                end = number + 1
+                break
+        return end if end < pages else None
     finally:
         document.close()
 

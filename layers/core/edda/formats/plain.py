@@ -48,10 +48,13 @@ def code_blocks(text: str) -> Iterator[Block]:
     yield from _block(text, BlockKind.CODE, start, len(text))
 
 
-def markdown_blocks(text: str) -> Iterator[Block]:
-    """Headings (# and underlined), fenced code, tables, lists and paragraphs of Markdown."""
+def markdown_blocks(text: str, *, is_start: bool = True) -> Iterator[Block]:
+    """Headings (# and underlined), fenced code, tables, lists and paragraphs of Markdown.
+
+    `is_start`: of the file, where there may be front matter.
+    """
     lines = list(_lines(text))
-    index = _after_front_matter(lines)
+    index = _after_front_matter(lines) if is_start else 0
     if index:
         yield from _block(text, BlockKind.CODE, 0, lines[index - 1][1])
     while index < len(lines):

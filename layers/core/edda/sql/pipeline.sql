@@ -14,7 +14,7 @@ WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
   AND v.status IN ('queued', 'parsing') AND v.attempt - v.releases < %(max_failures)s
   AND (v.lease_until IS NULL OR v.lease_until < now())
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
-          v.media_type, v.size_bytes;
+          v.media_type, v.size_bytes, v.parsed_chunks, v.parse_state, v.content_sha256;
 
 -- name: renew_version
 -- Not one that was given back, or taken over.
@@ -40,11 +40,11 @@ WHERE version_id = ANY (%(version_ids)s) AND (lease_until IS NULL OR lease_until
 SELECT document_id FROM document_versions
 WHERE version_id = %(version_id)s AND attempt = %(attempt)s AND status = 'parsing' FOR UPDATE;
 
--- name: delete_chunks
-DELETE FROM chunks WHERE version_id = %(version_id)s;
-
--- name: delete_batches
-DELETE FROM embed_batches WHERE version_id = %(version_id)s;
+-- name: occurrences
+-- How often these texts came in the parts before.
+SELECT content_hash, count(*) AS times FROM chunks
+WHERE tenant_id = %(tenant_id)s AND version_id = %(version_id)s AND content_hash = ANY (%(content_hashes)s)
+GROUP BY content_hash;
 
 -- name: insert_chunk
 -- Pipelined, one row each: COPY is not allowed under row-level security.
@@ -53,12 +53,17 @@ INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text
 VALUES (%b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b, %b);
 
 -- name: missing_ordinals
--- Chunks whose text has no vector by this model yet, the first of equal texts only.
+-- Chunks from this ordinal on whose text has no vector by this model yet, the first of equal texts only: a text of an
+-- earlier part is planned already, unless it was refused before its equal came.
 SELECT DISTINCT ON (c.content_hash) c.ordinal, c.tokens
 FROM chunks c
 LEFT JOIN embeddings e
     ON e.tenant_id = c.tenant_id AND e.content_hash = c.content_hash AND e.model_id = %(model_id)s
-WHERE c.version_id = %(version_id)s AND e.content_hash IS NULL
+WHERE c.version_id = %(version_id)s AND c.ordinal >= %(first_ordinal)s AND e.content_hash IS NULL
+  AND (%(first_ordinal)s = 0 OR NOT EXISTS (
+      SELECT FROM chunks b
+      WHERE b.tenant_id = c.tenant_id AND b.content_hash = c.content_hash AND b.version_id = c.version_id
+        AND b.ordinal < %(first_ordinal)s AND b.error_code IS NULL))
 ORDER BY c.content_hash, c.ordinal;
 
 -- name: insert_batches
@@ -68,10 +73,17 @@ FROM unnest(%(first_ordinals)s::integer[], %(last_ordinals)s::integer[]) AS b (f
 ON CONFLICT (version_id, first_ordinal) DO UPDATE
 SET last_ordinal = EXCLUDED.last_ordinal, sent_at = NULL, done_at = NULL, lease_until = NULL;
 
+-- name: part_is_chunked
+-- There are more. Workers that died over the parts before do not count for the next.
+UPDATE document_versions
+SET parsed_chunks = %(parsed_chunks)s, parse_state = %(parse_state)s, content_sha256 = %(content_sha256)s,
+    parted_at = now(), releases = attempt - 1
+WHERE version_id = %(version_id)s;
+
 -- name: version_is_chunked
 UPDATE document_versions
-SET status = 'embedding', planned_chunks = %(planned_chunks)s, chunked_at = now(), lease_until = NULL,
-    media_type = %(media_type)s, language = %(language)s, title = %(title)s, characters = %(characters)s,
+SET status = 'embedding', planned_chunks = %(parsed_chunks)s, parsed_chunks = %(parsed_chunks)s, parse_state = NULL,
+    chunked_at = now(), lease_until = NULL, media_type = %(media_type)s, language = %(language)s, title = %(title)s, characters = %(characters)s,
     content_sha256 = %(content_sha256)s
 WHERE version_id = %(version_id)s;
 
@@ -79,7 +91,8 @@ WHERE version_id = %(version_id)s;
 -- Not of a version that has been superseded meanwhile.
 SELECT b.version_id, b.first_ordinal, b.last_ordinal
 FROM embed_batches b JOIN document_versions v USING (version_id)
-WHERE b.version_id = %(version_id)s AND v.status = 'embedding' AND b.done_at IS NULL AND b.sent_at IS NULL
+WHERE b.version_id = %(version_id)s AND v.status IN ('parsing', 'embedding') AND b.done_at IS NULL
+  AND b.sent_at IS NULL
 ORDER BY b.first_ordinal;
 
 -- name: batches_are_sent
@@ -110,7 +123,7 @@ FROM (SELECT version_id, first_ordinal, min(position) AS position
       GROUP BY version_id, first_ordinal) w
 JOIN embed_batches b USING (version_id, first_ordinal)
 JOIN document_versions v USING (version_id)
-WHERE v.status = 'embedding' AND b.attempt - b.releases < %(max_failures)s
+WHERE v.status IN ('parsing', 'embedding') AND b.attempt - b.releases < %(max_failures)s
   AND b.done_at IS NULL AND (b.lease_until IS NULL OR b.lease_until < now())
 ORDER BY b.version_id, b.first_ordinal
 FOR UPDATE OF b;
@@ -264,6 +277,17 @@ DELETE FROM embeddings e USING embedding_models m
 WHERE e.model_id = m.model_id AND e.content_hash = ANY (%(content_hashes)s)
   AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);
 
--- name: hashes_of_document
-SELECT DISTINCT c.content_hash FROM chunks c JOIN document_versions v USING (version_id)
-WHERE v.document_id = %(document_id)s;
+-- name: delete_chunks_of_document
+-- Some of them. By their place in the table: whatever statistics say, no more than these are read.
+DELETE FROM chunks WHERE ctid = ANY (ARRAY(
+    SELECT c.ctid FROM chunks c JOIN document_versions v USING (version_id)
+    WHERE v.document_id = %(document_id)s LIMIT %(limit)s))
+RETURNING content_hash;
+
+-- name: delete_chunks_of_version
+DELETE FROM chunks WHERE ctid = ANY (ARRAY(
+    SELECT c.ctid FROM chunks c WHERE c.version_id = %(version_id)s LIMIT %(limit)s))
+RETURNING content_hash;
+
+-- name: delete_version
+DELETE FROM document_versions WHERE version_id = %(version_id)s;

@@ -35,4 +35,4 @@ SELECT FROM document_versions WHERE version_id = %(version_id)s AND finished_at 
 -- name: open_batch
 SELECT FROM embed_batches b JOIN document_versions v USING (version_id)
 WHERE b.version_id = %(version_id)s AND b.first_ordinal = %(first_ordinal)s AND b.done_at IS NULL
-  AND v.status = 'embedding';
+  AND v.status IN ('parsing', 'embedding');

@@ -11,14 +11,14 @@ WHERE finished_at IS NULL AND status IN ('queued', 'parsing')
 ORDER BY created_at LIMIT %(limit)s;
 
 -- name: stuck_batches
--- Never sent, or sent long ago and not done.
+-- Never sent, or sent long ago and not done; of files that are still being parsed as well.
 SELECT b.version_id, b.first_ordinal, b.last_ordinal,
        b.attempt - b.releases >= %(max_failures)s
-           OR v.chunked_at + make_interval(secs => %(give_up_s)s) < now() AS exhausted
+           OR COALESCE(v.chunked_at, v.parted_at) + make_interval(secs => %(give_up_s)s) < now() AS exhausted
 FROM embed_batches b JOIN document_versions v USING (version_id)
-WHERE b.done_at IS NULL AND v.status = 'embedding'
+WHERE b.done_at IS NULL AND v.status IN ('parsing', 'embedding')
   AND COALESCE(b.lease_until, b.sent_at + make_interval(secs => %(resend_s)s),
-               v.chunked_at + make_interval(secs => %(grace_s)s)) < now()
+               COALESCE(v.chunked_at, v.parted_at) + make_interval(secs => %(grace_s)s)) < now()
 ORDER BY v.created_at, b.first_ordinal LIMIT %(limit)s;
 
 -- name: unfinished_versions
@@ -49,12 +49,12 @@ RETURNING version_id;
 -- Rows whose place a newer one has taken: dead weight.
 SELECT version_id FROM document_versions WHERE superseded_at IS NOT NULL ORDER BY superseded_at LIMIT %(limit)s;
 
--- name: delete_superseded_version
+-- name: lock_superseded_version
 -- Unless it is what search sees: then the newer one did not come to be seen after all.
-DELETE FROM document_versions v
+SELECT v.version_id FROM document_versions v
 WHERE v.version_id = %(version_id)s AND v.superseded_at IS NOT NULL
   AND NOT EXISTS (SELECT FROM documents d WHERE d.document_id = v.document_id AND d.current_version_id = v.version_id)
-RETURNING v.version_id;
+FOR UPDATE;
 
 -- name: forget_documents
 -- Tombstones, but for those whose object may still be there. Nothing needs them any more: messages that name such an
@@ -77,6 +77,3 @@ DELETE FROM document_usage WHERE (tenant_id, document_id, day) IN (
 
 -- name: forget_tenant_usage
 DELETE FROM tenant_usage WHERE day < (now() AT TIME ZONE 'utc')::date - %(history_days)s::integer;
-
--- name: hashes_of_version
-SELECT DISTINCT content_hash FROM chunks WHERE version_id = %(version_id)s;

@@ -9,6 +9,7 @@ from edda.store.database import Cursor, fetch_all, fetch_one
 from edda.store.queries import queries
 
 SQL = queries("pipeline")
+MOST_AT_ONCE = 20_000  # chunks deleted by one statement: a long file's are too many to be kept in memory
 
 
 async def hold_vectors(cursor: Cursor, tenant_id: UUID, *, to_delete: bool = False) -> None:
@@ -65,12 +66,20 @@ async def forget_versions(
     await hold_vectors(cursor, tenant_id, to_delete=True)
     values = {"document_id": document_id, "sequencer": sequencer, "object_to_delete": object_to_delete}
     await cursor.execute(SQL["lock_document"], values)
-    hashes = await fetch_all(cursor, SQL["hashes_of_document"], values)
     await cursor.execute(SQL["delete_document"], values)
+    while await delete_some_chunks(cursor, document_id=document_id):
+        pass
     await cursor.execute(SQL["delete_versions"], values)
-    await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])
 
 
-async def drop_unused_vectors(cursor: Cursor, content_hashes: list[UUID]) -> None:
-    """Of these texts' vectors, delete those that no chunk needs any more. Needs hold_vectors(to_delete=True)."""
-    await cursor.execute(SQL["delete_orphaned_embeddings"], {"content_hashes": sorted(content_hashes)})
+async def delete_some_chunks(
+    cursor: Cursor, *, document_id: UUID | None = None, version_id: UUID | None = None
+) -> bool:
+    """Delete chunks of a document or a version, and of their vectors those that no other chunk needs. True when there
+    may be more of them. Needs hold_vectors(to_delete=True)."""
+    values = {"document_id": document_id, "version_id": version_id, "limit": MOST_AT_ONCE}
+    name = "delete_chunks_of_version" if document_id is None else "delete_chunks_of_document"
+    rows = await fetch_all(cursor, SQL[name], values)
+    content_hashes = sorted({row["content_hash"] for row in rows})
+    await cursor.execute(SQL["delete_orphaned_embeddings"], {"content_hashes": content_hashes})
+    return len(rows) == MOST_AT_ONCE

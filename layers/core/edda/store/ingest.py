@@ -6,13 +6,14 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int4
 
 from edda.errors import DocumentError
 from edda.identity import chunk_ids
 from edda.leasing import MAX_FAILURES
 from edda.messages import EmbedBatch
-from edda.models import Account, ParseOutcome, Usage
+from edda.models import Account, ParseCursor, ParseOutcome, Usage
 from edda.store.database import Cursor, Database, fetch_all, fetch_one
 from edda.store.finishing import finish_if_complete, hold_vectors
 from edda.store.queries import queries
@@ -35,6 +36,8 @@ class VersionLease:
     name: str
     content_type: str | None
     size_bytes: int
+    cursor: ParseCursor | None = None  # where parsing goes on; None: at the beginning
+    content_sha256: bytes | None = None  # of the file whose parts are stored
 
 
 class LaneFull(Exception):
@@ -72,6 +75,7 @@ class IngestStore:
                 counted = await fetch_one(cursor, SQL["others_in_work"], values)
                 if counted is not None and counted["others"] >= share:
                     raise LaneFull
+            state = row["parse_state"]
             return VersionLease(
                 tenant_id=tenant_id,
                 version_id=version_id,
@@ -82,6 +86,8 @@ class IngestStore:
                 name=row["name"],
                 content_type=row["media_type"],
                 size_bytes=row["size_bytes"],
+                cursor=None if state is None else ParseCursor(row["parsed_chunks"], state),
+                content_sha256=row["content_sha256"],
             )
 
     async def renew_lease(self, lease: VersionLease, lease_s: float) -> None:
@@ -96,8 +102,9 @@ class IngestStore:
             await cursor.execute(SQL["versions_are_rung"], {"version_ids": list(version_ids)})
 
     async def save_chunks(self, lease: VersionLease, outcome: ParseOutcome, content_sha256: bytes) -> bool:
-        """Store every chunk and plan its embedding, in one transaction. False when the lease was lost.
+        """Store every chunk of a part and plan its embedding, in one transaction. False when the lease was lost.
 
+        With it goes how far parsing has got; after the last part the version is no longer parsed but embedded.
         Raises QuotaExceeded, and stores nothing, when what has yet to be embedded is more than the tenant's caps allow.
         """
         async with self._database.transaction(lease.tenant_id) as cursor:
@@ -107,23 +114,33 @@ class IngestStore:
             await cursor.execute(SQL["lock_document"], {"document_id": lease.document_id})
             if await fetch_one(cursor, SQL["fence_version"], fence) is None:
                 return False
-            await cursor.execute(SQL["delete_batches"], fence)
-            await cursor.execute(SQL["delete_chunks"], fence)
             await _insert_chunks(cursor, lease, outcome)
-            tokens = await plan_batches(cursor, lease.tenant_id, lease.version_id, self._model_id, self._batch_chunks)
+            tokens = await plan_batches(
+                cursor,
+                lease.tenant_id,
+                lease.version_id,
+                self._model_id,
+                first_ordinal=outcome.first_ordinal,
+                batch_chunks=self._batch_chunks,
+            )
             values = {
                 "version_id": lease.version_id,
-                "planned_chunks": len(outcome.chunks),
+                "parsed_chunks": outcome.first_ordinal + len(outcome.chunks),
+                "parse_state": Jsonb(outcome.next.state) if outcome.next else None,
                 "media_type": outcome.media_type,
                 "language": outcome.language,
                 "title": outcome.title,
                 "characters": outcome.characters,
                 "content_sha256": content_sha256,
             }
-            await cursor.execute(SQL["version_is_chunked"], values)
-            # Everything may be embedded already: the same text was seen before.
-            await finish_if_complete(cursor, lease.version_id, self._model_id)
-            usage = Usage(bytes=lease.size_bytes, chunks=len(outcome.chunks), tokens_planned=tokens)
+            usage = Usage(chunks=len(outcome.chunks), tokens_planned=tokens)
+            if outcome.next is not None:
+                await cursor.execute(SQL["part_is_chunked"], values)
+            else:
+                await cursor.execute(SQL["version_is_chunked"], values)
+                # Everything may be embedded already: the same text was seen before, or this part came late.
+                await finish_if_complete(cursor, lease.version_id, self._model_id)
+                usage.bytes = lease.size_bytes
             account = Account(lease.document_id, await today(cursor))
             await charge(cursor, lease.tenant_id, self._model_id, {account: usage})
             if tokens:
@@ -166,7 +183,12 @@ class IngestStore:
 
 
 async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutcome) -> None:
-    ids = chunk_ids(lease.tenant_id, (chunk.content_hash for chunk in outcome.chunks))
+    hashes = [chunk.content_hash for chunk in outcome.chunks]
+    before: dict[UUID, int] = {}
+    if outcome.first_ordinal:
+        values = {"tenant_id": lease.tenant_id, "version_id": lease.version_id, "content_hashes": list(set(hashes))}
+        before = {row["content_hash"]: row["times"] for row in await fetch_all(cursor, SQL["occurrences"], values)}
+    ids = chunk_ids(lease.tenant_id, hashes, before)
     rows = (
         (
             lease.tenant_id,
@@ -188,10 +210,17 @@ async def _insert_chunks(cursor: Cursor, lease: VersionLease, outcome: ParseOutc
 
 
 async def plan_batches(
-    cursor: Cursor, tenant_id: UUID, version_id: UUID, model_id: int, batch_chunks: int = BATCH_CHUNKS
+    cursor: Cursor,
+    tenant_id: UUID,
+    version_id: UUID,
+    model_id: int,
+    *,
+    first_ordinal: int = 0,
+    batch_chunks: int = BATCH_CHUNKS,
 ) -> int:
-    """One batch row per message, covering every chunk whose text has no vector yet. The tokens of these texts."""
-    values: dict[str, Any] = {"version_id": version_id, "model_id": model_id}
+    """One batch row per message, covering every chunk from an ordinal on whose text has no vector yet. The tokens of
+    these texts."""
+    values: dict[str, Any] = {"version_id": version_id, "model_id": model_id, "first_ordinal": first_ordinal}
     missing = await fetch_all(cursor, SQL["missing_ordinals"], values)
     ranges = list(ordinal_ranges(sorted(row["ordinal"] for row in missing), batch_chunks))
     values = {

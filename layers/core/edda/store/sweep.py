@@ -8,11 +8,11 @@ from edda.errors import EddaError
 from edda.leasing import MAX_FAILURES
 from edda.messages import EmbedBatch
 from edda.store.database import Database, fetch_all, fetch_one
-from edda.store.finishing import drop_unused_vectors, finish_if_complete, hold_vectors
+from edda.store.finishing import delete_some_chunks, finish_if_complete, hold_vectors
 from edda.store.ingest import plan_batches
 from edda.store.queries import queries
 
-SQL = queries("sweep")
+SQL, PIPELINE = queries("sweep"), queries("pipeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +86,17 @@ class SweepStore:
         return [row["version_id"] for row in rows]
 
     async def drop_version(self, tenant_id: UUID, version_id: UUID) -> bool:
-        """Delete a superseded version, its chunks, and the vectors that nobody else uses."""
-        async with self._database.transaction(tenant_id) as cursor:
-            await hold_vectors(cursor, tenant_id, to_delete=True)
-            values = {"version_id": version_id}
-            hashes = await fetch_all(cursor, SQL["hashes_of_version"], values)
-            if await fetch_one(cursor, SQL["delete_superseded_version"], values) is None:
-                return False
-            await drop_unused_vectors(cursor, [row["content_hash"] for row in hashes])
-            return True
+        """Delete a superseded version, its chunks, and the vectors that nobody else uses: some in each transaction, so
+        that what takes longer than there is time is gone on with."""
+        values = {"version_id": version_id}
+        while True:
+            async with self._database.transaction(tenant_id) as cursor:
+                await hold_vectors(cursor, tenant_id, to_delete=True)
+                if await fetch_one(cursor, SQL["lock_superseded_version"], values) is None:
+                    return False
+                if not await delete_some_chunks(cursor, version_id=version_id):
+                    await cursor.execute(PIPELINE["delete_version"], values)
+                    return True
 
     async def forget(self, tenant_id: UUID, patience: Patience) -> int:
         """Delete rows of what has long been over. How many."""

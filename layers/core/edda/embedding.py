@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 # How often it is looked whether another worker has stored a text.
 OTHERS_PAUSE_S = 0.5
+LEAST_TEXTS = 32  # a request's own cost is that of some ten texts
 
 
 class _Work:
@@ -139,12 +140,13 @@ class Embedding:
     async def _embed(self, tenants: Sequence[_Work], deadline: Deadline) -> None:
         """Write what has come, again and again, until every request has ended."""
         limits = self.embedder.limits
+        most_texts = self._texts_a_request(sum(len(one.texts) for one in tenants))
         owners: list[_Work] = []
         texts: list[TextToEmbed] = []
         requests: list[range] = []
         for one in tenants:
             tokens = [text.tokens for text in one.texts]
-            for cut in batch_indices(tokens, limits.max_texts_per_request, limits.max_tokens_per_request):
+            for cut in batch_indices(tokens, most_texts, limits.max_tokens_per_request):
                 requests.append(range(len(texts) + cut.start, len(texts) + cut.stop))
             owners += [one] * len(one.texts)
             texts += one.texts
@@ -161,6 +163,16 @@ class Embedding:
                     _take(owners[batch.indices[0]], [texts[index] for index in batch.indices], batch)
                 for one in {id(owner): owner for owner in (owners[batch.indices[0]] for batch in batches)}.values():
                     await self._save(one)
+
+    def _texts_a_request(self, texts: int) -> int:
+        """Few texts are spread over the requests that may be in flight: a small request is answered sooner. Who has
+        met the provider's limits does not make more of them than need be.
+        """
+        limits = self.embedder.limits
+        if self.governor is not None and self.governor.is_limited:
+            return limits.max_texts_per_request
+        evenly = -(-texts // limits.max_concurrent_requests)
+        return min(limits.max_texts_per_request, max(LEAST_TEXTS, evenly))
 
     async def _await_others(self, tenants: Sequence[_Work], deadline: Deadline) -> None:
         """The same text in two documents is paid for once: who comes second waits a while for the vector, and then

@@ -150,6 +150,11 @@ class Governor:
         self._tokens = 0.0  # leased and not spent
         self._usable_at_s = 0.0
 
+    @property
+    def is_limited(self) -> bool:
+        """Has the provider refused somebody lately?"""
+        return self._is_limited
+
     async def refresh(self) -> None:
         """Look at the budget, where others may have met a limit: `saw` does it with a look that is had for less."""
         self.saw(*await self._budget.read())

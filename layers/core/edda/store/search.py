@@ -29,7 +29,7 @@ SMALL_SHARE = 64
 CANDIDATES = 10
 
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
-EF_SEARCH = 100
+EF_SEARCH = 200
 
 HIT_COLUMNS = sql.SQL(
     "d.document_id, c.chunk_id, c.version_id, c.ordinal, d.name, COALESCE(d.title, v.title) AS title, c.text, "

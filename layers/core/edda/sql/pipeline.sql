@@ -277,17 +277,16 @@ DELETE FROM embeddings e USING embedding_models m
 WHERE e.model_id = m.model_id AND e.content_hash = ANY (%(content_hashes)s)
   AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);
 
--- name: delete_chunks_of_document
--- Some of them. By their place in the table: whatever statistics say, no more than these are read.
-DELETE FROM chunks WHERE ctid = ANY (ARRAY(
-    SELECT c.ctid FROM chunks c JOIN document_versions v USING (version_id)
-    WHERE v.document_id = %(document_id)s LIMIT %(limit)s))
-RETURNING content_hash;
+-- name: versions_of_document
+SELECT version_id FROM document_versions WHERE document_id = %(document_id)s;
 
--- name: delete_chunks_of_version
+-- name: delete_chunks
+-- Some of a version's, the last of those below an ordinal: what was deleted before is not read again. By their place in the
+-- table: whatever statistics say, no more than these are read.
 DELETE FROM chunks WHERE ctid = ANY (ARRAY(
-    SELECT c.ctid FROM chunks c WHERE c.version_id = %(version_id)s LIMIT %(limit)s))
-RETURNING content_hash;
+    SELECT c.ctid FROM chunks c WHERE c.version_id = %(version_id)s AND c.ordinal < %(below)s
+    ORDER BY c.ordinal DESC LIMIT %(limit)s))
+RETURNING content_hash, ordinal;
 
 -- name: delete_version
 DELETE FROM document_versions WHERE version_id = %(version_id)s;

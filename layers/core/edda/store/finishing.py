@@ -9,6 +9,7 @@ from edda.store.database import Cursor, fetch_all, fetch_one
 from edda.store.queries import queries
 
 SQL = queries("pipeline")
+ALL = 2**31 - 1  # is above every ordinal
 MOST_AT_ONCE = 20_000  # chunks deleted by one statement: a long file's are too many to be kept in memory
 
 
@@ -67,19 +68,18 @@ async def forget_versions(
     values = {"document_id": document_id, "sequencer": sequencer, "object_to_delete": object_to_delete}
     await cursor.execute(SQL["lock_document"], values)
     await cursor.execute(SQL["delete_document"], values)
-    while await delete_some_chunks(cursor, document_id=document_id):
-        pass
+    for version in await fetch_all(cursor, SQL["versions_of_document"], values):
+        below = ALL
+        while below:
+            below = await delete_some_chunks(cursor, version["version_id"], below)
     await cursor.execute(SQL["delete_versions"], values)
 
 
-async def delete_some_chunks(
-    cursor: Cursor, *, document_id: UUID | None = None, version_id: UUID | None = None
-) -> bool:
-    """Delete chunks of a document or a version, and of their vectors those that no other chunk needs. True when there
-    may be more of them. Needs hold_vectors(to_delete=True)."""
-    values = {"document_id": document_id, "version_id": version_id, "limit": MOST_AT_ONCE}
-    name = "delete_chunks_of_version" if document_id is None else "delete_chunks_of_document"
-    rows = await fetch_all(cursor, SQL[name], values)
+async def delete_some_chunks(cursor: Cursor, version_id: UUID, below: int) -> int:
+    """Delete chunks of a version with ordinals below this, the last first, and of their vectors those that no other
+    chunk needs. Below which ordinal there may be more. Needs hold_vectors(to_delete=True)."""
+    values = {"version_id": version_id, "below": below, "limit": MOST_AT_ONCE}
+    rows = await fetch_all(cursor, SQL["delete_chunks"], values)
     content_hashes = sorted({row["content_hash"] for row in rows})
     await cursor.execute(SQL["delete_orphaned_embeddings"], {"content_hashes": content_hashes})
-    return len(rows) == MOST_AT_ONCE
+    return min(row["ordinal"] for row in rows) if len(rows) == MOST_AT_ONCE else 0

@@ -8,7 +8,7 @@ from edda.errors import EddaError
 from edda.leasing import MAX_FAILURES
 from edda.messages import EmbedBatch
 from edda.store.database import Database, fetch_all, fetch_one
-from edda.store.finishing import delete_some_chunks, finish_if_complete, hold_vectors
+from edda.store.finishing import ALL, delete_some_chunks, finish_if_complete, hold_vectors
 from edda.store.ingest import plan_batches
 from edda.store.queries import queries
 
@@ -88,13 +88,14 @@ class SweepStore:
     async def drop_version(self, tenant_id: UUID, version_id: UUID) -> bool:
         """Delete a superseded version, its chunks, and the vectors that nobody else uses: some in each transaction, so
         that what takes longer than there is time is gone on with."""
-        values = {"version_id": version_id}
+        values, below = {"version_id": version_id}, ALL
         while True:
             async with self._database.transaction(tenant_id) as cursor:
                 await hold_vectors(cursor, tenant_id, to_delete=True)
                 if await fetch_one(cursor, SQL["lock_superseded_version"], values) is None:
                     return False
-                if not await delete_some_chunks(cursor, version_id=version_id):
+                below = await delete_some_chunks(cursor, version_id, below)
+                if not below:
                     await cursor.execute(PIPELINE["delete_version"], values)
                     return True
 

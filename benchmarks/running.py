@@ -133,10 +133,7 @@ _vectors = cache(Vectors)
 
 
 def _index(contestant: Contestant, regime: Regime, fresh: Fresh) -> None:
-    """Edda's schema comes with its index, the others' without."""
-    if contestant.database == "edda" and not regime.live_index:
-        for (name,) in fresh.rows("SELECT indexname FROM pg_indexes WHERE indexname LIKE 'embeddings_hnsw_%%'", []):
-            fresh.rows(f"DROP INDEX {name}")
+    """What writes into a live index finds one. Edda builds its own afterwards: `benchmarks.index` measures that."""
     if regime.live_index and contestant.index:
         fresh.rows(contestant.index)
 

@@ -5,6 +5,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,15 @@ def normalised(text: str) -> str:
 
 
 def outcome_of(parser: ParserProcess, path: Path, name: str, content_type: str | None) -> ParseOutcome | str:
-    """What the parser makes of a file, or the code of its error."""
+    """What the parser makes of a file, all parts of it together, or the code of its error."""
     try:
-        return asyncio.run(parser.parse(path, name, content_type))
+        outcome = asyncio.run(parser.parse(path, name, content_type))
+        while outcome.next is not None:
+            part = asyncio.run(parser.parse(path, name, content_type, outcome.next))
+            outcome = replace(part, chunks=[*outcome.chunks, *part.chunks], first_ordinal=0)
     except DocumentError as error:
         return error.code
+    return outcome
 
 
 def named(entry: dict[str, Any]) -> str:

@@ -255,7 +255,7 @@ def test_every_variable_is_a_setting(resources: Template) -> None:
             if name.startswith("EDDA_"):
                 assert name.removeprefix("EDDA_").lower() in Settings.model_fields, name
             else:
-                assert name.startswith(("POWERTOOLS_", "AWS_")), name
+                assert name.startswith(("POWERTOOLS_", "AWS_", "MALLOC_", "OPENBLAS_")), name
 
 
 def test_the_api_function_answers_before_the_gateway_gives_up(resources: Template) -> None:

@@ -19,6 +19,7 @@ from benchmarks.plans import PLANS
 from benchmarks.postgres import server
 from benchmarks.reach import aims
 from benchmarks.reach import table as reach_table
+from benchmarks.regimes import REGIMES
 from benchmarks.report import place_name, summarised, table
 from benchmarks.running import Cell, Stage, as_json, turns
 from benchmarks.vectors import Vectors
@@ -33,23 +34,30 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=STATE, help="folder of database, corpus and logs (.bench)")
     parser.add_argument("--results", type=Path, help="folder of the results (the state's, by plan and time)")
     parser.add_argument("--texts", type=Path, help="a folder of text files to cut the corpus from")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contestants: " + ", ".join(CONTESTANTS))
-    parser.add_argument("--regime", nargs="+", metavar="NAME", help="these regimes")
+    parser.add_argument(
+        "--only", nargs="+", choices=CONTESTANTS, metavar="NAME", help="these, everywhere: " + ", ".join(CONTESTANTS)
+    )
+    parser.add_argument(
+        "--regime", nargs="+", choices=REGIMES, metavar="NAME", help="these regimes: " + ", ".join(REGIMES)
+    )
     parser.add_argument("--dimensions", type=int, choices=(384, 1536), help="only vectors of this size")
-    parser.add_argument("--chunks", type=int, help="so many everywhere")
-    parser.add_argument("--repetitions", type=int, help="so many everywhere")
+    parser.add_argument("--chunks", type=_positive, help="so many everywhere")
+    parser.add_argument("--repetitions", type=_positive, help="so many everywhere")
     parser.add_argument("--turn-within", type=float, default=600, metavar="S", help="a turn is given up after this")
     parser.add_argument("--profile", action="store_true", help="Edda under cProfile, into the logs; slows it down")
     arguments = parser.parse_args()
     began = datetime.now(UTC)
     cells = _cells(arguments)
+    if not cells:
+        parser.error(f"the plan {arguments.plan} measures nothing of that")
     folder = arguments.results or arguments.state / "results" / f"{arguments.plan}-{began:%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     with server(arguments.state.resolve()) as running:
         stage = Stage(running, arguments.state.resolve(), arguments.texts, arguments.turn_within, arguments.profile)
         limits = _limits(stage, cells)
-        _say(f"limits: {limits}")
+        for line in _said_of_limits(limits):
+            _say(line)
         for result in turns(stage, cells):
             results.append(result)
             _say(_line(result))
@@ -57,10 +65,13 @@ def main() -> None:
                 file.write(json.dumps(result) + "\n")
     summary = summarised(results)
     aimed = aims(summary, limits["chunks_a_s"])
-    written = reach_table(aimed) + "\n" + table(summary, limits["chunks_a_s"])
+    machine = _machine()
+    head = [f"{began:%d %B %Y, %H:%M} UTC. {_in_words(machine, results)}", f"`{' '.join(sys.argv)}`"]
+    head += [f"{name}: {REGIMES[name].says}." for name in dict.fromkeys(cell.regime.name for cell in cells)]
+    written = "\n\n".join([*head, *_said_of_limits(limits), reach_table(aimed), table(summary, limits["chunks_a_s"])])
     everything = {
         "began": began.isoformat(),
-        "machine": _machine(),
+        "machine": machine,
         "command": sys.argv,
         "plan": [as_json(cell) for cell in cells],
         "limits": limits,
@@ -82,9 +93,9 @@ def _cells(arguments: argparse.Namespace) -> list[Cell]:
         cells = [cell for cell in cells if cell.regime.name in arguments.regime]
     if arguments.dimensions:
         cells = [cell for cell in cells if cell.dimensions == arguments.dimensions]
-    if arguments.only:
-        wanted = set(arguments.only)
-        cells = [replace(cell, contestants=[one for one in cell.contestants if one.title in wanted]) for cell in cells]
+    if arguments.only:  # also who is not in the plan
+        wanted = [CONTESTANTS[name] for name in arguments.only]
+        cells = [replace(cell, contestants=wanted) for cell in cells]
     changed: dict[str, Any] = {}
     if arguments.chunks:
         changed["chunks"] = arguments.chunks
@@ -121,6 +132,28 @@ def _limits(stage: Stage, cells: list[Cell]) -> dict[str, Any]:
         "bare_copy_rows_a_s": copies,
         "chunks_a_s": chunks_a_s,
     }
+
+
+def _said_of_limits(limits: dict[str, Any]) -> list[str]:
+    ceilings = [f"{one['texts_a_s']:,.0f} texts/s at {name}" for name, one in limits["provider"].items()]
+    copies = [
+        f"{rate:,.0f} rows/s of {size.replace(' ', ' × ')}" for size, rate in limits["bare_copy_rows_a_s"].items()
+    ]
+    return [f"The mock provider's ceiling: {'; '.join(ceilings)}.", f"A bare COPY: {'; '.join(copies)}."]
+
+
+def _in_words(machine: dict[str, Any], results: list[dict[str, Any]]) -> str:
+    loads = [one["load"] for one in results]
+    return (
+        f"{machine['cores']} cores, {machine['processor']}, Python {machine['python']}, Node {machine['node']}; "
+        f"load before a turn {min(loads):.1f} to {max(loads):.1f}."
+    )
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
 
 
 def _machine() -> dict[str, Any]:

@@ -106,13 +106,16 @@ class Run:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.index", description=__doc__)
-    parser.add_argument("ways", nargs="*", default=list(WAYS), choices=[*WAYS, []], help="; ".join(WAYS))
+    parser.add_argument("ways", nargs="*", metavar="way", help=", ".join(WAYS) + ": all, unless some are named")
     parser.add_argument("--rows-a-second", type=float, default=4000, help="offered")
     parser.add_argument("--seconds", type=float, default=180, help="of writing, each way")
     parser.add_argument("--dimensions", type=int, default=1024)
     parser.add_argument("--pause", type=float, default=0.5, metavar="SECONDS", help="between searches")
     parser.add_argument("--state", type=Path, default=ROOT / ".bench" / "index", help="of Postgres, and the vectors")
     options = parser.parse_args()
+    options.ways = options.ways or list(WAYS)
+    if unknown := set(options.ways) - set(WAYS):
+        parser.error(f"no such way: {', '.join(sorted(unknown))}; there are {', '.join(WAYS)}")
     options.state.mkdir(parents=True, exist_ok=True)
     vectors = make(options.state, _rows(options), options.dimensions)
     folder = ROOT / ".bench" / "results" / time.strftime("index-%Y%m%d-%H%M%S")

@@ -52,7 +52,7 @@ def _by_place(summary: Lines) -> Mapping[tuple[str, int, int], Lines]:
 
 
 def _bars(file: Path, title: str, name: str, lines: Lines, limit: float | None = None) -> None:
-    """One bar a contestant, with the least and the most seen; logarithmic, for they are far apart."""
+    """One bar a contestant, with the least and the most seen."""
     lines = sorted(lines, key=lambda one: one[name])
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(lines) + 1.5), layout="constrained")
     colours = ["tab:orange" if one["contestant"].startswith("edda") else "tab:blue" for one in lines]
@@ -68,7 +68,7 @@ def _bars(file: Path, title: str, name: str, lines: Lines, limit: float | None =
     if limit:
         axes.axvline(limit, color="tab:red", linestyle="--", label=f"limit: {limit:,.0f}")
         axes.legend()
-    axes.set(xscale="log", xlabel=UNITS[name], title=title)
+    axes.set(xlabel=UNITS[name], title=title)
     figure.savefig(file)
     plt.close(figure)
 

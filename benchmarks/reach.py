@@ -1,7 +1,7 @@
 """What was aimed at, and what there is: each line from the medians of one run, ratios within it.
 
-A peer that is slow is measured with fewer chunks, and its rate taken for every number: it does not depend on it. The
-sizes are those of the run, which are 2,000, 20,000 and 200,000 for the record. What was not measured is said to be so.
+Who takes one chunk after another is measured with few, and that rate taken for every number. Other peers are compared
+where they were measured; the slow among them had fewer chunks there, which is said. The sizes are those of the run, which are 2,000, 20,000 and 200,000 for the record. What was not measured is said to be so.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from benchmarks.report import place_name
 
 Line = Mapping[str, Any]
 EDDA = "edda/deployed"
+ONE_BY_ONE = "synchronous/users"
 ONE = "edda/one-environment"  # memory is one function's, not that of all its environments together
 SMALL, LARGE, LARGEST = 2_000, 20_000, 200_000
 HEAD = "| against | where | aim | there is | reached |"
@@ -42,13 +43,13 @@ class Medians:
     summary: Sequence[Line]
 
     def line(self, contestant: str, regime: str, chunks: int, name: str) -> Line | None:
-        """With 1,536 dimensions, else with what there is. Of a peer that was not measured here, at the nearest size."""
+        """With 1,536 dimensions, else with what there is. Of who takes one chunk after another, at the nearest size."""
         found = [
             one
             for one in self.summary
             if one["contestant"] == contestant and one["regime"] == regime and name in one and one["correct_turns"]
         ]
-        if contestant in {EDDA, ONE}:
+        if contestant != ONE_BY_ONE:
             found = [one for one in found if one["asked_chunks"] == chunks]
         return min(found, key=lambda one: (abs(one["asked_chunks"] - chunks), -one["dimensions"]), default=None)
 

@@ -1,7 +1,8 @@
 """What was aimed at, and what there is: each line from the medians of one run, ratios within it.
 
-Who takes one chunk after another is measured with few, and that rate taken for every number. Other peers are compared
-where they were measured; the slow among them had fewer chunks there, which is said. The sizes are those of the run, which are 2,000, 20,000 and 200,000 for the record. What was not measured is said to be so.
+Who takes one chunk after another is measured with few, and that rate taken for every number. Others are compared where
+they were measured; the slow among them had fewer chunks there, which is said. The sizes are those of the run: 2,000,
+20,000 and 200,000 for the record. What was not measured is said to be so.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

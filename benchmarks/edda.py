@@ -207,8 +207,12 @@ def deliver(environment: Popen[str], messages: Messages, size: int) -> list[floa
     """Hand over events until no message is left: after each, the most memory that the environment has had."""
     peaks = []
     while records := messages.take(size):
-        outcome = invoke(environment, records)
-        messages.settle(records, outcome.failed)
+        failed = {one["messageId"] for one in records}
+        try:
+            outcome = invoke(environment, records)
+            failed = outcome.failed
+        finally:  # also of an environment that has died: others wait for the end
+            messages.settle(records, failed)
         peaks.append(outcome.peak_megabytes)
     return peaks
 

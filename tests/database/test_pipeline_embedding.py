@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
 from edda.concurrency import Deadline
 from edda.embedding import Embedding
 from edda.errors import (
+    DatabaseUnavailable,
     EmbeddingRejected,
     ProviderMisconfigured,
     ProviderThrottled,
@@ -227,6 +230,50 @@ async def test_one_tenants_trouble_does_nothing_to_another(world: World) -> None
     world.embedder.script = [ProviderUnavailable()]
     assert list(await world.embed()) == [0]
     assert world.statuses("a.txt") == ["embedding"]
+    assert other.statuses("a.txt") == ["ready"]
+    await other.database.aclose()
+
+
+async def test_vectors_that_could_not_be_written_are_written_when_the_database_is_back(world: World) -> None:
+    """Two tries in vain, nothing more is asked for, and the third, at the end, stores what is paid."""
+
+    class Away(EmbedStore):
+        tries = 0
+
+        async def save(self, *what: Any) -> Any:
+            self.tries += 1
+            if self.tries <= 2:
+                raise DatabaseUnavailable
+            return await super().save(*what)
+
+    await world.notice(await world.put("a.txt", "\n".join(LINES)))
+    batches = waiting(world)
+    store = Away(world.database, world.model.model_id)
+    failures = await replace(world.embedding, store=store).embed_batches(batches, Deadline.after(30))
+    assert store.tries == 3
+    assert world.vectors() == len(world.embedder.texts) > 0
+    assert await world.embedding.embed_batches([batches[one] for one in failures], Deadline.after(30)) == {}
+    assert world.vectors() == len(LINES)
+    assert sorted(world.embedder.texts) == sorted(LINES)
+
+
+async def test_what_nobody_has_foreseen_in_one_tenants_work_does_nothing_to_anothers(world: World) -> None:
+    other = await World.build(world.urls, world.model, "globex")
+
+    class Broken(EmbedStore):
+        async def claim_batches(self, tenant_id: UUID, *what: Any) -> Any:
+            if tenant_id == other.tenant_id:
+                raise psycopg.errors.CheckViolation
+            return await super().claim_batches(tenant_id, *what)
+
+    for one in (world, other):
+        await one.notice(await one.put("a.txt", "one"))
+    batches = [*waiting(other), *waiting(world)]
+    broken = replace(world.embedding, store=Broken(world.database, world.model.model_id))
+    assert list(await broken.embed_batches(batches, Deadline.after(30))) == [0]
+    assert world.statuses("a.txt") == ["ready"]
+    assert other.statuses("a.txt") == ["embedding"]
+    assert await world.embedding.embed_batches(waiting(other), Deadline.after(30)) == {}
     assert other.statuses("a.txt") == ["ready"]
     await other.database.aclose()
 

@@ -107,10 +107,11 @@ def test_another_model_behind_the_address_stops_everything_and_stores_nothing(
     cold_start: ColdStart, surroundings: Surroundings, provider: ProviderThread, messages: dict[str, Any]
 ) -> None:
     embed = cold_start("embed")
-    provider.server.script = [change(lambda data: [item.update(embedding=[0.1] * 5) for item in data])]
+    provider.server.script = [change(lambda data: [item.update(embedding=[0.1] * 5) for item in data])] * 100
     assert len(failed_messages(call(embed, messages))) == len(messages["Records"])
     assert list(surroundings.statuses().values()) == ["embedding"]
     assert surroundings.rows("SELECT count(*) FROM embeddings") == [(0,)]
+    provider.server.script = []
     assert call(embed, messages) == {"batchItemFailures": []}
     assert_ready_with_the_right_vectors(surroundings)
 

@@ -31,7 +31,7 @@ USUAL = {
     ],
     "embed": [
         "EmbedStore.claim_batches", "OpenAIEmbedder.embed", "EmbedStore.save",
-        "EmbedStore.release_batches", "EventStore.claim", "EventBridge.send", "HttpWebhooks.post", "EventStore.settle",
+        "EventStore.claim", "EventBridge.send", "HttpWebhooks.post", "EventStore.settle",
     ],
     "sweep": [
         "KeyStore.all_tenants", "EventStore.claim", "SweepStore.finish_versions", "SweepStore.stuck_versions",

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from edda.batching import EmbeddedBatch, RetryPolicy, batch_indices, embed_query, retry_after_s
+from edda.batching import EmbeddedBatch, NotAsked, RetryPolicy, batch_indices, embed_all, embed_query, retry_after_s
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import EmbeddingLimits
@@ -284,3 +284,57 @@ async def test_a_query_that_is_refused_says_so() -> None:
         await embed_query(FakeEmbedder(refuses={"why"}), "why", Deadline.after(30), AT_ONCE)
     with pytest.raises(InvalidVector):
         await embed_query(FakeEmbedder(script=[{"why": InvalidVector()}]), "why", Deadline.after(30), AT_ONCE)
+
+
+# --- what is paid is kept ---------------------------------------------------------------------------------------------
+
+
+async def test_what_was_answered_before_a_wrong_configuration_is_handed_out_first() -> None:
+    under_way, refused = asyncio.Event(), asyncio.Event()
+
+    async def ask(indices: Sequence[int]) -> Sequence[bytes]:
+        if indices[0] == 2:
+            await under_way.wait()
+            refused.set()
+            raise ProviderMisconfigured
+        if indices[0] == 4:
+            under_way.set()
+        await refused.wait()
+        return [b"vector"] * len(indices)
+
+    handed_out: list[int] = []
+    requests = [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+    async def read() -> None:
+        async with aclosing(embed_all(ask, requests, 3, Deadline.after(30), AT_ONCE)) as ended:
+            async for batches in ended:
+                handed_out.extend(index for batch in batches for index in batch.indices)
+
+    with pytest.raises(ProviderMisconfigured):
+        await read()
+    assert sorted(handed_out) == [0, 1, 4, 5]
+
+
+async def test_sound_vectors_are_kept_when_the_rest_of_their_request_comes_too_late() -> None:
+    async def ask(indices: Sequence[int]) -> Sequence[bytes | EmbeddingRejected]:
+        if len(indices) == 1:
+            await asyncio.Event().wait()
+        return [InvalidVector() if index == 3 else b"vector" for index in indices]
+
+    async with aclosing(embed_all(ask, [range(8)], 2, Deadline.after(0.2), AT_ONCE)) as ended:
+        outcomes = by_index([batch async for batches in ended for batch in batches])
+    assert [index for index, outcome in outcomes.items() if outcome == b"vector"] == [0, 1, 2, 4, 5, 6, 7]
+    assert isinstance(outcomes[3], ProviderUnavailable)
+
+
+async def test_what_is_not_to_be_asked_is_not_tried_again() -> None:
+    asked: list[Sequence[int]] = []
+
+    async def ask(indices: Sequence[int]) -> Sequence[bytes]:
+        asked.append(indices)
+        raise NotAsked(ProviderUnavailable("stuck"))
+
+    async with aclosing(embed_all(ask, [[0], [1]], 2, Deadline.after(30), RetryPolicy())) as ended:
+        outcomes = by_index([batch async for batches in ended for batch in batches])
+    assert [str(outcomes[index]) for index in (0, 1)] == ["stuck", "stuck"]
+    assert len(asked) == 2

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 
 from edda.concurrency import Deadline, as_finished
-from edda.errors import EmbeddingRejected, ProviderUnavailable, RetryableError
+from edda.errors import EddaError, EmbeddingRejected, ProviderUnavailable, RetryableError
 from edda.ports import Embedder
 from edda.vectors import InvalidVector
 
@@ -84,7 +84,15 @@ class EmbeddedBatch:
 
     indices: Sequence[int]
     vectors: Sequence[bytes | EmbeddingRejected] = ()
-    error: RetryableError | None = None
+    error: EddaError | None = None
+
+
+class NotAsked(Exception):
+    """The request is not to be made, nor tried again here; `error` says why."""
+
+    def __init__(self, error: EddaError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 Ask = Callable[[Sequence[int]], Awaitable[Sequence[bytes | EmbeddingRejected]]]
@@ -97,29 +105,32 @@ async def embed_all(
     deadline: Deadline,
     retry: RetryPolicy = RetryPolicy(),
 ) -> AsyncGenerator[list[EmbeddedBatch], None]:
-    """Make every request, at most `limit` at once: what has ended since the last look, each index exactly once.
+    """Make every request, at most `limit` at once: what has ended since the last look, each index at most once.
 
-    `ask` is one provider request for the texts of these indices. One that fails for now is tried again while attempts
-    and time are left, and then becomes its own batch's `error`; the others go on. One that is refused is halved until
-    the texts at fault are alone (2 log2 n requests for one in n). ProviderMisconfigured, and anything unforeseen, stops
-    everything and is raised.
+    `ask` is one provider request for the texts of these indices, or raises NotAsked. One that fails for now is tried
+    again while attempts and time are left, and then becomes its own batch's `error`; the others go on. One that is
+    refused is halved until the texts at fault are alone (2 log2 n requests for one in n). After ProviderMisconfigured,
+    or anything unforeseen, no request is begun; it is raised when those under way have ended, for what they bring is
+    paid.
 
     Requests go on while the reader works. Loop over it inside `contextlib.aclosing`.
     """
     settler = _Settler(ask, deadline, retry)
-    jobs = (partial(settler.settle, indices) for indices in requests)
+    settled: list[list[EmbeddedBatch]] = [[] for _ in requests]
+    jobs = (partial(settler.begin, indices, settled[position]) for position, indices in enumerate(requests))
     async with aclosing(as_finished(limit, jobs, deadline)) as finished:
         async for outcomes in finished:
-            settled: list[EmbeddedBatch] = []
+            batches: list[EmbeddedBatch] = []
             for position, outcome in outcomes:
+                batches += settled[position]
                 if isinstance(outcome, TimeoutError):
-                    late = ProviderUnavailable("No time was left to embed this.")
-                    settled.append(EmbeddedBatch(requests[position], error=late))
-                elif isinstance(outcome, Exception):
-                    raise outcome
-                else:
-                    settled += outcome
-            yield settled
+                    known = {index for batch in settled[position] for index in batch.indices}
+                    late = [index for index in requests[position] if index not in known]
+                    batches.append(EmbeddedBatch(late, error=ProviderUnavailable("No time was left to embed this.")))
+                settled[position] = []
+            yield batches
+    if settler.failure is not None:
+        raise settler.failure
 
 
 async def embed_query(embedder: Embedder, text: str, deadline: Deadline, retry: RetryPolicy = RetryPolicy()) -> bytes:
@@ -131,29 +142,48 @@ async def embed_query(embedder: Embedder, text: str, deadline: Deadline, retry: 
     return vector
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Settler:
     ask: Ask
     deadline: Deadline
     retry: RetryPolicy
+    failure: Exception | None = None
 
-    async def settle(self, indices: Sequence[int]) -> list[EmbeddedBatch]:
-        """Embed these texts, in as many requests as it takes to know of each what became of it."""
+    async def begin(self, indices: Sequence[int], settled: list[EmbeddedBatch]) -> None:
+        if self.failure is not None:
+            return
+        try:
+            await self.settle(indices, settled)
+        except Exception as error:
+            self.failure = self.failure or error
+
+    async def settle(self, indices: Sequence[int], settled: list[EmbeddedBatch]) -> None:
+        """Embed these texts, in as many requests as it takes to know of each what became of it: into `settled`, bit by
+        bit, so that what is paid is there if the rest comes too late.
+        """
         try:
             vectors = await self._ask(indices)
-        except RetryableError as error:
-            return [EmbeddedBatch(indices, error=error)]
+        except (RetryableError, NotAsked) as error:
+            reason = error.error if isinstance(error, NotAsked) else error
+            settled.append(EmbeddedBatch(indices, error=reason))
+            return
         except EmbeddingRejected as rejection:
             if len(indices) == 1:
-                return [EmbeddedBatch(indices, [rejection])]
+                settled.append(EmbeddedBatch(indices, [rejection]))
+                return
             middle = len(indices) // 2
-            return [*await self.settle(indices[:middle]), *await self.settle(indices[middle:])]
-        if not any(map(_is_invalid, vectors)):
-            return [EmbeddedBatch(indices, vectors)]
-        sound = [(index, vector) for index, vector in zip(indices, vectors, strict=True) if not _is_invalid(vector)]
-        batches = [EmbeddedBatch([index for index, _ in sound], [vector for _, vector in sound])] if sound else []
+            await self.settle(indices[:middle], settled)
+            await self.settle(indices[middle:], settled)
+            return
         invalid = [index for index, vector in zip(indices, vectors, strict=True) if _is_invalid(vector)]
-        return batches + [await self._once_more(index) for index in invalid]
+        if not invalid:
+            settled.append(EmbeddedBatch(indices, vectors))
+            return
+        sound = [(index, vector) for index, vector in zip(indices, vectors, strict=True) if not _is_invalid(vector)]
+        if sound:
+            settled.append(EmbeddedBatch([index for index, _ in sound], [vector for _, vector in sound]))
+        for index in invalid:
+            settled.append(await self._once_more(index))
 
     async def _once_more(self, index: int) -> EmbeddedBatch:
         """A NaN may be the text's fault or a passing fault of the provider's: ask again, for that text alone."""

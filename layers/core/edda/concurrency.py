@@ -61,7 +61,7 @@ async def as_finished(
 ) -> AsyncGenerator[list[tuple[int, T | Exception]], None]:
     """Run every job, at most `limit` at once: (position, result or exception) of each that ended since the last look.
 
-    Jobs are taken from the iterable only when there is room, and at most `limit` results wait to be read: a slow
+    Jobs are taken from the iterable only when there is room, and at most twice `limit` run or wait to be read: a slow
     reader slows the jobs. Loop over it inside `contextlib.aclosing`, so that leaving early ends the jobs at once.
     """
     if limit < 1:
@@ -71,8 +71,11 @@ async def as_finished(
     waiting = enumerate(jobs)
 
     async def work() -> None:
-        for index, job in waiting:
+        while True:
             await room.acquire()
+            index, job = next(waiting, (0, None))
+            if job is None:
+                return
             finished.put_nowait((index, await _outcome(job, deadline)))
 
     async def crew() -> None:

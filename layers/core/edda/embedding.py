@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
-from edda.batching import EmbeddedBatch, RetryPolicy, batch_indices, embed_all
+from edda.batching import EmbeddedBatch, NotAsked, RetryPolicy, batch_indices, embed_all
 from edda.concurrency import Deadline
 from edda.delivering import Delivery
 from edda.errors import DatabaseUnavailable, EddaError, EmbeddingRejected, RetryableError
@@ -41,6 +41,7 @@ class _Work:
         self.rejected: dict[ContentHash, EmbeddingRejected] = {}
         self.problem: EddaError = RetryableError("The work was not done in time.")
         self.ended_a_version = False
+        self.is_stuck = False  # what the provider brings cannot be written now
         self._unfinished = leases
         self._missing = {lease.name: lease.awaited.union(text.content_hash for text in lease.texts) for lease in leases}
 
@@ -106,9 +107,9 @@ class Embedding:
                     await self.governor.refresh()
                 await self._embed(tenants, deadline)
                 await self._await_others(tenants, deadline)
-            except EddaError as error:
+            except Exception as error:
                 for one in tenants:
-                    one.problem = error
+                    one.problem = _problem(error)
             positions = {(batch.version_id, batch.first_ordinal): position for position, batch in enumerate(batches)}
             for one in tenants:
                 failures |= {positions[lease.name]: one.problem for lease in await self._leave(one)}
@@ -123,8 +124,8 @@ class Embedding:
             positions = [position for position, batch in enumerate(batches) if batch.tenant_id == tenant_id]
             try:
                 claimed = await self.store.claim_batches(tenant_id, [batches[one] for one in positions], LEASE_S)
-            except RetryableError as error:
-                failures |= dict.fromkeys(positions, error)
+            except Exception as error:
+                failures |= dict.fromkeys(positions, _problem(error))
                 continue
             work[tenant_id] = _Work(tenant_id, [lease for lease in claimed if lease is not None], self.embedder)
         return failures
@@ -134,7 +135,8 @@ class Embedding:
             if one.unfinished:
                 try:
                     await self.store.renew_leases(one.unfinished, LEASE_S)
-                except RetryableError:
+                except Exception as error:
+                    _problem(error)
                     logger.warning("leases could not be renewed", extra={"leases": len(one.unfinished)})
 
     async def _embed(self, tenants: Sequence[_Work], deadline: Deadline) -> None:
@@ -152,6 +154,8 @@ class Embedding:
             texts += one.texts
 
         async def ask(indices: Sequence[int]) -> Sequence[bytes | EmbeddingRejected]:
+            if owners[indices[0]].is_stuck:
+                raise NotAsked(owners[indices[0]].problem)
             asked = [texts[index] for index in indices]
             request = partial(owners[indices[0]].meter.embed, asked, deadline)
             return await governed(self.governor, sum(text.tokens for text in asked), deadline, request)
@@ -161,7 +165,7 @@ class Embedding:
             async for batches in ended:
                 for batch in batches:
                     _take(owners[batch.indices[0]], [texts[index] for index in batch.indices], batch)
-                for one in {id(owner): owner for owner in (owners[batch.indices[0]] for batch in batches)}.values():
+                for one in dict.fromkeys(owners[batch.indices[0]] for batch in batches):
                     await self._save(one)
 
     def _texts_a_request(self, texts: int) -> int:
@@ -187,35 +191,45 @@ class Embedding:
             await asyncio.sleep(OTHERS_PAUSE_S)
 
     async def _save(self, work: _Work) -> None:
-        """Write the vectors that have come, and end the batches that are whole with them."""
+        """Write the vectors that have come, and end the batches that are whole with them. What cannot be written is
+        kept: nothing more is asked for, and it is tried once more at the end."""
         settled = work.settled()
         vectors, work.vectors = work.vectors, {}
         if not vectors and not settled:
             return
         charges = work.meter.settle(one.lease for one in settled)
         try:
-            ended = await self.store.save(work.tenant_id, vectors, settled, charges)
-        except DatabaseUnavailable:
-            # They are paid, so there is a second try. The first may have happened: what it charges is not repeated, and
-            # what it ended is told.
-            ended = await self.store.save(work.tenant_id, vectors, settled)
-            work.ended_a_version = True
+            try:
+                ended = await self.store.save(work.tenant_id, vectors, settled, charges)
+            except DatabaseUnavailable:
+                # The first try may have happened: what it charges is not repeated, and what it ended is told.
+                ended = await self.store.save(work.tenant_id, vectors, settled)
+                work.ended_a_version = True
+        except Exception as error:
+            work.vectors = vectors
+            work.problem, work.is_stuck = _problem(error), True
+            return
         work.written(vectors, settled)
         work.ended_a_version = work.ended_a_version or bool(ended)
 
     async def _leave(self, work: _Work) -> Sequence[BatchLease]:
         """End what is whole, and give back what is not: the leases that were given back."""
-        try:
-            await self._save(work)
-        except EddaError as error:
-            work.problem = error
+        await self._save(work)
         charges = work.meter.settle(work.unfinished)
         try:
             if work.unfinished or charges:
                 await self.store.release_batches(work.tenant_id, work.unfinished, charges)
-        except RetryableError:
-            logger.warning("leases could not be released; they expire", extra={"leases": len(work.unfinished)})
+        except Exception as error:
+            _problem(error)  # the leases expire
         return work.unfinished
+
+
+def _problem(error: Exception) -> EddaError:
+    """What is wrong with one tenant's work is not its neighbours' affair, whatever it is."""
+    if isinstance(error, EddaError):
+        return error
+    logger.error("unforeseen", exc_info=error)
+    return RetryableError("Something went wrong that nobody has foreseen.")
 
 
 def _take(work: _Work, texts: Sequence[TextToEmbed], batch: EmbeddedBatch) -> None:

@@ -80,11 +80,15 @@ def from_floats(values: Sequence[float], dimensions: int) -> bytes:
     """Like `validate`, for a vector that came as JSON numbers; InvalidVector for anything that is not a number."""
     if values and len(values) != dimensions:
         raise wrong_dimensions(len(values), dimensions)
+    return validate(pack(values), dimensions)
+
+
+def pack(values: Sequence[float]) -> bytes:
+    """JSON numbers as float32. Raises InvalidVector for anything that is not a number."""
     try:
-        raw = _float32(len(values)).pack(*values)
+        return _float32(len(values)).pack(*values)
     except (struct.error, OverflowError):
         raise InvalidVector from None
-    return validate(raw, dimensions)
 
 
 def to_halfvec_binary(vector: bytes) -> bytes:

@@ -77,7 +77,6 @@ class HttpClient:
                 connector=aiohttp.TCPConnector(limit=self._max_connections),
                 timeout=self._timeout,
                 read_bufsize=READ_AHEAD_BYTES,
-                auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session

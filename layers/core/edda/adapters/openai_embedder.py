@@ -1,7 +1,6 @@
 """Embeddings over HTTP from OpenAI and everything that speaks like it (vLLM, TEI, Ollama, LiteLLM, ...)."""
 
 import asyncio
-import binascii
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from edda.errors import (
 )
 from edda.governing import heard
 from edda.models import EmbeddingLimits
-from edda.vectors import InvalidVector, from_floats, validate_all
+from edda.vectors import InvalidVector, pack, validate_all
 
 # OpenAI takes 2,048 texts and 300,000 tokens a request, and 8,192 tokens a text. Tokens are estimates here, hence the
 # margins; 128 texts keep an answer near 1 MB, so that the first rows are written while the rest is still on its way. An
@@ -140,11 +139,15 @@ class OpenAIEmbedder:
         try:
             if isinstance(embedding, str):
                 return pybase64.b64decode(embedding, validate=True)
-            return from_floats(embedding or (), self.dimensions)
+            if isinstance(embedding, list):
+                return pack(embedding)
         except InvalidVector:
             return b""
-        except (binascii.Error, ValueError, TypeError) as error:
+        except ValueError as error:  # base64's too
             raise ProviderUnavailable("The embedding provider returned a vector that cannot be decoded.") from error
+        if embedding is None:
+            return b""
+        raise ProviderUnavailable("The embedding provider returned something that is no vector.")
 
 
 def _json(answer: Answer) -> Any:

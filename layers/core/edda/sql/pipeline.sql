@@ -97,9 +97,13 @@ ORDER BY b.first_ordinal;
 
 -- name: batches_are_sent
 -- A lease that has ended is forgotten: from here on it is the message that is waited for.
-UPDATE embed_batches
-SET sent_at = now(), lease_until = CASE WHEN lease_until < now() THEN NULL ELSE lease_until END
-WHERE version_id = %(version_id)s AND first_ordinal = ANY (%(first_ordinals)s);
+UPDATE embed_batches b
+SET sent_at = now(), lease_until = CASE WHEN b.lease_until < now() THEN NULL ELSE b.lease_until END
+FROM (
+    SELECT version_id, first_ordinal FROM embed_batches
+    WHERE version_id = %(version_id)s AND first_ordinal = ANY (%(first_ordinals)s)
+    ORDER BY version_id, first_ordinal FOR UPDATE) sent
+WHERE b.version_id = sent.version_id AND b.first_ordinal = sent.first_ordinal;
 
 -- name: fail_version
 -- Permanent: the same bytes would fail the same way.

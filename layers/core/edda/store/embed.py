@@ -172,6 +172,11 @@ class EmbedStore:
         rows = await fetch_all(cursor, SQL["batches_are_done"], _fences([each.lease for each in settled]))
         done = {(row["version_id"], row["first_ordinal"]) for row in rows}
         mine = [each for each in settled if each.lease.name in done]
+        # In the order of their documents, so that workers that end several never wait in a circle; before chunks are
+        # marked, for the next part of a file may have a refused text too.
+        versions = sorted({(each.lease.account.document_id, each.lease.batch.version_id) for each in mine})
+        for document_id, _ in versions:
+            await cursor.execute(SQL["lock_document"], {"document_id": document_id})
         for each in mine:
             if each.rejected:
                 rejections = {
@@ -182,8 +187,7 @@ class EmbedStore:
                 }
                 await cursor.execute(SQL["reject_chunks"], rejections)
         ended: dict[UUID, DocumentStatus] = {}
-        # In the order of their documents, which are locked: workers that end several never wait in a circle.
-        for _, version_id in sorted({(each.lease.account.document_id, each.lease.batch.version_id) for each in mine}):
+        for _, version_id in versions:
             status = await finish_if_complete(cursor, version_id, self._model_id)
             if status is not None:
                 ended[version_id] = status

@@ -146,6 +146,6 @@ cost-docs: .venv/.ready  # after a change of the assumptions
 	@$(COST) docs
 
 scale: .venv/.ready  ## how long 10 million documents take, and what holds them up: make scale [ASSUMPTIONS=…] [PROVIDER=openai-5]
-	@$(COST) scale $(GIVEN) $(if $(PROVIDER),--provider $(PROVIDER))
+	@$(COST) scale $(GIVEN) $(if $(PROVIDER),--provider "$(PROVIDER)")
 
 .PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick

@@ -5,10 +5,7 @@
 
 import argparse
 import sys
-import tomllib
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from benchmarks.cost import tables
 from benchmarks.cost.assumptions import DEFAULT, load
@@ -31,7 +28,7 @@ def main() -> None:
     try:
         assumptions = load(arguments.assumptions, arguments.measured)
         provider = assumptions.provider(arguments.provider or assumptions.scale.provider)
-    except (OSError, tomllib.TOMLDecodeError, ValidationError, LookupError) as error:
+    except (OSError, ValueError, LookupError) as error:
         sys.exit(f"{error}")
     sections: list[tables.Section] = []
     plots: dict[str, str] = {}

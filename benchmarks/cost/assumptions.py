@@ -1,20 +1,33 @@
 """assumptions.toml, typed: a name that is missing, wrong or too much is an error that says so."""
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat
+from pydantic import BaseModel, ConfigDict, PositiveFloat, model_validator
 
 DEFAULT = Path(__file__).with_name("assumptions.toml")
-# The benchmark's contestants, by the names that they have here.
-CONTESTANTS = {"embed": "edda/deployed", "node_startup": "node/startup", "node_ideal": "node/ideal"}
+# The benchmark's contestants, by the names that they have here. One environment: its seconds are what Lambda bills.
+CONTESTANTS = {"embed": "edda/one-environment", "node_startup": "node/startup", "node_ideal": "node/ideal"}
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plausible(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} = {value}: a number from 0 on")
+            if value > 1 and name.endswith(("_share", "utilisation")):
+                raise ValueError(f"{name} = {value}: a share, 1 at most")
+        return values
 
 
 class Functions(_Table):
@@ -238,11 +251,14 @@ class Assumptions(_Table):
 def load(path: Path = DEFAULT, results: Path | None = None) -> Assumptions:
     """Read the file; figures of `results`, a results.json of the benchmark, take the place of its own.
 
-    Raises OSError, tomllib.TOMLDecodeError, pydantic.ValidationError, LookupError.
+    Raises OSError, ValueError (no TOML, no JSON, or numbers that cannot be), LookupError.
     """
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     if results is not None:
-        values["measured"] |= measured(json.loads(results.read_text(encoding="utf-8")))
+        found = json.loads(results.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or "summary" not in found:
+            raise LookupError(f"{results} is no results.json of the benchmark")
+        values["measured"] |= measured(found)
         values["measured"]["where"] = str(results)
     return Assumptions.model_validate(values)
 

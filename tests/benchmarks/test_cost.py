@@ -218,7 +218,7 @@ def results(*contestants: str) -> dict[str, Any]:
 
 def test_a_run_of_the_benchmark_takes_the_place_of_recorded_figures(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    file.write_text(json.dumps(results("edda/deployed", "node/startup", "node/ideal")))
+    file.write_text(json.dumps(results("edda/one-environment", "node/startup", "node/ideal")))
 
     measured = load(results=file).measured
 
@@ -231,7 +231,7 @@ def test_a_run_of_the_benchmark_takes_the_place_of_recorded_figures(tmp_path: Pa
 
 def test_a_run_without_all_contestants_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
-    file.write_text(json.dumps(results("edda/deployed", "node/startup")))
+    file.write_text(json.dumps(results("edda/one-environment", "node/startup")))
 
     with pytest.raises(LookupError, match="node/ideal"):
         load(results=file)

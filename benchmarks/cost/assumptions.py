@@ -119,6 +119,7 @@ class Measured(_Table):
     embed: Effort
     chunk: Effort
     index: IndexEffort
+    live_index: IndexEffort  # for who writes into it
     node_startup: Effort
     node_ideal: Effort
 

@@ -82,7 +82,7 @@ def containers(assumptions: Assumptions, user: User, effort: Effort, task_gb: fl
     database_s = (
         effort.database_cpu_s_a_thousand
         + measured.chunk.database_cpu_s_a_thousand
-        + measured.index.database_cpu_s_a_thousand
+        + measured.live_index.database_cpu_s_a_thousand
     ) * (user.chunks / 1000)
     return {
         "containers": tasks * (hour * HOURS_A_MONTH + price.containers.address_month),

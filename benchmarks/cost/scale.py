@@ -100,6 +100,9 @@ class Step:
     dollars: float
 
 
+NOTHING = 1e-3  # of a chunk: what additions may lose
+
+
 def defaults(scale: Scale) -> Settings:
     return Settings(scale.chunk_concurrency, scale.embed_concurrency, scale.most_acus, scale.account_concurrency)
 
@@ -144,12 +147,12 @@ def simulate(scale: Scale, most: Limits, each: Costs, documents: float) -> Run:
     total = documents * each.chunks_a_document
     waiting_documents = waiting_chunks = 0.0
     ramp_s = 60 * scale.most_pollers / scale.pollers_a_minute
-    while embedded < total * (1 - 1e-9):
-        upload_s = most.uploads_s * each.chunks_a_document if uploaded < total else 0.0
+    while total - embedded > NOTHING:
+        upload_s = most.uploads_s * each.chunks_a_document if total - uploaded > NOTHING else 0.0
         chunk_s, embed_s = _rates(scale, most, each, clock)
-        if chunked >= uploaded * (1 - 1e-12):
+        if uploaded - chunked <= NOTHING:
             chunk_s = min(chunk_s, upload_s)
-        if embedded >= chunked * (1 - 1e-12):
+        if chunked - embedded <= NOTHING:
             embed_s = min(embed_s, chunk_s)
         share = _share(most, each, chunk_s, embed_s)
         chunk_s, embed_s = chunk_s * share, embed_s * share
@@ -170,7 +173,7 @@ def simulate(scale: Scale, most: Limits, each: Costs, documents: float) -> Run:
 
 def _until_empty(amount: float, a_second: float) -> list[float]:
     """When so much is gone; nothing if it does not shrink or is gone already."""
-    return [amount / a_second] if a_second > 1e-12 and amount > 1e-6 else []
+    return [amount / a_second] if a_second > 1e-12 and amount > NOTHING else []
 
 
 def _rates(scale: Scale, most: Limits, each: Costs, clock: float) -> tuple[float, float]:

@@ -51,7 +51,8 @@ class SharedInMemory:
 class LimitedProvider:
     """Latency with jitter, a bucket of tokens that fills by the second, and a number of requests at once; 0: no limit.
 
-    `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left.
+    `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left. `refuses_s`: everything is refused
+    between these two times, "try again in a second".
     """
 
     tokens_a_second: float = 0.0
@@ -60,6 +61,7 @@ class LimitedProvider:
     at_once: int = 0
     says: bool = True
     headers: bool = False
+    refuses_s: tuple[float, float] = (0.0, 0.0)
     seconds: Callable[[random.Random], float] = lambda chance: 0.25 * chance.lognormvariate(0, 0.15)
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     in_flight: int = 0
@@ -101,6 +103,8 @@ class LimitedProvider:
 
     def _take(self, tokens: int) -> float:
         """How long until so much is there."""
+        if self.refuses_s[0] <= now_s() < self.refuses_s[1]:
+            return 1.0
         if not self.tokens_a_second:
             return 0.0
         now = now_s()

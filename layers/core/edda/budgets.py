@@ -20,12 +20,14 @@ from typing import NamedTuple
 SLICE_S = 1.0  # tokens of so many seconds are handed out at once
 BURST_S = 1.0  # what was not asked for in time may be asked for so much later
 GROWS_FOR_S = 10.0  # at one step
-FIRST_GROWTH, LEAST_GROWTH, QUIET_GROWTH = 0.05, 0.001, 0.02  # of the rate, a second; the first is a guess
+FIRST_GROWTH, LEAST_GROWTH = 0.05, 0.001  # of the rate, a second; the first is a guess
 QUIET_S = 60.0  # without a refusal for so long, the limit is looked for further up
+QUIET_GROWTH, MOST_GROWTH = 0.02, 0.1  # then; with the square of the quiet time
 FORGET_S = 3600.0  # and for so long, there may be none any more
 MARGIN = 0.98  # of the rate that was measured
 MEASURED_S = 30.0  # what was measured before weighs as much as so many seconds at most
 GROWING_S = 10.0  # and this while the limit is looked for further up
+REQUEST_S = 10.0  # a request in so long is the least rate: a spell of refusals alone says nothing of a limit
 
 
 def provider_key(provider: str, base_url: str, model: str) -> bytes:
@@ -80,12 +82,14 @@ def lease(
     paid_from_s = max(budget.next_at_s, idle_until_s)
     rate, measured_since_s, granted = budget.rate, budget.measured_since_s, budget.granted
     if paid_from_s + least / rate > now_s:  # there is more to do than the rate allows
-        quiet = now_s - max(budget.refused_at_s, budget.resumes_at_s) > QUIET_S
-        growth = max(budget.growth, QUIET_GROWTH) if quiet else budget.growth
+        quiet_s, growth = now_s - max(budget.refused_at_s, budget.resumes_at_s), budget.growth
         measured_s = now_s - measured_since_s
-        if quiet and measured_s > GROWING_S and rate * measured_s > 1.5 * granted:  # what is older was another rate
-            granted *= GROWING_S / measured_s
-            measured_since_s = now_s - GROWING_S
+        sent = granted - rate * max(0.0, budget.next_at_s - now_s)
+        if quiet_s > QUIET_S:
+            growth = max(growth, min(MOST_GROWTH, QUIET_GROWTH * (quiet_s / QUIET_S) ** 2))
+            if measured_s > GROWING_S and rate * measured_s > 1.5 * sent:  # what is older was another rate
+                granted -= sent * (1 - GROWING_S / measured_s)
+                measured_since_s = now_s - GROWING_S
         rate *= 1 + growth * min(GROWS_FOR_S, max(0.0, now_s - budget.changed_at_s))
     tokens = max(least, min(most, rate * SLICE_S))
     paid_until_s = paid_from_s + tokens / rate
@@ -129,9 +133,9 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         measured_s = max(until_s - budget.measured_since_s, 0.001)
         measured = max(0.0, paused.granted - unsent) / measured_s
         rate = MARGIN * min(budget.rate, max(measured, refusal.tokens / max(refusal.wait_s, measured_s, 1.0)))
-        growth = min(
-            FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2)
-        )  # the less was measured, the more it may be off
+        # The less was measured, the more it may be off.
+        growth = min(FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2))
+    rate = max(rate, refusal.tokens / REQUEST_S)
     # Refusals that follow each other closely, and not because of leases from before, say that the limit is another now.
     since_last_s = now_s - budget.refused_at_s + max(0.0, budget.next_at_s - now_s)
     measured_s = min(measured_s, MEASURED_S, 4 * since_last_s)

@@ -28,7 +28,7 @@ class SharedInMemory:
     budget: Budget = field(default_factory=Budget)
     reads: int = 0
     changes: int = 0
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def read(self) -> tuple[Budget, float]:
         self.reads += 1
@@ -36,7 +36,7 @@ class SharedInMemory:
         return self.budget, self._now_s()
 
     async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
-        async with self._lock:
+        async with self.lock:
             self.changes += 1
             await asyncio.sleep(DATABASE_S)
             self.budget, answer = change(self.budget, self._now_s())

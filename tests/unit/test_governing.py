@@ -378,6 +378,35 @@ def test_headers_that_say_that_nothing_is_left_spare_the_refusal() -> None:
     assert rate == pytest.approx(1000, rel=0.1)
 
 
+NOTHING_LEFT = {"x-ratelimit-limit-tokens": "600", "x-ratelimit-remaining-tokens": "0"}
+
+
+def test_an_answer_does_not_wait_until_its_headers_are_told() -> None:
+    async def work() -> tuple[float, float | None]:
+        budget = SharedInMemory()
+        governed = governor(budget)
+        async with budget.lock, governed.slot(100, deadline()):
+            heard(NOTHING_LEFT)
+        ended_s = now_s()
+        await answer(governed)
+        return ended_s, budget.budget.rate
+
+    assert run(work) == (0.0, pytest.approx(10, rel=0.1))
+
+
+def test_headers_of_long_ago_are_not_told() -> None:
+    async def work() -> int:
+        budget = SharedInMemory()
+        governed = governor(budget)
+        async with governed.slot(100, deadline()):
+            heard(NOTHING_LEFT)
+        await asyncio.sleep(60)
+        await answer(governed)
+        return budget.changes
+
+    assert run(work) == 0
+
+
 def test_headers_outside_of_a_slot_are_nobodys() -> None:
     heard({"x-ratelimit-limit-tokens": "1", "x-ratelimit-remaining-tokens": "0"})
 
@@ -403,7 +432,8 @@ def test_without_the_database_a_refusal_still_counts_here_and_an_answer_is_still
         governed = governor(budget)
         await refuse(governed, retry_after_s=2)
         async with governed.slot(100, deadline()):
-            heard({"x-ratelimit-limit-tokens": "600", "x-ratelimit-remaining-tokens": "0"})
+            heard(NOTHING_LEFT)
+        await answer(governed)
         return budget.asked, now_s()
 
     asked, ended_s = run(work)

@@ -55,6 +55,15 @@ class _Slot:
     limits: RateLimits | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """The provider will refuse soon: from `at_s` on, a request has to wait for so long."""
+
+    slot: _Slot
+    wait_s: float
+    at_s: float
+
+
 _slot: ContextVar[_Slot | None] = ContextVar("edda_provider_slot", default=None)
 
 
@@ -145,6 +154,7 @@ class Governor:
         self._is_limited = False
         self._resumes_at_s = 0.0
         self._reduced_at_s = 0.0
+        self._news: _News | None = None  # is told by the next request: no answer waits until it is
         self._turn = asyncio.Lock()  # one asks for tokens, the others wait behind it
         self._wanted = 0  # tokens, by all who wait for some
         self._tokens = 0.0  # leased and not spent
@@ -194,7 +204,7 @@ class Governor:
             raise
         else:
             if slot.limits is not None:
-                await self._heard(slot, slot.limits)
+                self._heard(slot, slot.limits)
         finally:
             _slot.reset(context)
             self.window.leave()
@@ -202,7 +212,7 @@ class Governor:
     async def _enter(self, tokens: int, deadline: Deadline) -> None:
         await self.window.enter()
         try:
-            if self._is_limited or self._waits_s() > 0:
+            if self._is_limited or self._news is not None or self._waits_s() > 0:
                 self._wanted += tokens
                 try:
                     async with self._turn:
@@ -216,6 +226,11 @@ class Governor:
     async def _spend(self, tokens: int, deadline: Deadline) -> None:
         """Take tokens of the lease, of a new one where there are too few, once it has begun and no pause is on."""
         while True:
+            if (news := self._news) is not None:
+                self._news = None
+                since_s = self._clock() - news.at_s
+                if since_s <= news.wait_s + LOOK_S:
+                    await self._tell(news.slot, max(0.0, news.wait_s - since_s), is_soon=True)
             if self._is_limited and self._tokens < tokens:
                 await self._lease(tokens, deadline)
             if (wait_s := self._waits_s()) > 0:
@@ -281,13 +296,13 @@ class Governor:
             with _best_effort():
                 await self._budget.change(partial(budgets.paused, wait_s=error.retry_after_s))
 
-    async def _heard(self, slot: _Slot, limits: RateLimits) -> None:
+    def _heard(self, slot: _Slot, limits: RateLimits) -> None:
         """Be told before the provider refuses: when it has too little left to go on like this."""
         requests = SPARE if self._is_limited else self.window.in_flight
         stated = limits.rate(slot.tokens)
         if stated and slot.began_s >= self._reduced_at_s and not limits.allows(requests * slot.tokens, requests):
             self._reduced_at_s = self._clock()
-            await self._tell(slot, limits.wait_s(min(1, requests) * slot.tokens), is_soon=True)
+            self._news = _News(slot, limits.wait_s(min(1, requests) * slot.tokens), self._reduced_at_s)
 
     async def _tell(self, slot: _Slot, wait_s: float, *, is_soon: bool = False) -> None:
         """Tell all environments. From here on tokens are leased."""

@@ -11,6 +11,7 @@ import pytest
 from edda.concurrency import Deadline
 from edda.errors import DatabaseUnavailable, ProviderThrottled, ProviderUnavailable
 from edda.governing import Governor, NoSlot, SharedBudget, heard
+from edda.governing import governed as governed_request
 
 from tests.fakes.limited_provider import ROUND_TRIP_S, LimitedProvider, SharedInMemory, now_s
 from tests.simulation.clock import VirtualLoop
@@ -304,6 +305,32 @@ def test_a_request_that_finds_no_room_before_its_deadline_is_not_made_and_says_w
     wait_s, lost_s = run(work)
     assert wait_s == pytest.approx(20, abs=1)
     assert lost_s <= 0.1
+
+
+def test_after_the_deadline_no_request_is_made() -> None:
+    async def work() -> None:
+        with pytest.raises(NoSlot):
+            async with governor(SharedInMemory()).slot(1, deadline(0)):
+                pytest.fail("it began")
+
+    run(work)
+
+
+def test_who_is_told_to_try_again_at_once_and_cannot_tell_others_waits_a_round_trip() -> None:
+    async def work() -> int:
+        governed, asked = governor(Unreachable()), 0
+
+        async def request() -> None:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(ROUND_TRIP_S)
+            raise ProviderThrottled(retry_after_s=0.0)
+
+        with pytest.raises(NoSlot):
+            await governed_request(governed, 1, deadline(10), request)
+        return asked
+
+    assert run(work) <= 10 / (2 * ROUND_TRIP_S)
 
 
 def test_a_full_window_ends_at_the_deadline_too() -> None:

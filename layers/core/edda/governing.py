@@ -182,6 +182,8 @@ class Governor:
         raised on; after a ProviderThrottled the caller need not wait, for its next slot will.
         """
         tokens = max(1, tokens)
+        if deadline.expired:  # asyncio.timeout ends only what waits
+            raise NoSlot
         try:
             async with asyncio.timeout(deadline.remaining_s()):
                 await self._enter(tokens, deadline)
@@ -270,6 +272,7 @@ class Governor:
         is_new = slot.began_s >= self._reduced_at_s
         was_alone = self.window.size < 2
         now_s = self._clock()
+        round_trip_s = now_s - slot.began_s
         if is_new:
             self._reduced_at_s = now_s
             self.window.halve()
@@ -279,8 +282,9 @@ class Governor:
         if retry_after_s is None and was_alone:
             retry_after_s = ALONE_S
         if retry_after_s is None:  # too many at once: after about a round trip, there are fewer
-            self._pause((now_s - slot.began_s) * (1 + self._chance()))
+            self._pause(round_trip_s * (1 + self._chance()))
             return
+        retry_after_s = max(retry_after_s, round_trip_s)  # 0 is said, too, and may be all that is known
         news = now_s + retry_after_s - self._resumes_at_s > LOOK_S
         self._pause(retry_after_s)
         if is_new or news:

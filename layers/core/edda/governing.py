@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 ALONE_S = 1.0  # refused with nothing else in flight, and not told for how long
 SPARE = 0.1  # of a request is left when all goes well
+LONGEST_PAUSE_S = 60.0  # whatever is asked for: a request a minute costs little, and one odd header stops everybody
 LOOK_S = 0.5  # who has waited for longer looks whether there is a pause now
 
 
@@ -284,7 +285,7 @@ class Governor:
         if retry_after_s is None:  # too many at once: after about a round trip, there are fewer
             self._pause(round_trip_s * (1 + self._chance()))
             return
-        retry_after_s = max(retry_after_s, round_trip_s)  # 0 is said, too, and may be all that is known
+        retry_after_s = min(max(retry_after_s, round_trip_s), LONGEST_PAUSE_S)  # 0 is said, too, and may be all that is known
         news = now_s + retry_after_s - self._resumes_at_s > LOOK_S
         self._pause(retry_after_s)
         if is_new or news:
@@ -296,9 +297,10 @@ class Governor:
             self._reduced_at_s = self._clock()
             self.window.halve()
         if error.retry_after_s:
-            self._pause(error.retry_after_s)
+            wait_s = min(error.retry_after_s, LONGEST_PAUSE_S)
+            self._pause(wait_s)
             with _best_effort():
-                await self._budget.change(partial(budgets.paused, wait_s=error.retry_after_s))
+                await self._budget.change(partial(budgets.paused, wait_s=wait_s))
 
     def _heard(self, slot: _Slot, limits: RateLimits) -> None:
         """Be told before the provider refuses: when it has too little left to go on like this."""

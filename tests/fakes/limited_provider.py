@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from edda.budgets import Budget
-from edda.errors import ProviderThrottled
+from edda.errors import DatabaseUnavailable, ProviderThrottled
 from edda.governing import heard
 
 T = TypeVar("T")
@@ -28,6 +28,7 @@ class SharedInMemory:
     budget: Budget = field(default_factory=Budget)
     reads: int = 0
     changes: int = 0
+    is_away: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def read(self) -> tuple[Budget, float]:
@@ -39,6 +40,8 @@ class SharedInMemory:
         async with self.lock:
             self.changes += 1
             await asyncio.sleep(DATABASE_S)
+            if self.is_away:
+                raise DatabaseUnavailable
             self.budget, answer = change(self.budget, self._now_s())
             return answer
 

@@ -277,6 +277,25 @@ def test_who_has_waited_for_a_lease_heeds_a_pause_that_came_meanwhile() -> None:
     assert run(work) >= 30
 
 
+def test_what_a_provider_did_not_take_is_told_once_the_database_is_back() -> None:
+    async def work() -> tuple[float, float]:
+        budget = SharedInMemory()
+        governed = governor(budget)
+        await refuse(governed, retry_after_s=1)
+        await answer(governed)
+        before = budget.budget.granted
+        with suppress(ProviderThrottled):
+            async with governed.slot(100, deadline()):
+                budget.is_away = True
+                raise ProviderThrottled(retry_after_s=1)
+        budget.is_away = False
+        await answer(governed)
+        return before, budget.budget.granted
+
+    before, after = run(work)
+    assert after - before == pytest.approx(100)
+
+
 def test_a_first_guess_of_the_rate_is_of_what_was_just_let_through() -> None:
     async def work() -> float | None:
         budget = SharedInMemory()

@@ -244,10 +244,9 @@ class Governor:
 
     async def _lease(self, tokens: int, deadline: Deadline) -> None:
         least, most = tokens - self._tokens, self._wanted - self._tokens
-        within_s = deadline.remaining_s()
-        returned, self._returned = self._returned, 0
-        ask = partial(budgets.lease, least=least, most=most, within_s=within_s, returned=returned)
-        lease = await self._budget.change(ask)
+        ask = partial(budgets.lease, least=least, most=most, within_s=deadline.remaining_s())
+        with self._returning() as returned:
+            lease = await self._budget.change(partial(ask, returned=returned))
         if lease.tokens is None:
             self._is_limited = False
             self._pause(lease.starts_in_s)
@@ -314,15 +313,24 @@ class Governor:
         """Tell all environments. From here on tokens are leased."""
         stated = slot.limits.rate(slot.tokens) if slot.limits else None
         guess = stated or self._guess(slot.tokens, wait_s)
-        returned, self._returned = self._returned, 0
 
         def tell(budget: Budget, now_s: float) -> tuple[Budget, tuple[Budget, float]]:
             ago_s = self._clock() - slot.began_s  # now, for there may have been a queue
             refusal = Refusal(slot.tokens, wait_s, ago_s, returned, guess, is_soon)
             return budgets.refused(budget, now_s, refusal)
 
-        with _best_effort():
+        with _best_effort(), self._returning() as returned:
             self.saw(*await self._budget.change(tell))
+
+    @contextmanager
+    def _returning(self) -> Iterator[int]:
+        """The tokens to tell the budget of; they are kept if that fails."""
+        returned, self._returned = self._returned, 0
+        try:
+            yield returned
+        except BaseException:
+            self._returned += returned
+            raise
 
     def _guess(self, tokens: int, wait_s: float) -> float:
         """What was let through so far, for the time that it has to last; of a short wait it is known what it is for:

@@ -471,23 +471,37 @@ def test_headers_outside_of_a_slot_are_nobodys() -> None:
 
 @dataclass(slots=True)
 class Unreachable:
-    """A budget whose database is away."""
+    """A budget whose database is away, or refuses to do what it is asked to."""
 
+    error: Exception = field(default_factory=DatabaseUnavailable)
     asked: list[str] = field(default_factory=list)
 
     async def read(self) -> Any:
         self.asked.append("read")
-        raise DatabaseUnavailable
+        raise self.error
 
     async def change(self, change: Any) -> Any:
         self.asked.append("change")
-        raise DatabaseUnavailable
+        raise self.error
 
 
-def test_without_the_database_a_refusal_still_counts_here_and_an_answer_is_still_an_answer() -> None:
-    async def work() -> tuple[list[str], float]:
-        budget = Unreachable()
+def test_a_lease_that_fails_for_an_unforeseen_reason_stops_no_request() -> None:
+    async def work() -> list[str]:
+        budget = Unreachable(ValueError("a constraint"))
         governed = governor(budget)
+        governed.is_limited = True
+        await answer(governed)
+        return budget.asked
+
+    assert run(work) == ["change"]
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable(), ValueError("a constraint")])
+def test_without_the_budget_a_refusal_still_counts_here_and_an_answer_is_still_an_answer(error: Exception) -> None:
+    async def work() -> tuple[list[str], float]:
+        budget = Unreachable(error)
+        governed = governor(budget)
+        await governed.refresh()
         await refuse(governed, retry_after_s=2)
         async with governed.slot(100, deadline()):
             heard(NOTHING_LEFT)
@@ -495,5 +509,5 @@ def test_without_the_database_a_refusal_still_counts_here_and_an_answer_is_still
         return budget.asked, now_s()
 
     asked, ended_s = run(work)
-    assert asked == ["change", "read", "change"]
+    assert asked == ["read", "change", "read", "change"]
     assert ended_s >= 2

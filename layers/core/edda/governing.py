@@ -152,7 +152,7 @@ class Governor:
         self._began_s = clock()  # since then there have always been requests
         self._accepted = 0  # tokens that the provider has let through since then
         self._returned = 0  # leased tokens that it did not, since the budget was told
-        self._is_limited = False
+        self.is_limited = False  # has the provider refused somebody, as far as is known?
         self._resumes_at_s = 0.0
         self._reduced_at_s = 0.0
         self._news: _News | None = None  # is told by the next request: no answer waits until it is
@@ -161,18 +161,13 @@ class Governor:
         self._tokens = 0.0  # leased and not spent
         self._usable_at_s = 0.0
 
-    @property
-    def is_limited(self) -> bool:
-        """Has the provider refused somebody lately?"""
-        return self._is_limited
-
     async def refresh(self) -> None:
-        """Look at the budget, where others may have met a limit: `saw` does it with a look that is had for less."""
-        self.saw(*await self._budget.read())
+        """Look at the budget, where others may have met a limit. Raises nothing."""
+        with _best_effort():
+            self._saw(*await self._budget.read())
 
-    def saw(self, budget: Budget, now_s: float) -> None:
-        """What somebody has read of the budget (`store.budgets.read_budget`) just now."""
-        self._is_limited = budget.rate is not None
+    def _saw(self, budget: Budget, now_s: float) -> None:
+        self.is_limited = budget.rate is not None
         self._pause(budget.resumes_at_s - now_s)
 
     @asynccontextmanager
@@ -190,7 +185,7 @@ class Governor:
                 await self._enter(tokens, deadline)
         except TimeoutError:
             raise NoSlot from None
-        slot = _Slot(tokens, self._clock(), self._is_limited)
+        slot = _Slot(tokens, self._clock(), self.is_limited)
         if self.window.in_flight == 1:  # after a pause
             self._began_s, self._accepted = slot.began_s, 0
         context = _slot.set(slot)
@@ -215,7 +210,7 @@ class Governor:
     async def _enter(self, tokens: int, deadline: Deadline) -> None:
         await self.window.enter()
         try:
-            if self._is_limited or self._news is not None or self._waits_s() > 0:
+            if self.is_limited or self._news is not None or self._waits_s() > 0:
                 self._wanted += tokens
                 try:
                     async with self._turn:
@@ -234,21 +229,28 @@ class Governor:
                 since_s = self._clock() - news.at_s
                 if since_s <= news.wait_s + LOOK_S:
                     await self._tell(news.slot, max(0.0, news.wait_s - since_s), is_soon=True)
-            if self._is_limited and self._tokens < tokens:
+            if self.is_limited and self._tokens < tokens:
                 await self._lease(tokens, deadline)
             if (wait_s := self._waits_s()) > 0:
                 await self._wait(wait_s, deadline)
-            elif not self._is_limited or self._tokens >= tokens:
+            elif not self.is_limited or self._tokens >= tokens:
                 break
         self._tokens = max(0.0, self._tokens - tokens)
 
     async def _lease(self, tokens: int, deadline: Deadline) -> None:
         least, most = tokens - self._tokens, self._wanted - self._tokens
         ask = partial(budgets.lease, least=least, most=most, within_s=deadline.remaining_s())
-        with self._returning() as returned:
-            lease = await self._budget.change(partial(ask, returned=returned))
+        try:
+            with self._returning() as returned:
+                lease = await self._budget.change(partial(ask, returned=returned))
+        except RetryableError:
+            raise
+        except Exception:
+            logger.exception("provider budget failed")
+            self.is_limited = False  # the window and the provider's own word are left
+            return
         if lease.tokens is None:
-            self._is_limited = False
+            self.is_limited = False
             self._pause(lease.starts_in_s)
         elif lease.tokens:
             self._tokens += lease.tokens
@@ -264,8 +266,7 @@ class Governor:
             raise NoSlot(retry_after_s=wait_s)
         await asyncio.sleep(wait_s)
         if wait_s > LOOK_S:  # perhaps another environment was refused meanwhile
-            with _best_effort():
-                await self.refresh()
+            await self.refresh()
 
     async def _refused(self, slot: _Slot, retry_after_s: float | None) -> None:
         """Half the window, once a round trip; and where the provider says for how long, everybody waits."""
@@ -303,7 +304,7 @@ class Governor:
 
     def _heard(self, slot: _Slot, limits: RateLimits) -> None:
         """Be told before the provider refuses: when it has too little left to go on like this."""
-        requests = SPARE if self._is_limited else self.window.in_flight
+        requests = SPARE if self.is_limited else self.window.in_flight
         stated = limits.rate(slot.tokens)
         if stated and slot.began_s >= self._reduced_at_s and not limits.allows(requests * slot.tokens, requests):
             self._reduced_at_s = self._clock()
@@ -320,7 +321,7 @@ class Governor:
             return budgets.refused(budget, now_s, refusal)
 
         with _best_effort(), self._returning() as returned:
-            self.saw(*await self._budget.change(tell))
+            self._saw(*await self._budget.change(tell))
 
     @contextmanager
     def _returning(self) -> Iterator[int]:
@@ -351,3 +352,5 @@ def _best_effort() -> Iterator[None]:
         yield
     except RetryableError as error:
         logger.warning("provider budget could not be reached", extra={"code": error.code})
+    except Exception:
+        logger.exception("provider budget failed")

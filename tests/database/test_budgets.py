@@ -15,7 +15,7 @@ from edda.concurrency import Deadline
 from edda.errors import DatabaseUnavailable
 from edda.governing import Governor
 from edda.store import budgets as store
-from edda.store.budgets import BudgetStore, read_budget
+from edda.store.budgets import BudgetStore
 from edda.store.database import Database
 
 from tests.fakes.limited_provider import LimitedProvider
@@ -66,13 +66,6 @@ async def test_each_provider_key_has_a_budget_of_its_own(database: Database, sto
     await stores[0].change(partial(budgets.refused, refusal=refusal()))
     other = BudgetStore(database, provider_key("openai", "https://provider.example/v1", "another"))
     assert (await other.read())[0].rate is None
-
-
-async def test_it_is_read_within_another_transaction(database: Database, stores: list[BudgetStore]) -> None:
-    await stores[0].change(partial(budgets.refused, refusal=refusal(123.0)))
-    async with database.transaction(None) as cursor:
-        budget, _ = await read_budget(cursor, KEY)
-    assert budget.rate == 123.0
 
 
 async def test_slices_of_environments_that_ask_at_the_same_time_follow_each_other(stores: list[BudgetStore]) -> None:

@@ -24,7 +24,8 @@ class BudgetStore:
     async def read(self) -> tuple[Budget, float]:
         """The budget and the time now. Raises DatabaseUnavailable."""
         async with self._database.transaction(None) as cursor:
-            return await read_budget(cursor, self._provider_key)
+            row = await fetch_one(cursor, SQL["read_budget"], {"provider_key": self._provider_key})
+        return (Budget(), 0.0) if row is None else (_budget(row), row["now_s"])
 
     async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
         """Replace the budget by what a pure function of it and the time makes of it. Raises DatabaseUnavailable.
@@ -48,12 +49,6 @@ class BudgetStore:
             row = await fetch_one(cursor, SQL["read_budget"] + " FOR UPDATE", values)
         assert row is not None  # noqa: S101 - it was made, and nobody deletes it
         return row
-
-
-async def read_budget(cursor: Cursor, provider_key: bytes) -> tuple[Budget, float]:
-    """As part of another transaction: one look-up by the primary key."""
-    row = await fetch_one(cursor, SQL["read_budget"], {"provider_key": provider_key})
-    return (Budget(), 0.0) if row is None else (_budget(row), row["now_s"])
 
 
 def _budget(row: Row) -> Budget:

@@ -36,14 +36,15 @@ class SharedInMemory:
         await asyncio.sleep(DATABASE_S)
         return self.budget, self._now_s()
 
-    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
+    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> tuple[Budget, float, T]:
         async with self.lock:
             self.changes += 1
             await asyncio.sleep(DATABASE_S)
             if self.is_away:
                 raise DatabaseUnavailable
-            self.budget, answer = change(self.budget, self._now_s())
-            return answer
+            now_s = self._now_s()
+            self.budget, answer = change(self.budget, now_s)
+            return self.budget, now_s, answer
 
     def _now_s(self) -> float:
         """Another clock than the environments'."""

@@ -1,4 +1,4 @@
-"""What all environments that use one provider key know together: a pause, and how many tokens a second there are.
+"""What all environments that ask one provider know together: a pause, and how many tokens a second there are.
 
 Pure: a row of these values is kept in Postgres (`store/budgets.py`), and changed by the functions here.
 
@@ -31,13 +31,13 @@ REQUEST_S = 10.0  # a request in so long is the least rate: a spell of refusals 
 
 
 def provider_key(provider: str, base_url: str, model: str) -> bytes:
-    """What names a budget: environments that ask the same model at the same place share one."""
+    """What names a budget: environments that ask the same model at the same place share one, whatever their API keys."""
     return sha256("\n".join((provider, base_url.rstrip("/"), model)).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What all environments know of one provider key. Times are the database's, in seconds."""
+    """What all environments know of one provider. Times are the database's, in seconds."""
 
     rate: float | None = None  # tokens a second; None: no limit has been met
     growth: float = FIRST_GROWTH  # of the rate, a second
@@ -107,12 +107,10 @@ def lease(
     return changed, Lease(tokens, starts_in_s)
 
 
-def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tuple[Budget, float]]:
+def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, None]:
     """Nobody asks before the provider said so, and the rate becomes what it has let through since the last refusal.
 
-    The budget, and once more, with the time.
-
-    A request that was sent before the last refusal was over says nothing new.
+    A request that was sent before the last refusal was over only lengthens the pause.
     """
     until_s = now_s + refusal.wait_s
     # Then there is enough for a request like this one.
@@ -124,7 +122,7 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         granted=budget.granted - refusal.returned,
     )
     if now_s - refusal.began_ago_s <= budget.resumes_at_s:
-        return paused, (paused, now_s)
+        return paused, None
     if budget.rate is None:
         rate, growth = refusal.rate_guess, FIRST_GROWTH
         measured = measured_s = unsent = 0.0
@@ -149,7 +147,7 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         measured_since_s=until_s - measured_s,
         granted=measured * measured_s + unsent,
     )
-    return told, (told, now_s)
+    return told, None
 
 
 def paused(budget: Budget, now_s: float, wait_s: float) -> tuple[Budget, None]:

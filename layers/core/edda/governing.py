@@ -2,7 +2,7 @@
 
 Two limits. The **window** is the environment's own: all requests that are allowed from the start, half of them after
 the provider has refused one (once a round trip), one more a round trip while it refuses none. The **budget** of tokens
-a second is shared with all environments that use the same provider key (`budgets.py`). It is asked only once the
+a second is shared with all environments that ask the same model of the same provider (`budgets.py`). It is asked only once the
 provider has refused somebody: before that a slot costs an integer.
 """
 
@@ -42,8 +42,8 @@ class SharedBudget(Protocol):
     async def read(self) -> tuple[Budget, float]:
         """The budget, and the time now on its clock."""
 
-    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
-        """Replace it by what the function makes of it and the time, alone; the function's other result."""
+    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> tuple[Budget, float, T]:
+        """Replace it by what the function makes of it and the time, alone: the two, and the function's other result."""
 
 
 @dataclass(slots=True)
@@ -242,7 +242,7 @@ class Governor:
         ask = partial(budgets.lease, least=least, most=most, within_s=deadline.remaining_s())
         try:
             with self._returning() as returned:
-                lease = await self._budget.change(partial(ask, returned=returned))
+                _, _, lease = await self._budget.change(partial(ask, returned=returned))
         except RetryableError:
             raise
         except Exception:
@@ -285,7 +285,9 @@ class Governor:
         if retry_after_s is None:  # too many at once: after about a round trip, there are fewer
             self._pause(round_trip_s * (1 + self._chance()))
             return
-        retry_after_s = min(max(retry_after_s, round_trip_s), LONGEST_PAUSE_S)  # 0 is said, too, and may be all that is known
+        retry_after_s = min(
+            max(retry_after_s, round_trip_s), LONGEST_PAUSE_S
+        )  # 0 is said, too, and may be all that is known
         news = now_s + retry_after_s - self._resumes_at_s > LOOK_S
         self._pause(retry_after_s)
         if is_new or news:
@@ -315,13 +317,14 @@ class Governor:
         stated = slot.limits.rate(slot.tokens) if slot.limits else None
         guess = stated or self._guess(slot.tokens, wait_s)
 
-        def tell(budget: Budget, now_s: float) -> tuple[Budget, tuple[Budget, float]]:
+        def tell(budget: Budget, now_s: float) -> tuple[Budget, None]:
             ago_s = self._clock() - slot.began_s  # now, for there may have been a queue
             refusal = Refusal(slot.tokens, wait_s, ago_s, returned, guess, is_soon)
             return budgets.refused(budget, now_s, refusal)
 
         with _best_effort(), self._returning() as returned:
-            self._saw(*await self._budget.change(tell))
+            told, now_s, _ = await self._budget.change(tell)
+            self._saw(told, now_s)
 
     @contextmanager
     def _returning(self) -> Iterator[int]:

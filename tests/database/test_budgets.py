@@ -1,4 +1,4 @@
-"""The budget of a provider key in Postgres: environments with a connection each change it one after another."""
+"""The budget of a provider in Postgres: environments with a connection each change it one after another."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from edda.concurrency import Deadline
 from edda.errors import DatabaseUnavailable
 from edda.governing import Governor
 from edda.store import budgets as store
-from edda.store.budgets import BudgetStore, read_budget
+from edda.store.budgets import BudgetStore
 from edda.store.database import Database
 
 from tests.fakes.limited_provider import LimitedProvider
@@ -52,11 +52,11 @@ async def stores(database_urls: DatabaseUrls) -> AsyncIterator[list[BudgetStore]
 
 async def test_what_nobody_has_refused_has_no_limit(stores: list[BudgetStore]) -> None:
     assert (await stores[0].read())[0] == Budget()
-    assert await stores[0].change(ask(100)) == Lease(None, 0.0)
+    assert (await stores[0].change(ask(100)))[2] == Lease(None, 0.0)
 
 
 async def test_what_one_environment_is_told_the_others_read_to_the_microsecond(stores: list[BudgetStore]) -> None:
-    told, now_s = await stores[0].change(partial(budgets.refused, refusal=refusal()))
+    told, now_s, _ = await stores[0].change(partial(budgets.refused, refusal=refusal()))
     budget, then_s = await stores[1].read()
     assert astuple(budget) == pytest.approx(astuple(told), abs=0.000_01)
     assert then_s >= now_s
@@ -68,15 +68,8 @@ async def test_each_provider_key_has_a_budget_of_its_own(database: Database, sto
     assert (await other.read())[0].rate is None
 
 
-async def test_it_is_read_within_another_transaction(database: Database, stores: list[BudgetStore]) -> None:
-    await stores[0].change(partial(budgets.refused, refusal=refusal(123.0)))
-    async with database.transaction(None) as cursor:
-        budget, _ = await read_budget(cursor, KEY)
-    assert budget.rate == 123.0
-
-
 async def test_slices_of_environments_that_ask_at_the_same_time_follow_each_other(stores: list[BudgetStore]) -> None:
-    _, began_s = await stores[0].change(partial(budgets.refused, refusal=refusal()))
+    _, began_s, _ = await stores[0].change(partial(budgets.refused, refusal=refusal()))
     await asyncio.gather(*(one.change(ask(100)) for _ in range(25) for one in stores))
     budget, _ = await stores[0].read()
     handed_out = 25 * ENVIRONMENTS * 100
@@ -94,7 +87,8 @@ async def test_nobody_waits_for_ever_for_a_worker_that_is_frozen_with_the_row(
         frozen.execute("SELECT FROM provider_budgets FOR UPDATE")
         with pytest.raises(DatabaseUnavailable):
             await stores[1].change(ask(1))
-    assert (await stores[1].change(ask(1))).tokens == 1
+    _, _, lease = await stores[1].change(ask(1))
+    assert lease.tokens == 1
 
 
 async def test_environments_that_know_a_limit_stay_under_it_together(stores: list[BudgetStore]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from edda.budgets import Budget
-from edda.errors import ProviderThrottled
+from edda.errors import DatabaseUnavailable, ProviderThrottled
 from edda.governing import heard
 
 T = TypeVar("T")
@@ -28,19 +28,23 @@ class SharedInMemory:
     budget: Budget = field(default_factory=Budget)
     reads: int = 0
     changes: int = 0
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_away: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def read(self) -> tuple[Budget, float]:
         self.reads += 1
         await asyncio.sleep(DATABASE_S)
         return self.budget, self._now_s()
 
-    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
-        async with self._lock:
+    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> tuple[Budget, float, T]:
+        async with self.lock:
             self.changes += 1
             await asyncio.sleep(DATABASE_S)
-            self.budget, answer = change(self.budget, self._now_s())
-            return answer
+            if self.is_away:
+                raise DatabaseUnavailable
+            now_s = self._now_s()
+            self.budget, answer = change(self.budget, now_s)
+            return self.budget, now_s, answer
 
     def _now_s(self) -> float:
         """Another clock than the environments'."""
@@ -51,7 +55,8 @@ class SharedInMemory:
 class LimitedProvider:
     """Latency with jitter, a bucket of tokens that fills by the second, and a number of requests at once; 0: no limit.
 
-    `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left.
+    `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left. `refuses_s`: everything is refused
+    between these two times, "try again in a second".
     """
 
     tokens_a_second: float = 0.0
@@ -60,6 +65,7 @@ class LimitedProvider:
     at_once: int = 0
     says: bool = True
     headers: bool = False
+    refuses_s: tuple[float, float] = (0.0, 0.0)
     seconds: Callable[[random.Random], float] = lambda chance: 0.25 * chance.lognormvariate(0, 0.15)
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     in_flight: int = 0
@@ -101,6 +107,8 @@ class LimitedProvider:
 
     def _take(self, tokens: int) -> float:
         """How long until so much is there."""
+        if self.refuses_s[0] <= now_s() < self.refuses_s[1]:
+            return 1.0
         if not self.tokens_a_second:
             return 0.0
         now = now_s()

@@ -84,8 +84,7 @@ def test_who_cannot_wait_takes_nothing_from_those_who_can() -> None:
 
 
 def test_the_first_refusal_makes_a_rate_and_a_pause_for_all() -> None:
-    told, (same, now_s) = refused(Budget(), NOW_S, refusal(wait_s=2.0, guess=500.0))
-    assert (same, now_s) == (told, NOW_S)
+    told, _ = refused(Budget(), NOW_S, refusal(wait_s=2.0, guess=500.0))
     assert (told.rate, told.resumes_at_s) == (500.0, NOW_S + 2.0)
     _, given_out = ask(told, NOW_S)
     assert given_out.starts_in_s == 2.0
@@ -121,7 +120,27 @@ def test_the_rate_grows_only_while_there_is_more_to_do_and_sooner_after_a_quiet_
     assert pressed.rate == pytest.approx(1005)
     quiet = replace(budget, next_at_s=NOW_S + QUIET_S + 6, changed_at_s=NOW_S + QUIET_S)
     found, _ = ask(quiet, NOW_S + QUIET_S + 5)
+    assert found.rate == pytest.approx(1000 * (1 + 5 * 0.02 * (65 / 60) ** 2))
+    quieter = replace(quiet, next_at_s=NOW_S + 601, changed_at_s=NOW_S + 599)
+    found, _ = ask(quieter, NOW_S + 600)
     assert found.rate == pytest.approx(1100)
+
+
+def test_refusals_alone_make_the_rate_no_less_than_a_request_in_ten_seconds() -> None:
+    budget = limited()
+    for again in range(10):
+        budget, _ = refused(budget, NOW_S + 30 * again, refusal())
+    assert budget.rate == 10
+    first, _ = refused(Budget(), NOW_S, refusal(guess=0.001))
+    assert first.rate == 10
+
+
+def test_what_is_handed_out_and_not_sent_yet_is_no_part_of_what_was_measured() -> None:
+    """The limit is looked for further up, so what was let through long ago no longer counts."""
+    grown = replace(limited(4000), granted=200_000, changed_at_s=NOW_S + 100, next_at_s=NOW_S + 105)
+    looked, _ = ask(grown, NOW_S + 100)
+    told, _ = refused(looked, NOW_S + 100, replace(refusal(), wait_s=0.0))
+    assert told.rate == pytest.approx(MARGIN * 180_000 / 100, rel=0.03)
 
 
 def test_a_limit_that_was_not_met_for_long_is_forgotten() -> None:

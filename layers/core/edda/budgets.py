@@ -1,4 +1,4 @@
-"""What all environments that use one provider key know together: a pause, and how many tokens a second there are.
+"""What all environments that ask one provider know together: a pause, and how many tokens a second there are.
 
 Pure: a row of these values is kept in Postgres (`store/budgets.py`), and changed by the functions here.
 
@@ -20,22 +20,24 @@ from typing import NamedTuple
 SLICE_S = 1.0  # tokens of so many seconds are handed out at once
 BURST_S = 1.0  # what was not asked for in time may be asked for so much later
 GROWS_FOR_S = 10.0  # at one step
-FIRST_GROWTH, LEAST_GROWTH, QUIET_GROWTH = 0.05, 0.001, 0.02  # of the rate, a second; the first is a guess
+FIRST_GROWTH, LEAST_GROWTH = 0.05, 0.001  # of the rate, a second; the first is a guess
 QUIET_S = 60.0  # without a refusal for so long, the limit is looked for further up
+QUIET_GROWTH, MOST_GROWTH = 0.02, 0.1  # then; with the square of the quiet time
 FORGET_S = 3600.0  # and for so long, there may be none any more
 MARGIN = 0.98  # of the rate that was measured
 MEASURED_S = 30.0  # what was measured before weighs as much as so many seconds at most
 GROWING_S = 10.0  # and this while the limit is looked for further up
+REQUEST_S = 10.0  # a request in so long is the least rate: a spell of refusals alone says nothing of a limit
 
 
 def provider_key(provider: str, base_url: str, model: str) -> bytes:
-    """What names a budget: environments that ask the same model at the same place share one."""
+    """What names a budget: environments that ask the same model at the same place share one, whatever their API keys."""
     return sha256("\n".join((provider, base_url.rstrip("/"), model)).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What all environments know of one provider key. Times are the database's, in seconds."""
+    """What all environments know of one provider. Times are the database's, in seconds."""
 
     rate: float | None = None  # tokens a second; None: no limit has been met
     growth: float = FIRST_GROWTH  # of the rate, a second
@@ -80,12 +82,14 @@ def lease(
     paid_from_s = max(budget.next_at_s, idle_until_s)
     rate, measured_since_s, granted = budget.rate, budget.measured_since_s, budget.granted
     if paid_from_s + least / rate > now_s:  # there is more to do than the rate allows
-        quiet = now_s - max(budget.refused_at_s, budget.resumes_at_s) > QUIET_S
-        growth = max(budget.growth, QUIET_GROWTH) if quiet else budget.growth
+        quiet_s, growth = now_s - max(budget.refused_at_s, budget.resumes_at_s), budget.growth
         measured_s = now_s - measured_since_s
-        if quiet and measured_s > GROWING_S and rate * measured_s > 1.5 * granted:  # what is older was another rate
-            granted *= GROWING_S / measured_s
-            measured_since_s = now_s - GROWING_S
+        sent = granted - rate * max(0.0, budget.next_at_s - now_s)
+        if quiet_s > QUIET_S:
+            growth = max(growth, min(MOST_GROWTH, QUIET_GROWTH * (quiet_s / QUIET_S) ** 2))
+            if measured_s > GROWING_S and rate * measured_s > 1.5 * sent:  # what is older was another rate
+                granted -= sent * (1 - GROWING_S / measured_s)
+                measured_since_s = now_s - GROWING_S
         rate *= 1 + growth * min(GROWS_FOR_S, max(0.0, now_s - budget.changed_at_s))
     tokens = max(least, min(most, rate * SLICE_S))
     paid_until_s = paid_from_s + tokens / rate
@@ -103,12 +107,10 @@ def lease(
     return changed, Lease(tokens, starts_in_s)
 
 
-def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tuple[Budget, float]]:
+def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, None]:
     """Nobody asks before the provider said so, and the rate becomes what it has let through since the last refusal.
 
-    The budget, and once more, with the time.
-
-    A request that was sent before the last refusal was over says nothing new.
+    A request that was sent before the last refusal was over only lengthens the pause.
     """
     until_s = now_s + refusal.wait_s
     # Then there is enough for a request like this one.
@@ -120,7 +122,7 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         granted=budget.granted - refusal.returned,
     )
     if now_s - refusal.began_ago_s <= budget.resumes_at_s:
-        return paused, (paused, now_s)
+        return paused, None
     if budget.rate is None:
         rate, growth = refusal.rate_guess, FIRST_GROWTH
         measured = measured_s = unsent = 0.0
@@ -129,9 +131,9 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         measured_s = max(until_s - budget.measured_since_s, 0.001)
         measured = max(0.0, paused.granted - unsent) / measured_s
         rate = MARGIN * min(budget.rate, max(measured, refusal.tokens / max(refusal.wait_s, measured_s, 1.0)))
-        growth = min(
-            FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2)
-        )  # the less was measured, the more it may be off
+        # The less was measured, the more it may be off.
+        growth = min(FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2))
+    rate = max(rate, refusal.tokens / REQUEST_S)
     # Refusals that follow each other closely, and not because of leases from before, say that the limit is another now.
     since_last_s = now_s - budget.refused_at_s + max(0.0, budget.next_at_s - now_s)
     measured_s = min(measured_s, MEASURED_S, 4 * since_last_s)
@@ -145,7 +147,7 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, tup
         measured_since_s=until_s - measured_s,
         granted=measured * measured_s + unsent,
     )
-    return told, (told, now_s)
+    return told, None
 
 
 def paused(budget: Budget, now_s: float, wait_s: float) -> tuple[Budget, None]:

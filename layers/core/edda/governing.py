@@ -2,7 +2,7 @@
 
 Two limits. The **window** is the environment's own: all requests that are allowed from the start, half of them after
 the provider has refused one (once a round trip), one more a round trip while it refuses none. The **budget** of tokens
-a second is shared with all environments that use the same provider key (`budgets.py`). It is asked only once the
+a second is shared with all environments that ask the same model of the same provider (`budgets.py`). It is asked only once the
 provider has refused somebody: before that a slot costs an integer.
 """
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 ALONE_S = 1.0  # refused with nothing else in flight, and not told for how long
 SPARE = 0.1  # of a request is left when all goes well
+LONGEST_PAUSE_S = 60.0  # whatever is asked for: a request a minute costs little, and one odd header stops everybody
 LOOK_S = 0.5  # who has waited for longer looks whether there is a pause now
 
 
@@ -41,8 +42,8 @@ class SharedBudget(Protocol):
     async def read(self) -> tuple[Budget, float]:
         """The budget, and the time now on its clock."""
 
-    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
-        """Replace it by what the function makes of it and the time, alone; the function's other result."""
+    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> tuple[Budget, float, T]:
+        """Replace it by what the function makes of it and the time, alone: the two, and the function's other result."""
 
 
 @dataclass(slots=True)
@@ -53,6 +54,15 @@ class _Slot:
     began_s: float
     is_leased: bool  # its tokens were handed out
     limits: RateLimits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """The provider will refuse soon: from `at_s` on, a request has to wait for so long."""
+
+    slot: _Slot
+    wait_s: float
+    at_s: float
 
 
 _slot: ContextVar[_Slot | None] = ContextVar("edda_provider_slot", default=None)
@@ -142,26 +152,22 @@ class Governor:
         self._began_s = clock()  # since then there have always been requests
         self._accepted = 0  # tokens that the provider has let through since then
         self._returned = 0  # leased tokens that it did not, since the budget was told
-        self._is_limited = False
+        self.is_limited = False  # has the provider refused somebody, as far as is known?
         self._resumes_at_s = 0.0
         self._reduced_at_s = 0.0
+        self._news: _News | None = None  # is told by the next request: no answer waits until it is
         self._turn = asyncio.Lock()  # one asks for tokens, the others wait behind it
         self._wanted = 0  # tokens, by all who wait for some
         self._tokens = 0.0  # leased and not spent
         self._usable_at_s = 0.0
 
-    @property
-    def is_limited(self) -> bool:
-        """Has the provider refused somebody lately?"""
-        return self._is_limited
-
     async def refresh(self) -> None:
-        """Look at the budget, where others may have met a limit: `saw` does it with a look that is had for less."""
-        self.saw(*await self._budget.read())
+        """Look at the budget, where others may have met a limit. Raises nothing."""
+        with _best_effort():
+            self._saw(*await self._budget.read())
 
-    def saw(self, budget: Budget, now_s: float) -> None:
-        """What somebody has read of the budget (`store.budgets.read_budget`) just now."""
-        self._is_limited = budget.rate is not None
+    def _saw(self, budget: Budget, now_s: float) -> None:
+        self.is_limited = budget.rate is not None
         self._pause(budget.resumes_at_s - now_s)
 
     @asynccontextmanager
@@ -172,12 +178,14 @@ class Governor:
         raised on; after a ProviderThrottled the caller need not wait, for its next slot will.
         """
         tokens = max(1, tokens)
+        if deadline.expired:  # asyncio.timeout ends only what waits
+            raise NoSlot
         try:
             async with asyncio.timeout(deadline.remaining_s()):
                 await self._enter(tokens, deadline)
         except TimeoutError:
             raise NoSlot from None
-        slot = _Slot(tokens, self._clock(), self._is_limited)
+        slot = _Slot(tokens, self._clock(), self.is_limited)
         if self.window.in_flight == 1:  # after a pause
             self._began_s, self._accepted = slot.began_s, 0
         context = _slot.set(slot)
@@ -194,7 +202,7 @@ class Governor:
             raise
         else:
             if slot.limits is not None:
-                await self._heard(slot, slot.limits)
+                self._heard(slot, slot.limits)
         finally:
             _slot.reset(context)
             self.window.leave()
@@ -202,7 +210,7 @@ class Governor:
     async def _enter(self, tokens: int, deadline: Deadline) -> None:
         await self.window.enter()
         try:
-            if self._is_limited or self._waits_s() > 0:
+            if self.is_limited or self._news is not None or self._waits_s() > 0:
                 self._wanted += tokens
                 try:
                     async with self._turn:
@@ -216,22 +224,33 @@ class Governor:
     async def _spend(self, tokens: int, deadline: Deadline) -> None:
         """Take tokens of the lease, of a new one where there are too few, once it has begun and no pause is on."""
         while True:
-            if self._is_limited and self._tokens < tokens:
+            if (news := self._news) is not None:
+                self._news = None
+                since_s = self._clock() - news.at_s
+                if since_s <= news.wait_s + LOOK_S:
+                    await self._tell(news.slot, max(0.0, news.wait_s - since_s), is_soon=True)
+            if self.is_limited and self._tokens < tokens:
                 await self._lease(tokens, deadline)
             if (wait_s := self._waits_s()) > 0:
                 await self._wait(wait_s, deadline)
-            elif not self._is_limited or self._tokens >= tokens:
+            elif not self.is_limited or self._tokens >= tokens:
                 break
         self._tokens = max(0.0, self._tokens - tokens)
 
     async def _lease(self, tokens: int, deadline: Deadline) -> None:
         least, most = tokens - self._tokens, self._wanted - self._tokens
-        within_s = deadline.remaining_s()
-        returned, self._returned = self._returned, 0
-        ask = partial(budgets.lease, least=least, most=most, within_s=within_s, returned=returned)
-        lease = await self._budget.change(ask)
+        ask = partial(budgets.lease, least=least, most=most, within_s=deadline.remaining_s())
+        try:
+            with self._returning() as returned:
+                _, _, lease = await self._budget.change(partial(ask, returned=returned))
+        except RetryableError:
+            raise
+        except Exception:
+            logger.exception("provider budget failed")
+            self.is_limited = False  # the window and the provider's own word are left
+            return
         if lease.tokens is None:
-            self._is_limited = False
+            self.is_limited = False
             self._pause(lease.starts_in_s)
         elif lease.tokens:
             self._tokens += lease.tokens
@@ -247,14 +266,14 @@ class Governor:
             raise NoSlot(retry_after_s=wait_s)
         await asyncio.sleep(wait_s)
         if wait_s > LOOK_S:  # perhaps another environment was refused meanwhile
-            with _best_effort():
-                await self.refresh()
+            await self.refresh()
 
     async def _refused(self, slot: _Slot, retry_after_s: float | None) -> None:
         """Half the window, once a round trip; and where the provider says for how long, everybody waits."""
         is_new = slot.began_s >= self._reduced_at_s
         was_alone = self.window.size < 2
         now_s = self._clock()
+        round_trip_s = now_s - slot.began_s
         if is_new:
             self._reduced_at_s = now_s
             self.window.halve()
@@ -264,8 +283,11 @@ class Governor:
         if retry_after_s is None and was_alone:
             retry_after_s = ALONE_S
         if retry_after_s is None:  # too many at once: after about a round trip, there are fewer
-            self._pause((now_s - slot.began_s) * (1 + self._chance()))
+            self._pause(round_trip_s * (1 + self._chance()))
             return
+        retry_after_s = min(
+            max(retry_after_s, round_trip_s), LONGEST_PAUSE_S
+        )  # 0 is said, too, and may be all that is known
         news = now_s + retry_after_s - self._resumes_at_s > LOOK_S
         self._pause(retry_after_s)
         if is_new or news:
@@ -277,31 +299,42 @@ class Governor:
             self._reduced_at_s = self._clock()
             self.window.halve()
         if error.retry_after_s:
-            self._pause(error.retry_after_s)
+            wait_s = min(error.retry_after_s, LONGEST_PAUSE_S)
+            self._pause(wait_s)
             with _best_effort():
-                await self._budget.change(partial(budgets.paused, wait_s=error.retry_after_s))
+                await self._budget.change(partial(budgets.paused, wait_s=wait_s))
 
-    async def _heard(self, slot: _Slot, limits: RateLimits) -> None:
+    def _heard(self, slot: _Slot, limits: RateLimits) -> None:
         """Be told before the provider refuses: when it has too little left to go on like this."""
-        requests = SPARE if self._is_limited else self.window.in_flight
+        requests = SPARE if self.is_limited else self.window.in_flight
         stated = limits.rate(slot.tokens)
         if stated and slot.began_s >= self._reduced_at_s and not limits.allows(requests * slot.tokens, requests):
             self._reduced_at_s = self._clock()
-            await self._tell(slot, limits.wait_s(min(1, requests) * slot.tokens), is_soon=True)
+            self._news = _News(slot, limits.wait_s(min(1, requests) * slot.tokens), self._reduced_at_s)
 
     async def _tell(self, slot: _Slot, wait_s: float, *, is_soon: bool = False) -> None:
         """Tell all environments. From here on tokens are leased."""
         stated = slot.limits.rate(slot.tokens) if slot.limits else None
         guess = stated or self._guess(slot.tokens, wait_s)
-        returned, self._returned = self._returned, 0
 
-        def tell(budget: Budget, now_s: float) -> tuple[Budget, tuple[Budget, float]]:
+        def tell(budget: Budget, now_s: float) -> tuple[Budget, None]:
             ago_s = self._clock() - slot.began_s  # now, for there may have been a queue
             refusal = Refusal(slot.tokens, wait_s, ago_s, returned, guess, is_soon)
             return budgets.refused(budget, now_s, refusal)
 
-        with _best_effort():
-            self.saw(*await self._budget.change(tell))
+        with _best_effort(), self._returning() as returned:
+            told, now_s, _ = await self._budget.change(tell)
+            self._saw(told, now_s)
+
+    @contextmanager
+    def _returning(self) -> Iterator[int]:
+        """The tokens to tell the budget of; they are kept if that fails."""
+        returned, self._returned = self._returned, 0
+        try:
+            yield returned
+        except BaseException:
+            self._returned += returned
+            raise
 
     def _guess(self, tokens: int, wait_s: float) -> float:
         """What was let through so far, for the time that it has to last; of a short wait it is known what it is for:
@@ -322,3 +355,5 @@ def _best_effort() -> Iterator[None]:
         yield
     except RetryableError as error:
         logger.warning("provider budget could not be reached", extra={"code": error.code})
+    except Exception:
+        logger.exception("provider budget failed")

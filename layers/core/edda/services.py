@@ -191,7 +191,7 @@ async def embedding() -> "Embedding":
 
 
 def _governor(settings: Settings, database: Database, limits: EmbeddingLimits) -> "Governor | None":
-    """Who asks the same model with the same key shares its limits; a model in this process has none."""
+    """Who asks the same model at the same address shares its limits; a model in this process has none."""
     from edda.budgets import provider_key
     from edda.governing import Governor
     from edda.store.budgets import BudgetStore

@@ -1,4 +1,4 @@
-"""What environments share of a provider's limits: one row a provider key, of no tenant."""
+"""What environments share of a provider's limits: one row a provider, its address and model, of no tenant."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class BudgetStore:
-    """The budget of one provider key. Everything is asked with the time on the database's clock."""
+    """The budget of one provider (`budgets.provider_key`). Everything is asked with the time on the database's clock."""
 
     def __init__(self, database: Database, provider_key: bytes) -> None:
         self._database = database
@@ -24,12 +24,13 @@ class BudgetStore:
     async def read(self) -> tuple[Budget, float]:
         """The budget and the time now. Raises DatabaseUnavailable."""
         async with self._database.transaction(None) as cursor:
-            return await read_budget(cursor, self._provider_key)
+            row = await fetch_one(cursor, SQL["read_budget"], {"provider_key": self._provider_key})
+        return (Budget(), 0.0) if row is None else (_budget(row), row["now_s"])
 
-    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> T:
+    async def change(self, change: Callable[[Budget, float], tuple[Budget, T]]) -> tuple[Budget, float, T]:
         """Replace the budget by what a pure function of it and the time makes of it. Raises DatabaseUnavailable.
 
-        The row is locked for about two round trips.
+        The new budget, the time, and the function's other result. The row is locked for about two round trips.
         """
         async with self._database.transaction(None) as cursor:
             await cursor.execute(SQL["be_brief"], BRIEF)
@@ -38,7 +39,7 @@ class BudgetStore:
             after, answer = change(before, row["now_s"])
             if after != before:
                 await cursor.execute(SQL["write_budget"], asdict(after) | {"provider_key": self._provider_key})
-            return answer
+            return after, row["now_s"], answer
 
     async def _lock(self, cursor: Cursor) -> Row:
         values = {"provider_key": self._provider_key, "growth": Budget().growth}
@@ -48,12 +49,6 @@ class BudgetStore:
             row = await fetch_one(cursor, SQL["read_budget"] + " FOR UPDATE", values)
         assert row is not None  # noqa: S101 - it was made, and nobody deletes it
         return row
-
-
-async def read_budget(cursor: Cursor, provider_key: bytes) -> tuple[Budget, float]:
-    """As part of another transaction: one look-up by the primary key."""
-    row = await fetch_one(cursor, SQL["read_budget"], {"provider_key": provider_key})
-    return (Budget(), 0.0) if row is None else (_budget(row), row["now_s"])
 
 
 def _budget(row: Row) -> Budget:

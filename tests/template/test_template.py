@@ -139,7 +139,7 @@ def test_each_queue_is_watched(resources: Template) -> None:
     for queue in queues(resources):
         assert ("ApproximateAgeOfOldestMessage", queue) in watched
         assert ("ApproximateNumberOfMessagesVisible", queue.replace("Queue", "DeadLetterQueue")) in watched
-    assert ("Errors", "SweepFunction") in watched
+    assert {("Errors", "SweepFunction"), ("Errors", "MigrateFunction")} <= watched
 
 
 @pytest.mark.parametrize(
@@ -302,6 +302,14 @@ def test_a_new_package_or_deployment_is_a_new_version(name: str, resources: Temp
     described = referred(resources[f"{name}Version"]["Properties"]["Description"])
 
     assert described == {"DeploymentId"} | layers - {"AWS::NoValue"}
+    # Lambda makes a version only of a function that has changed: so does each, with each deployment.
+    assert "DeploymentId" in referred(resources[f"{name}Function"]["Properties"]["Description"])
+
+
+@pytest.mark.parametrize("name", sorted(AHEAD))
+def test_versions_that_were_replaced_are_deleted(name: str, resources: Template) -> None:
+    """Each would be billed for its snapshot as long as it is there."""
+    assert not {"DeletionPolicy", "UpdateReplacePolicy"} & set(resources[f"{name}Version"])
 
 
 @pytest.mark.parametrize("name", sorted(AHEAD))

@@ -370,6 +370,17 @@ async def test_a_tenant_with_few_of_the_rows_of_an_index_finds_its_own(library: 
     await other.check(10)
 
 
+async def test_many_rows_are_searched_by_an_index_however_large_it_is(library: Library) -> None:
+    """How many are counted must not grow with the table."""
+    library.add(2, 3_200)
+    library.written_up_to(5)
+    await library.index()
+    as_owner(library.urls, "UPDATE pg_class SET reltuples = 1e6 WHERE relname LIKE 'embeddings_hnsw%'")
+    await library.check(10)
+    await library.database.aclose()  # its session tells what it read when it ends
+    assert library.index_scans() == 1
+
+
 async def test_each_model_has_its_own_indexes(library: Library) -> None:
     for segment in range(6):
         library.add(segment)

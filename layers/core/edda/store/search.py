@@ -28,6 +28,8 @@ SQL = queries("indexing")
 EXACT_UP_TO = 20_000
 # A tenant with a smaller part of an index's rows has them compared one by one: HNSW would meet too many of others'.
 SMALL_SHARE = 64
+FEW = 3_000  # more are not, for comparing or even counting them would cost more than HNSW,
+YIELD = 4  # if so many times k of them are to be expected among the 20,000 rows that HNSW looks at
 # Of a part so many, the nearest, are followed to chunks that match, until there are k. As pgvector's own limit is.
 MOST_FOLLOWED = 20_000
 
@@ -140,7 +142,7 @@ class SearchStore:
         """Every segment is in one of them."""
         found = await fetch_all(cursor, SQL["index_ranges"], {"model_id": self._model.model_id})
         ranges = cover([IndexRange(row["first"], row["until"], row["rows"]) for row in found if row["valid"]])
-        few = [one.rows // SMALL_SHARE + 10 * values["limit"] for one in ranges]
+        few = [_few(one.rows, values["limit"]) for one in ranges]
         values = {
             "tenant_id": values["tenant_id"],
             "model_id": self._model.model_id,
@@ -179,6 +181,11 @@ class SearchStore:
             dimensions=sql.Literal(self._model.dimensions),
             **more,
         )
+
+
+def _few(rows: int, top_k: int) -> int:
+    """Up to how many of a tenant's are compared one by one, of an index of so many rows."""
+    return 10 * top_k + min(rows // SMALL_SHARE, max(FEW, rows * YIELD * top_k // MOST_FOLLOWED))
 
 
 async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:

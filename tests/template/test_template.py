@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cfnlint.api import ManualArgs, lint
+from edda.index_ranges import Policy
 from edda.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +159,12 @@ def test_what_needs_an_operator_is_watched_where_the_sweep_tells_of_it(
     assert alarm["Namespace"] == told["POWERTOOLS_METRICS_NAMESPACE"]
     assert alarm["Dimensions"] == [{"Name": "service", "Value": told["POWERTOOLS_SERVICE_NAME"]}]
     assert alarm["MetricName"] == metric
+
+
+def test_an_index_holds_at_least_what_is_built_at_once(source: Template) -> None:
+    """Ten million vectors would otherwise be in hundreds of indexes, each of which is searched."""
+    least = Policy(memory_bytes=source["Parameters"]["IndexMegabytes"]["MinValue"] * 2**20)
+    assert least.largest_rows(dimensions=1024) >= 2 * least.fresh_rows
 
 
 def test_everything_stored_is_encrypted(resources: Template) -> None:

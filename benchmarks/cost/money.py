@@ -162,7 +162,7 @@ def edda(assumptions: Assumptions, user: User, hours_awake: float = HOURS_A_MONT
 
 
 def hours_awake(assumptions: Assumptions, user: User) -> float:
-    """Of a database that may sleep: while somebody works, and after each hourly sweep."""
+    """Of a database that may sleep: while somebody works, and after each hourly sweep and look for indexes."""
     idle = max(0.0, HOURS_A_MONTH - user.active_hours)
     return HOURS_A_MONTH - idle * (1 - assumptions.rivals.awake_after_sweep_hours)
 

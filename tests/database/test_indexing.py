@@ -305,6 +305,23 @@ async def test_of_two_indexers_one_works(library: Library) -> None:
     assert await library.index() == {"indexes_built": 0, "indexes_dropped": 0}
 
 
+async def test_an_indexer_that_is_silent_loses_the_lock(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine is no more, and nobody has told Postgres."""
+    monkeypatch.setattr("edda.store.indexing.IDLE_S", 1)
+
+    async def be_silent() -> None:
+        async with library.store.alone():
+            locks = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+            assert as_owner(library.urls, locks)
+            async with asyncio.timeout(20):
+                while as_owner(library.urls, locks):  # noqa: ASYNC110 - Postgres tells nobody
+                    await asyncio.sleep(0.05)
+
+    with pytest.raises(psycopg.errors.IdleSessionTimeout):
+        await be_silent()
+    assert await library.index() == {"indexes_built": 0, "indexes_dropped": 0}
+
+
 async def test_deleted_vectors_are_gone_wherever_they_were(library: Library) -> None:
     documents = [library.add(segment, 40) for segment in range(6)]
     library.written_up_to(5)
@@ -351,6 +368,17 @@ async def test_a_tenant_with_few_of_the_rows_of_an_index_finds_its_own(library: 
     await library.index()
     await library.check(40)
     await other.check(10)
+
+
+async def test_many_rows_are_searched_by_an_index_however_large_it_is(library: Library) -> None:
+    """How many are counted must not grow with the table."""
+    library.add(2, 3_200)
+    library.written_up_to(5)
+    await library.index()
+    as_owner(library.urls, "UPDATE pg_class SET reltuples = 1e6 WHERE relname LIKE 'embeddings_hnsw%'")
+    await library.check(10)
+    await library.database.aclose()  # its session tells what it read when it ends
+    assert library.index_scans() == 1
 
 
 async def test_each_model_has_its_own_indexes(library: Library) -> None:

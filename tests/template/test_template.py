@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from cfnlint.api import ManualArgs, lint
+from edda.index_ranges import Policy
 from edda.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,7 +140,7 @@ def test_each_queue_is_watched(resources: Template) -> None:
     for queue in queues(resources):
         assert ("ApproximateAgeOfOldestMessage", queue) in watched
         assert ("ApproximateNumberOfMessagesVisible", queue.replace("Queue", "DeadLetterQueue")) in watched
-    assert ("Errors", "SweepFunction") in watched
+    assert {("Errors", "SweepFunction"), ("Errors", "MigrateFunction")} <= watched
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,12 @@ def test_what_needs_an_operator_is_watched_where_the_sweep_tells_of_it(
     assert alarm["Namespace"] == told["POWERTOOLS_METRICS_NAMESPACE"]
     assert alarm["Dimensions"] == [{"Name": "service", "Value": told["POWERTOOLS_SERVICE_NAME"]}]
     assert alarm["MetricName"] == metric
+
+
+def test_an_index_holds_at_least_what_is_built_at_once(source: Template) -> None:
+    """Ten million vectors would otherwise be in hundreds of indexes, each of which is searched."""
+    least = Policy(memory_bytes=source["Parameters"]["IndexMegabytes"]["MinValue"] * 2**20)
+    assert least.largest_rows(dimensions=1024) >= 2 * least.fresh_rows
 
 
 def test_everything_stored_is_encrypted(resources: Template) -> None:
@@ -302,6 +309,14 @@ def test_a_new_package_or_deployment_is_a_new_version(name: str, resources: Temp
     described = referred(resources[f"{name}Version"]["Properties"]["Description"])
 
     assert described == {"DeploymentId"} | layers - {"AWS::NoValue"}
+    # Lambda makes a version only of a function that has changed: so does each, with each deployment.
+    assert "DeploymentId" in referred(resources[f"{name}Function"]["Properties"]["Description"])
+
+
+@pytest.mark.parametrize("name", sorted(AHEAD))
+def test_versions_that_were_replaced_are_deleted(name: str, resources: Template) -> None:
+    """Each would be billed for its snapshot as long as it is there."""
+    assert not {"DeletionPolicy", "UpdateReplacePolicy"} & set(resources[f"{name}Version"])
 
 
 @pytest.mark.parametrize("name", sorted(AHEAD))

@@ -39,6 +39,12 @@ def test_a_hole_is_filled_before_the_newest_rows_are_built() -> None:
     assert (build.first, build.until) == (0, 8)
 
 
+def test_a_hole_is_filled_however_small_it_is() -> None:
+    build = next_build([full(0, 8), full(9, 40)], 41, DIMENSIONS, POLICY)
+    assert build is not None
+    assert (build.first, build.until, build.is_merge) == (8, 9, False)
+
+
 def test_neighbours_are_merged_when_together_they_are_twice_as_large_as_the_largest() -> None:
     build = next_build([full(0, 8), full(8, 16)], 17, DIMENSIONS, POLICY)
     assert build is not None
@@ -55,7 +61,9 @@ def test_nothing_is_merged_that_does_not_fit_into_memory() -> None:
 
 
 def test_ranges_that_are_not_neighbours_are_not_merged() -> None:
-    assert next_build([full(0, 8), full(9, 17)], 18, DIMENSIONS, POLICY) is None
+    build = next_build([full(0, 8), full(9, 17)], 18, DIMENSIONS, POLICY)
+    assert build is not None
+    assert not build.is_merge
 
 
 def test_of_overlapping_indexes_the_widest_is_used() -> None:

@@ -108,7 +108,7 @@ def next_build(ranges: Sequence[IndexRange], end: int, dimensions: int, policy: 
     largest = policy.largest_rows(dimensions)
     wanted = max(policy.fresh_rows, min(largest, sum(one.rows for one in covering) // policy.share))
     for first, until in gaps(covering, end):
-        if (until - first) * SEGMENT_ROWS >= wanted:
+        if (until - first) * SEGMENT_ROWS >= wanted or until < end:  # a hole does not grow
             rows = min((until - first) * SEGMENT_ROWS, largest, 2 * wanted)
             segments = max(1, rows // SEGMENT_ROWS)
             return Build(first, first + segments, segments * SEGMENT_ROWS, FRESH)

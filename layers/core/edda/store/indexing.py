@@ -23,6 +23,9 @@ CREATE = sql.SQL(
     "WHERE segment < {until} AND segment >= {first} AND model_id = {model_id}"
 )
 DROP = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {name}")
+CONNECT_TIMEOUT_S = 10
+# A client that is no more keeps the lock, and so all others from indexing, until Postgres notices.
+IDLE_S = 60  # longer than any Policy.watch_s
 SET = "SELECT set_config(%s, %s, false)"
 
 
@@ -47,7 +50,11 @@ class IndexStore:
         A build whose caller is gone goes on in the server, whose session keeps the lock until it ends.
         """
         async with await AsyncConnection.connect(
-            await self._conninfo(), autocommit=True, row_factory=dict_row, application_name="edda indexing"
+            await self._conninfo(),
+            autocommit=True,
+            row_factory=dict_row,
+            application_name="edda indexing",
+            connect_timeout=CONNECT_TIMEOUT_S,
         ) as connection:
             cursor = await connection.execute(SQL["lock_indexing"])
             row = await cursor.fetchone()
@@ -55,6 +62,7 @@ class IndexStore:
                 yield None
                 return
             await connection.execute(SET, ["statement_timeout", "0"])
+            await connection.execute(SET, ["idle_session_timeout", f"{IDLE_S}s"])
             try:
                 yield connection
             finally:

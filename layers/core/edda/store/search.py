@@ -3,11 +3,14 @@
 Where few chunks match, all are compared. Where many do, a tenant's vectors are divided by segments: those that an HNSW
 index covers are searched by it, the others exactly, in one statement. The division is made of the statement's own
 conditions, so each vector is in one part, whatever is built or dropped meanwhile: an index only decides how fast a
-part is searched. A part that gave fewer rows than asked for is searched again, exactly.
+part is searched. Of each part the nearest 20,000 are looked at until k match; if all parts together have fewer, every
+matching chunk is compared after all.
+
+Statistics of a table that grows know nothing of its newest rows, so no plan may depend on them: tables are joined in
+the order that is written here, each row by a look at a key. LATERAL with OFFSET 0 leaves the planner no other way.
 """
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -25,8 +28,10 @@ SQL = queries("indexing")
 EXACT_UP_TO = 20_000
 # A tenant with a smaller part of an index's rows has them compared one by one: HNSW would meet too many of others'.
 SMALL_SHARE = 64
-# Of the nearest so many, k are looked for that match and are visible; only when that fails are all looked at.
-CANDIDATES = 10
+FEW = 3_000  # more are not, for comparing or even counting them would cost more than HNSW,
+YIELD = 4  # if so many times k of them are to be expected among the 20,000 rows that HNSW looks at
+# Of a part so many, the nearest, are followed to chunks that match, until there are k. As pgvector's own limit is.
+MOST_FOLLOWED = 20_000
 
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
 EF_SEARCH = 200
@@ -37,8 +42,9 @@ HIT_COLUMNS = sql.SQL(
 )
 # Only what is visible: a version becomes so in one update, so no search mixes two.
 VISIBLE = sql.SQL(
-    "documents d JOIN document_versions v ON v.version_id = d.current_version_id "
-    "JOIN chunks c ON c.version_id = v.version_id"
+    "documents d CROSS JOIN LATERAL "
+    "(SELECT * FROM document_versions v WHERE v.version_id = d.current_version_id OFFSET 0) v CROSS JOIN LATERAL "
+    "(SELECT * FROM chunks c WHERE c.version_id = v.version_id OFFSET 0) c"
 )
 MATCHING = sql.SQL(
     "SELECT count(*) AS n FROM (SELECT FROM {visible} WHERE d.tenant_id = %(tenant_id)s AND ({condition}) "
@@ -46,56 +52,54 @@ MATCHING = sql.SQL(
 )
 # The distance is a sum, so that no approximate index can be chosen for its order.
 EXACT = sql.SQL(
-    "SELECT {columns}, (e.vector <=> %(vector)b) + 0 AS distance FROM {visible} "
-    "JOIN embeddings e ON e.tenant_id = d.tenant_id AND e.content_hash = c.content_hash "
-    "WHERE e.model_id = {model_id} AND d.tenant_id = %(tenant_id)s AND ({condition}) "
+    "SELECT {columns}, e.distance FROM {visible} CROSS JOIN LATERAL ("
+    "SELECT (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
+    "WHERE e.tenant_id = d.tenant_id AND e.model_id = {model_id} AND e.content_hash = c.content_hash OFFSET 0) e "
+    "WHERE d.tenant_id = %(tenant_id)s AND ({condition}) "
     "ORDER BY distance, document_id, ordinal LIMIT %(limit)s"
 )
-# A part. From the nearest on, vectors are followed to the visible chunks that have them.
+# From the nearest on, a part's vectors are followed to the visible chunks that have them.
 FOLLOWED = sql.SQL(
-    "JOIN chunks c ON c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash "
-    "JOIN documents d ON d.current_version_id = c.version_id "
-    "JOIN document_versions v ON v.version_id = c.version_id "
+    "CROSS JOIN LATERAL (SELECT * FROM chunks c "
+    "WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash OFFSET 0) c "
+    "CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.current_version_id = c.version_id OFFSET 0) d "
+    "CROSS JOIN LATERAL (SELECT * FROM document_versions v WHERE v.version_id = c.version_id OFFSET 0) v "
 )
 # Model and dimensions are literals: an index is a partial one, over an expression.
 BY_INDEX = sql.SQL(
-    "(SELECT {part} AS part, {columns}, e.vector::halfvec({dimensions}) <=> %(vector)b AS distance FROM embeddings e "
+    "(SELECT {columns}, e.vector::halfvec({dimensions}) <=> %(vector)b AS distance FROM embeddings e "
     "{followed} WHERE e.model_id = {model_id} AND {segments} AND e.tenant_id = %(tenant_id)s AND ({condition}) "
     "ORDER BY e.vector::halfvec({dimensions}) <=> %(vector)b LIMIT %(limit)s)"
 )
 ONE_BY_ONE = sql.SQL(
-    "(SELECT {part} AS part, {columns}, e.distance FROM ("
+    "(SELECT {columns}, e.distance FROM ("
     "SELECT e.tenant_id, e.content_hash, (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
     "WHERE e.tenant_id = %(tenant_id)s AND e.model_id = {model_id} AND {segments} "
-    "ORDER BY distance LIMIT {candidates}) AS e {followed} WHERE ({condition}) "
+    "ORDER BY distance LIMIT %(most_followed)s) AS e {followed} WHERE ({condition}) "
     "ORDER BY e.distance LIMIT %(limit)s)"
 )
-# Statistics of a table that grows know nothing of its newest rows: what is planned must not depend on them.
+# What is left to choose is the access to each table. A bitmap of a tenant's every row might be made for each key.
 SETTINGS = {
     "enable_sort": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "jit": "off",
     "hnsw.iterative_scan": "strict_order",
+    "hnsw.max_scan_tuples": str(MOST_FOLLOWED),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some segments, and how they are searched. `complete`: each of its vectors is looked at until k rows are found."""
+    """Some segments, and how they are searched."""
 
     first: int
     until: int
     by_index: bool
-    complete: bool
 
     @property
     def segments(self) -> sql.Composed:
         return sql.SQL("(e.segment >= {} AND e.segment < {})").format(sql.Literal(self.first), sql.Literal(self.until))
-
-    def thorough(self) -> "Part":
-        return replace(self, by_index=False, complete=True)
 
 
 class SearchStore:
@@ -113,68 +117,55 @@ class SearchStore:
             "tenant_id": tenant_id,
             "vector": vector,
             "limit": top_k,
-            "candidates": CANDIDATES * top_k,
+            "most_followed": MOST_FOLLOWED,
             "exact_up_to": self._exact_up_to,
         }
+        ef_search = min(1000, max(EF_SEARCH, 2 * top_k))
         async with self._database.transaction(tenant_id) as cursor:
+            await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(ef_search)})
             counted = await self._fetch(cursor, MATCHING, condition, values)
-            if counted[0]["n"] <= self._exact_up_to:
-                rows = await self._fetch(cursor, EXACT, condition, values)
-            else:
+            rows: list[Row] = []
+            if counted[0]["n"] > self._exact_up_to:
                 rows = await self._in_parts(cursor, condition, values)
+            if len(rows) < top_k:
+                rows = await self._fetch(cursor, EXACT, condition, values)
         return [_hit(row) for row in rows]
 
     async def _in_parts(self, cursor: Cursor, condition: Condition, values: dict[str, Any]) -> list[Row]:
-        ef_search = min(1000, max(EF_SEARCH, 2 * values["limit"]))
-        await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(ef_search)})
         parts = await self._parts(cursor, values)
-        while True:
-            await cursor.execute(self._joined(parts, condition, values), values)
-            rows = await cursor.fetchall()
-            found = Counter(row["part"] for row in rows)
-            short = {n for n, one in enumerate(parts) if found[n] < values["limit"] and not one.complete}
-            if not short:
-                break
-            parts = [one.thorough() if n in short else one for n, one in enumerate(parts)]
-            await _configure(cursor, {"enable_hashjoin": "on"})  # many vectors may have to be followed
+        await cursor.execute(self._joined(parts, condition), values)
+        rows = await cursor.fetchall()
         rows.sort(key=lambda row: (row["distance"], row["document_id"], row["ordinal"]))
         return rows[: values["limit"]]
 
     async def _parts(self, cursor: Cursor, values: dict[str, Any]) -> list[Part]:
         """Every segment is in one of them."""
-        values = values | {"model_id": self._model.model_id}
-        found = await fetch_all(cursor, SQL["index_ranges"], values)
+        found = await fetch_all(cursor, SQL["index_ranges"], {"model_id": self._model.model_id})
         ranges = cover([IndexRange(row["first"], row["until"], row["rows"]) for row in found if row["valid"]])
-        few = {one: one.rows // SMALL_SHARE + values["candidates"] for one in ranges}
-        few |= {IndexRange(*one): values["candidates"] for one in gaps(ranges)}
-        values |= {
-            "first": [one.first for one in few],
-            "until": [one.until for one in few],
-            "most": list(few.values()),
+        few = [_few(one.rows, values["limit"]) for one in ranges]
+        values = {
+            "tenant_id": values["tenant_id"],
+            "model_id": self._model.model_id,
+            "first": [one.first for one in ranges],
+            "until": [one.until for one in ranges],
+            "most": few,
         }
         counted = await fetch_all(cursor, SQL["rows_of_tenant"], values)
         return [
-            Part(
-                one.first,
-                one.until,
-                by_index=one in ranges and row["rows"] > few[one],
-                complete=row["rows"] <= values["candidates"],
-            )
-            for one, row in zip(few, counted, strict=True)
+            *(
+                Part(one.first, one.until, by_index=row["rows"] > most)
+                for one, row, most in zip(ranges, counted, few, strict=True)
+            ),
+            *(Part(first, until, by_index=False) for first, until in gaps(ranges)),
         ]
 
-    def _joined(self, parts: list[Part], condition: Condition, values: dict[str, Any]) -> sql.Composed:
+    def _joined(self, parts: list[Part], condition: Condition) -> sql.Composed:
         """All parts in one statement, and so as of one moment."""
         return sql.SQL(" UNION ALL ").join(
             self._composed(
-                BY_INDEX if one.by_index else ONE_BY_ONE,
-                condition,
-                part=sql.Literal(number),
-                segments=one.segments,
-                candidates=sql.SQL("ALL") if one.complete else sql.Literal(values["candidates"]),
-                followed=FOLLOWED,
+                BY_INDEX if one.by_index else ONE_BY_ONE, condition, segments=one.segments, followed=FOLLOWED
             )
-            for number, one in enumerate(parts)
+            for one in parts
         )
 
     async def _fetch(self, cursor: Cursor, query: sql.SQL, condition: Condition, values: dict[str, Any]) -> list[Row]:
@@ -190,6 +181,11 @@ class SearchStore:
             dimensions=sql.Literal(self._model.dimensions),
             **more,
         )
+
+
+def _few(rows: int, top_k: int) -> int:
+    """Up to how many of a tenant's are compared one by one, of an index of so many rows."""
+    return 10 * top_k + min(rows // SMALL_SHARE, max(FEW, rows * YIELD * top_k // MOST_FOLLOWED))
 
 
 async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:

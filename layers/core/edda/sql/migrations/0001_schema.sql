@@ -121,8 +121,8 @@ CREATE TABLE embedding_models (
 );
 
 -- One vector per distinct text, tenant and model. A chunk's vector is found by its content hash: a text that is
--- there already is never paid for again, and vectors are inserted, never updated. The HNSW index of each model is
--- made when the model is registered, since it names the number of dimensions.
+-- there already is never paid for again, and vectors are inserted, never updated. HNSW indexes are built afterwards, by
+-- the indexer: 0004_index_ranges.sql.
 CREATE TABLE embeddings (
     tenant_id    uuid NOT NULL,
     model_id     integer NOT NULL,                     -- of embedding_models; a reference would be checked row by row

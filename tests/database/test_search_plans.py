@@ -1,0 +1,139 @@
+"""Search takes time in proportion to what it looks at, whatever the statistics say."""
+
+import struct
+
+import psycopg
+import pytest
+from edda.concurrency import Deadline
+from edda.filters import parse_filter
+from edda.index_ranges import SEGMENT_ROWS, Policy
+from edda.indexing import Indexing
+from edda.models import EmbeddingModel, Tenant
+from edda.store.conditions import compile_filter
+from edda.store.database import Database, HalfVector
+from edda.store.indexing import IndexStore
+from edda.store.search import SearchStore
+from edda.vectors import to_halfvec_binary
+
+from tests.postgres import MODEL_DIMENSIONS, DatabaseUrls
+
+ROWS = 22_000  # above what is always compared
+LIMIT_S = 2  # for a statement: quadratic ones take 3 to 60, linear ones a fifth of one
+DOCUMENTS = """
+INSERT INTO documents (document_id, tenant_id, object_key, name, metadata)
+    SELECT md5(%(kind)s || 'd' || n)::uuid, %(tenant)s, %(kind)s || n, 'a', jsonb_build_object('kind', %(kind)s::text)
+    FROM generate_series(1, %(documents)s) n;
+INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, modified_at,
+                               planned_chunks)
+    SELECT md5(%(kind)s || 'v' || n)::uuid, %(tenant)s, md5(%(kind)s || 'd' || n)::uuid, '1', 'a', now(), 1
+    FROM generate_series(1, %(documents)s) n;
+INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, char_start, char_end,
+                    heading_path)
+    SELECT %(tenant)s, md5(%(kind)s || 'v' || n %% %(documents)s + 1)::uuid, n, md5(%(kind)s || 'c' || n)::uuid,
+           md5(%(kind)s || 'h' || n)::uuid, 'a', 1, 0, 1, '{}'
+    FROM generate_series(1, %(rows)s) n;
+-- Around the circle; what is asked for lies at its beginning.
+INSERT INTO embeddings (tenant_id, model_id, content_hash, vector, segment)
+    SELECT %(tenant)s, %(model)s, md5(%(kind)s || 'h' || n)::uuid,
+           (ARRAY[cos(angle), sin(angle)] || array_fill(0.0::float8, ARRAY[%(rest)s]))::halfvec, n %% 8
+    FROM generate_series(1, %(rows)s) n, LATERAL (SELECT %(from)s + n / 30000.0::float8 AS angle) a;
+UPDATE documents SET current_version_id = md5(%(kind)s || 'v' || substr(object_key, 2))::uuid
+    WHERE tenant_id = %(tenant)s AND name = 'a' AND %(visible)s AND metadata ->> 'kind' = %(kind)s;
+"""
+
+
+class Filled:
+    """A tenant's many vectors, searched by another's statistics or none."""
+
+    def __init__(self, urls: DatabaseUrls, model: EmbeddingModel, tenant: Tenant) -> None:
+        self.urls, self.model, self.tenant = urls, model, tenant
+
+    def add(
+        self, kind: str, tenant: Tenant | None = None, *, start: float, visible: bool = True, rows: int = ROWS
+    ) -> None:
+        values = {
+            "kind": kind,
+            "tenant": (tenant or self.tenant).tenant_id,
+            "model": self.model.model_id,
+            "rows": rows,
+            "documents": rows // 11,
+            "from": start,
+            "rest": MODEL_DIMENSIONS - 2,
+            "visible": visible,
+        }
+        with psycopg.connect(self.urls.owner, autocommit=True, cursor_factory=psycopg.ClientCursor) as connection:
+            connection.execute("SET session_replication_role = replica")
+            connection.execute(DOCUMENTS, values)
+
+    def analyze(self, *tables: str) -> None:
+        with psycopg.connect(self.urls.owner, autocommit=True) as connection:
+            for table in tables:
+                connection.execute(f"ANALYZE {table}".encode())
+
+    async def index(self) -> None:
+        with psycopg.connect(self.urls.owner, autocommit=True) as connection:
+            connection.execute("SELECT setval('embedding_numbers', %s)", [8 * SEGMENT_ROWS])
+
+        async def conninfo() -> str:
+            return self.urls.owner
+
+        policy = Policy(fresh_rows=8 * SEGMENT_ROWS, watch_s=0)
+        assert (await Indexing(IndexStore(conninfo), policy).index(Deadline.after(60)))["indexes_built"] == 1
+
+    async def search(self, kind: str | None = None) -> list[float]:
+        """The scores of the nearest ten; psycopg.errors.QueryCanceled if that takes too long."""
+
+        async def conninfo() -> str:
+            return psycopg.conninfo.make_conninfo(self.urls.app, options=f"-c statement_timeout={LIMIT_S}s")
+
+        filter_ = parse_filter({"field": "kind", "op": "eq", "value": kind}) if kind else None
+        vector = HalfVector(to_halfvec_binary(_first_axis()))
+        database = Database(conninfo)
+        try:
+            store = SearchStore(database, self.model)
+            hits = await store.nearest(self.tenant.tenant_id, vector, compile_filter(filter_), 10)
+        finally:
+            await database.aclose()
+        return [hit.score for hit in hits]
+
+
+@pytest.fixture
+def filled(database_urls: DatabaseUrls, embedding_model: EmbeddingModel, tenant: Tenant) -> Filled:
+    return Filled(database_urls, embedding_model, tenant)
+
+
+EVERY = ("documents", "document_versions", "chunks", "embeddings")
+
+
+@pytest.mark.parametrize("analyzed", [(), ("embeddings", "chunks"), EVERY])
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_what_is_near_and_does_not_match_is_passed_by(
+    filled: Filled, analyzed: tuple[str, ...], indexed: bool
+) -> None:
+    """Vectors of a file that is still being embedded, and of documents that a filter leaves out."""
+    filled.add("a", start=0.0, visible=False)
+    filled.add("b", start=0.8)
+    filled.add("c", start=0.0, rows=11_000)
+    filled.analyze(*analyzed)
+    if indexed:
+        await filled.index()
+    assert len(await filled.search("b")) == 10
+    assert len(await filled.search()) == 10
+
+
+@pytest.mark.parametrize("analyzed_before", [("embeddings", "chunks"), EVERY])
+async def test_statistics_may_be_of_another_tenant_s_time(
+    filled: Filled, other_tenant: Tenant, analyzed_before: tuple[str, ...]
+) -> None:
+    filled.add("z", other_tenant, start=0.0, rows=110)
+    filled.analyze(*analyzed_before)
+    filled.add("a", start=0.0, visible=False)
+    filled.add("b", start=0.8)
+    filled.add("c", start=0.0, rows=11_000)
+    assert len(await filled.search("b")) == 10
+    assert len(await filled.search("c")) == 10  # compared whole
+    assert len(await filled.search()) == 10
+
+
+def _first_axis() -> bytes:
+    return struct.pack(f"<{MODEL_DIMENSIONS}f", 1, *[0] * (MODEL_DIMENSIONS - 1))

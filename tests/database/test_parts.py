@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from edda.concurrency import Deadline
-from edda.errors import Corrupt, EmbeddingRejected, ObjectVanished, QueueUnavailable, RetryableError
+from edda.errors import Corrupt, EmbeddingRejected, NotFound, ObjectVanished, QueueUnavailable, RetryableError
 from edda.messages import IngestVersion
 from edda.s3_events import object_changes
 from edda.store import finishing
+from edda.store.documents import DocumentStore
 from edda.store.usage import Caps, set_caps
 
 from tests.database.test_sweep import age
@@ -355,11 +356,51 @@ async def test_a_long_file_is_deleted_piece_by_piece(
     await parts.bring_in("a.txt", TEXT)
     if replaced:
         await parts.bring_in("a.txt", LINES[49])
-        assert await parts.run_sweep() == {"versions_dropped": 1}
     else:
         await parts.notice(await parts.delete("a.txt"))
+        assert parts.visible("a.txt") == []
+        assert stored(parts) == 55  # nobody waits for it
+    assert await parts.run_sweep() == {"versions_dropped": 1}
     assert (stored(parts), parts.vectors()) == ((6, 6) if replaced else (5, 5))
     assert parts.visible("b.txt") == LINES[:5]
+
+
+async def test_a_long_file_that_is_deleted_over_https_is_gone_at_once(
+    parts: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "MOST_AT_ONCE", 7)
+    await parts.bring_in("a.txt", TEXT)
+    await parts.notice(await parts.put("a.txt", TEXT + "\nmore"))  # and a version in flight
+    documents = DocumentStore(parts.database, parts.model.model_id)
+    ((document_id,),) = parts.rows("SELECT document_id FROM documents")
+    await documents.delete(parts.tenant_id, document_id)
+    with pytest.raises(NotFound):
+        await documents.get(parts.tenant_id, document_id)
+    assert await parts.embed() == {}
+    assert len(parts.embedder.texts) == len(LINES)  # nothing more is paid for
+    assert (await parts.run_sweep())["versions_dropped"] == 2
+    assert (stored(parts), parts.vectors()) == (0, 0)
+    told = parts.rows("SELECT type FROM document_events ORDER BY sequence")
+    assert [one for (one,) in told] == ["document.ready", "document.failed", "document.deleted"]
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+async def test_a_long_file_that_is_restored_after_its_delete_is_there_again(
+    parts: World, monkeypatch: pytest.MonkeyPatch, dropped: bool
+) -> None:
+    """The same version of the object, whether the sweep has dropped what was made of it or has yet to."""
+    monkeypatch.setattr(finishing, "MOST_AT_ONCE", 7)
+    await parts.bring_in("a.txt", TEXT)
+    await parts.notice(await parts.delete("a.txt"))
+    if dropped:
+        await parts.run_sweep()
+    parts.objects.restore(parts.key("a.txt"))
+    await parts.notice(parts.objects.events[-1])
+    await parts.embed()
+    assert parts.visible("a.txt") == LINES
+    await parts.run_sweep()
+    assert parts.visible("a.txt") == LINES
+    assert (stored(parts), parts.vectors()) == (50, 50)
 
 
 async def test_a_file_that_fails_in_its_third_part_fails_and_the_earlier_version_answers(parts: World) -> None:

@@ -174,6 +174,17 @@ def test_the_encoding_of_a_long_text_is_told_as_that_of_a_short_one(tmp_path: Pa
     assert parts[-1].characters == len(text)
 
 
+def test_a_replacement_character_is_no_damage(tmp_path: Path) -> None:
+    """Somebody else's bad luck with a charset, written down as valid UTF-8."""
+    text = "\n".join(sentences(9, 300_000)).replace(" ", " \ufffd", 40).replace("tide", "tíde", 20)
+    path = tmp_path / "notes.txt"
+    path.write_bytes(text.encode())
+    parts = list(in_parts(path))
+    assert len(parts) > 1
+    assert "\ufffd" in parts[0].chunks[0].text
+    assert joined(parts) == [seen(one) for one in chunk(parse(path.read_bytes(), "notes.txt", None))]
+
+
 def test_damaged_utf_8_is_still_utf_8(tmp_path: Path) -> None:
     text = "\n".join(sentences(9, 300_000)).replace("tide", "tíde")
     path = tmp_path / "notes.txt"

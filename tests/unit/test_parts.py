@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from edda.chunking import chunk
-from edda.errors import Corrupt, DocumentError, DocumentTooLarge, NoText, TooManyChunks
+from edda.errors import Corrupt, DocumentError, DocumentTooLarge, NoText, TooManyChunks, UnsupportedType
 from edda.models import Chunk
 from edda.parsing import parse
 from edda.parts import Limits, ReadPart, read_part
@@ -220,6 +220,14 @@ def test_blank_parts_are_nothing_to_speak_of(tmp_path: Path) -> None:
     path.write_text("\n" * 500_000 + "Only this." + "\n" * 500_000)
     parts = list(in_parts(path))
     assert [(one.text, one.char_start) for part in parts for one in part.chunks] == [("Only this.", 500_000)]
+
+
+@pytest.mark.parametrize("blank", [b"\0", b"\n"])
+def test_what_is_binary_behind_its_blank_beginning_is_no_text(tmp_path: Path, blank: bytes) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(blank * 150_000 + random.Random(14).randbytes(150_000))
+    with pytest.raises(UnsupportedType):
+        read_part(path, "image", None, None, LIMITS)
 
 
 def test_texts_that_repeat_themselves_are_cut_nevertheless(tmp_path: Path) -> None:

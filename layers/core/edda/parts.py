@@ -19,7 +19,7 @@ from edda import media_types as kinds
 from edda import ole
 from edda.chunking import Before, chunk_part
 from edda.decoding import byte_order_mark, clean, encoding_of, scrub
-from edda.detecting import declared_charset, detect
+from edda.detecting import declared_charset, detect, is_blank
 from edda.errors import Corrupt, DocumentTooLarge, NoText
 from edda.formats.draft import GAP, Draft
 from edda.languages import language_of
@@ -28,7 +28,7 @@ from edda.parsing import STREAMED, first_heading, parse, source_blocks
 
 State = dict[str, Any]
 
-_HEAD_BYTES = 64 * 1024  # enough to tell what kind of file it is
+_HEAD_BYTES = 64 * 1024  # enough to tell what kind of file it is, if not all blank
 _WHOLE_FILES = (b"PK\x03\x04", b"PK\x05\x06", ole.MAGIC)  # whose kind stands at their end
 # A part ends in the last eighth of what was read, but not so near to its end that the best place may lie behind it.
 _ENDS_FROM = 7 / 8
@@ -117,9 +117,11 @@ def _before(state: State) -> Before:
 def _first_piece(path: Path, name: str, content_type: str | None, limits: Limits) -> _Piece:
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = telling = file.read(_HEAD_BYTES)
+        while is_blank(telling) and (block := file.read(_HEAD_BYTES)):
+            telling = block
     if not head.startswith(_WHOLE_FILES):
-        media_type = detect(head, name, content_type)
+        media_type = detect(telling, name, content_type)
         if media_type == kinds.PDF:
             return _with_facts(_pages(path, 0, 0, limits))
         if media_type in STREAMED and size > limits.part_bytes:

@@ -298,6 +298,23 @@ async def test_a_worker_that_is_overtaken_by_one_that_parses_on_writes_no_more(p
     assert stored(parts) == 20
 
 
+async def test_a_part_that_takes_longer_to_store_than_the_lease_lasts_keeps_it(parts: World, tmp_path: Path) -> None:
+    """Nothing can renew it meanwhile: there is one connection."""
+    clock = Clock(parts)
+    store = parts.ingestion.store
+    await begin(parts, await parts.put("a.txt", TEXT), clock.deadline(25))
+    message = the_version(parts)
+    lease = await store.claim_version(message.tenant_id, message.version_id, 0)
+    assert lease is not None
+    assert lease.content_sha256 is not None
+    parts.parser.meanwhile = None
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT)
+    outcome = await parts.parser.parse(path, "a.txt", None, lease.cursor)
+    assert await store.save_chunks(lease, outcome, lease.content_sha256)
+    assert await store.claim_version(message.tenant_id, message.version_id, 30) is None
+
+
 async def test_a_new_upload_in_the_middle_ends_the_old_one(parts: World) -> None:
     """What was embedded of the old one and is in the new one too is not paid for again; the rest goes."""
     clock = Clock(parts)

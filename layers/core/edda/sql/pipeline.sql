@@ -74,10 +74,12 @@ ON CONFLICT (version_id, first_ordinal) DO UPDATE
 SET last_ordinal = EXCLUDED.last_ordinal, sent_at = NULL, done_at = NULL, lease_until = NULL;
 
 -- name: part_is_chunked
--- There are more. Workers that died over the parts before do not count for the next.
+-- There are more. Workers that died over the parts before do not count for the next. Who could not renew the lease while
+-- this took the connection still has it, by the time it is now and not when this began.
 UPDATE document_versions
 SET parsed_chunks = %(parsed_chunks)s, parse_state = %(parse_state)s, content_sha256 = %(content_sha256)s,
-    parted_at = now(), releases = attempt - 1
+    parted_at = now(), releases = attempt - 1,
+    lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE version_id = %(version_id)s;
 
 -- name: version_is_chunked

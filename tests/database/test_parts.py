@@ -214,6 +214,18 @@ async def test_a_part_that_kills_every_worker_ends_the_file(parts: World) -> Non
     assert stored(parts) == 20
 
 
+async def test_a_file_whose_parts_go_on_is_not_given_up_however_old_it_is(parts: World) -> None:
+    clock = Clock(parts)
+    await begin(parts, await parts.put("a.txt", TEXT), clock.deadline(25))
+    parts.ingest_queue.take()
+    await parts.embed()
+    parts.rows("UPDATE document_versions SET rung_at = NULL, created_at = created_at - interval '2 days'")
+    assert await parts.run_sweep() == {"versions_rung": 1}
+    parts.ingest_queue.take()
+    age(parts, 90_000)
+    assert await parts.run_sweep() == {"given_up": 1}
+
+
 async def test_duplicate_deliveries_change_nothing(parts: World) -> None:
     clock = Clock(parts)
     record = await parts.put("a.txt", TEXT)

@@ -121,6 +121,18 @@ def test_pages_in_parts_make_the_chunks_of_the_whole(tmp_path: Path) -> None:
     assert [one.page for part in parts for one in part.chunks][-1] == 60
 
 
+def test_pages_without_text_are_nothing_to_speak_of(tmp_path: Path) -> None:
+    """As scanned ones: in the whole they leave no gap either."""
+    blank = [""] * (3 * PART_PAGES)
+    texts = [" ".join(sentences(number, 1_500)) for number in range(2 * PART_PAGES)]
+    path = tmp_path / "book.pdf"
+    path.write_bytes(files.pdf(*blank, *texts[:PART_PAGES], *blank, *texts[PART_PAGES:]))
+    whole = parse(path.read_bytes(), "book.pdf", None)
+    parts = list(in_parts(path))
+    assert joined(parts) == [seen(one) for one in chunk(whole)]
+    assert parts[-1].characters == len(whole.text)
+
+
 def test_the_outline_of_a_pdf_goes_on_in_later_parts(tmp_path: Path) -> None:
     pages = ["Tide tables", *(" ".join(sentences(number, 1_500)) for number in range(30))]
     outline = (

@@ -165,7 +165,8 @@ def _pages(path: Path, first: int, skip: int, limits: Limits) -> _Piece:
     text = draft.text[skip:]
     if after is None:
         return _Piece(ParsedDocument(text, tuple(blocks), kinds.PDF, title))
-    text += GAP  # as if the next page's text followed
+    if text:
+        text += GAP  # as if the next page's text followed
     begins: dict[int, int] = {}  # where the text of each page begins
     page_of: dict[int, int] = {}
     for block in blocks:

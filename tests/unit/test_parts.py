@@ -109,6 +109,27 @@ def test_a_text_in_parts_makes_the_chunks_of_the_whole(tmp_path: Path, name: str
     assert all(len(json.dumps(part.state)) < 5_000 for part in parts)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_a_text_whose_lines_end_as_on_an_old_macintosh_makes_the_chunks_of_the_whole(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(rows(3, 300_000).replace("\n", "\r").encode(encoding))
+    parts = list(in_parts(path))
+    assert len(parts) > 2
+    assert joined(parts) == [seen(one) for one in chunk(parse(path.read_bytes(), path.name, None))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_no_part_ends_within_the_end_of_a_line(tmp_path: Path, encoding: str) -> None:
+    text = "x" * (PART_BYTES // len("x".encode(encoding)) - 1) + "\r\n" + "y" * 1_000
+    path = tmp_path / "notes.txt"
+    path.write_bytes(text.encode(encoding))
+    parts = list(in_parts(path))
+    assert len(parts) > 1
+    assert parts[-1].characters == len(text) - 1
+
+
 def test_pages_in_parts_make_the_chunks_of_the_whole(tmp_path: Path) -> None:
     pages = [" ".join(sentences(number, 1_500)) for number in range(60)]
     path = tmp_path / "book.pdf"

@@ -216,19 +216,24 @@ def _text(path: Path, at: int, encoding: str, media_type: str, limits: Limits, *
 
 
 def _line_ends(data: bytes, start: int, encoding: str) -> Iterator[int]:
-    """Positions just behind the newlines at or after `start`."""
-    newline = "\n".encode(encoding)
-    for match in re.compile(re.escape(newline)).finditer(data, start):
-        if match.start() % len(newline) == 0:
+    """Positions just behind the newlines at or after `start`: `\\n`, or a `\\r` before something else."""
+    line_feed, carriage_return = (re.escape(one.encode(encoding)) for one in "\n\r")
+    width = len("\n".encode(encoding))
+    newline = re.compile(b"%b|%b(?=.{%d})(?!%b)" % (line_feed, carriage_return, width, line_feed), re.DOTALL)
+    for match in newline.finditer(data, start):
+        if match.start() % width == 0:
             yield match.end()
 
 
 def _last_boundary(data: bytes, encoding: str) -> int:
-    """Where to end a line that is longer than a part: behind its last space; if it has none, between two characters."""
+    """Where to end a line that is longer than a part: behind its last space; if it has none, between two characters,
+    but not within `\\r\\n`."""
     space = " ".encode(encoding)
     at = data.rfind(space, int(len(data) * _ENDS_FROM))
     if at >= 0 and at % len(space) == 0:
         return at + len(space)
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     decoder.decode(data)
-    return len(data) - len(decoder.getstate()[0])
+    end = len(data) - len(decoder.getstate()[0])
+    carriage_return = "\r".encode(encoding)
+    return end - len(carriage_return) if data[:end].endswith(carriage_return) else end

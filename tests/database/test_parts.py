@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from edda.concurrency import Deadline
-from edda.errors import Corrupt, EmbeddingRejected, ObjectVanished, QueueUnavailable, RetryableError
+from edda.errors import Corrupt, EmbeddingRejected, NotFound, ObjectVanished, QueueUnavailable, RetryableError
 from edda.messages import IngestVersion
 from edda.s3_events import object_changes
 from edda.store import finishing
+from edda.store.documents import DocumentStore
 from edda.store.usage import Caps, set_caps
 
 from tests.database.test_sweep import age
@@ -213,6 +214,18 @@ async def test_a_part_that_kills_every_worker_ends_the_file(parts: World) -> Non
     assert stored(parts) == 20
 
 
+async def test_a_file_whose_parts_go_on_is_not_given_up_however_old_it_is(parts: World) -> None:
+    clock = Clock(parts)
+    await begin(parts, await parts.put("a.txt", TEXT), clock.deadline(25))
+    parts.ingest_queue.take()
+    await parts.embed()
+    parts.rows("UPDATE document_versions SET rung_at = NULL, created_at = created_at - interval '2 days'")
+    assert await parts.run_sweep() == {"versions_rung": 1}
+    parts.ingest_queue.take()
+    age(parts, 90_000)
+    assert await parts.run_sweep() == {"given_up": 1}
+
+
 async def test_duplicate_deliveries_change_nothing(parts: World) -> None:
     clock = Clock(parts)
     record = await parts.put("a.txt", TEXT)
@@ -297,6 +310,23 @@ async def test_a_worker_that_is_overtaken_by_one_that_parses_on_writes_no_more(p
     assert stored(parts) == 20
 
 
+async def test_a_part_that_takes_longer_to_store_than_the_lease_lasts_keeps_it(parts: World, tmp_path: Path) -> None:
+    """Nothing can renew it meanwhile: there is one connection."""
+    clock = Clock(parts)
+    store = parts.ingestion.store
+    await begin(parts, await parts.put("a.txt", TEXT), clock.deadline(25))
+    message = the_version(parts)
+    lease = await store.claim_version(message.tenant_id, message.version_id, 0)
+    assert lease is not None
+    assert lease.content_sha256 is not None
+    parts.parser.meanwhile = None
+    path = tmp_path / "a.txt"
+    path.write_text(TEXT)
+    outcome = await parts.parser.parse(path, "a.txt", None, lease.cursor)
+    assert await store.save_chunks(lease, outcome, lease.content_sha256)
+    assert await store.claim_version(message.tenant_id, message.version_id, 30) is None
+
+
 async def test_a_new_upload_in_the_middle_ends_the_old_one(parts: World) -> None:
     """What was embedded of the old one and is in the new one too is not paid for again; the rest goes."""
     clock = Clock(parts)
@@ -355,11 +385,51 @@ async def test_a_long_file_is_deleted_piece_by_piece(
     await parts.bring_in("a.txt", TEXT)
     if replaced:
         await parts.bring_in("a.txt", LINES[49])
-        assert await parts.run_sweep() == {"versions_dropped": 1}
     else:
         await parts.notice(await parts.delete("a.txt"))
+        assert parts.visible("a.txt") == []
+        assert stored(parts) == 55  # nobody waits for it
+    assert await parts.run_sweep() == {"versions_dropped": 1}
     assert (stored(parts), parts.vectors()) == ((6, 6) if replaced else (5, 5))
     assert parts.visible("b.txt") == LINES[:5]
+
+
+async def test_a_long_file_that_is_deleted_over_https_is_gone_at_once(
+    parts: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "MOST_AT_ONCE", 7)
+    await parts.bring_in("a.txt", TEXT)
+    await parts.notice(await parts.put("a.txt", TEXT + "\nmore"))  # and a version in flight
+    documents = DocumentStore(parts.database, parts.model.model_id)
+    ((document_id,),) = parts.rows("SELECT document_id FROM documents")
+    await documents.delete(parts.tenant_id, document_id)
+    with pytest.raises(NotFound):
+        await documents.get(parts.tenant_id, document_id)
+    assert await parts.embed() == {}
+    assert len(parts.embedder.texts) == len(LINES)  # nothing more is paid for
+    assert (await parts.run_sweep())["versions_dropped"] == 2
+    assert (stored(parts), parts.vectors()) == (0, 0)
+    told = parts.rows("SELECT type FROM document_events ORDER BY sequence")
+    assert [one for (one,) in told] == ["document.ready", "document.failed", "document.deleted"]
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+async def test_a_long_file_that_is_restored_after_its_delete_is_there_again(
+    parts: World, monkeypatch: pytest.MonkeyPatch, dropped: bool
+) -> None:
+    """The same version of the object, whether the sweep has dropped what was made of it or has yet to."""
+    monkeypatch.setattr(finishing, "MOST_AT_ONCE", 7)
+    await parts.bring_in("a.txt", TEXT)
+    await parts.notice(await parts.delete("a.txt"))
+    if dropped:
+        await parts.run_sweep()
+    parts.objects.restore(parts.key("a.txt"))
+    await parts.notice(parts.objects.events[-1])
+    await parts.embed()
+    assert parts.visible("a.txt") == LINES
+    await parts.run_sweep()
+    assert parts.visible("a.txt") == LINES
+    assert (stored(parts), parts.vectors()) == (50, 50)
 
 
 async def test_a_file_that_fails_in_its_third_part_fails_and_the_earlier_version_answers(parts: World) -> None:

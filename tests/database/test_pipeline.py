@@ -1,5 +1,7 @@
 """From an event to a visible version: whatever the order, and however often it is told."""
 
+import errno
+import os
 from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
@@ -417,6 +419,22 @@ async def test_while_storage_is_out_nothing_is_lost(world: World) -> None:
     with pytest.raises(StorageUnavailable):
         await world.notice(record)
     world.objects.outage = False
+    await world.notice(record)
+    await world.embed()
+    assert world.visible("a.txt") == ["one"]
+
+
+async def test_a_full_disk_is_waited_out(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    record = await world.put("a.txt", "one")
+    with monkeypatch.context() as full:
+        full.setattr(type(world.objects), "download", fail)
+        with pytest.raises(RetryableError):
+            await world.notice(record)
+    assert world.leases() == []
+    assert world.statuses("a.txt") == ["parsing"]
     await world.notice(record)
     await world.embed()
     assert world.visible("a.txt") == ["one"]

@@ -1,6 +1,8 @@
 """The chunk function on the events of events/, cold and warm."""
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -65,6 +67,19 @@ def test_an_s3_event_from_the_queue_is_chunked_and_nothing_is_to_be_delivered_ag
     assert call(chunk, put) == {"batchItemFailures": []}
     assert surroundings.statuses() == {WELCOME: "embedding"}
     assert surroundings.rows("SELECT s3_version_id FROM document_versions") == [(version,)]
+
+
+def test_a_cold_start_removes_the_file_of_a_process_that_was_killed(
+    cold_start: ColdStart, surroundings: Surroundings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / f"edda-document-{os.getpid()}-abc" / "document"
+    left.parent.mkdir()
+    left.write_text("long")
+    surroundings.put(f"acme/{WELCOME}", "one\ntwo")
+    call(cold_start("chunk"), event("s3-put.json"))
+    assert surroundings.statuses() == {WELCOME: "embedding"}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_event_of_an_object_that_is_gone_is_done(cold_start: ColdStart, surroundings: Surroundings) -> None:

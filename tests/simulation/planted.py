@@ -196,7 +196,7 @@ BUGS = [
         "the sweep drops what is visible", SWEEP, "WHERE superseded_at IS NOT NULL ORDER BY superseded_at", "WHERE finished_at IS NOT NULL ORDER BY superseded_at",
         ((SWEEP, " AND v.superseded_at IS NOT NULL\n  AND NOT EXISTS (SELECT FROM documents d WHERE d.document_id = v.document_id AND d.current_version_id = v.version_id)", ""),),
     ),
-    PlantedBug("the sweep gives up at once", SWEEP, "attempt - releases >= %(max_failures)s OR", "attempt - releases >= 1 OR"),
+    PlantedBug("the sweep gives up at once", SWEEP, "attempt - releases >= %(max_failures)s", "attempt - releases >= 1"),
     PlantedBug("the sweep forgets batches that were sent", SWEEP, "COALESCE(b.lease_until, b.sent_at + make_interval(secs => %(resend_s)s),", "COALESCE(b.lease_until, CASE WHEN b.sent_at IS NOT NULL THEN 'infinity'::timestamptz END,"),
     PlantedBug("the sweep forgets batches whose worker died", SWEEP, "COALESCE(b.lease_until, b.sent_at", "COALESCE(b.lease_until + interval '10 days', b.sent_at"),
     PlantedBug("the sweep sees one tenant only", "sweeping.py", "tenants = await self.keys.all_tenants()", "tenants = list(await self.keys.all_tenants())[:1]"),

@@ -91,6 +91,10 @@ def test_bytes_that_fit_nothing_are_replaced_and_the_rest_is_kept() -> None:
     assert decode(broken) == "Die Größe ändert sich nie, sagt das Maß. " * 3 + "\ufffd\ufffd Übermaß"
 
 
+def test_a_replacement_character_that_somebody_wrote_is_no_damage() -> None:
+    assert decode("a \ufffd b \ufffd; Größe, schön".encode() + b"\xff") == "a \ufffd b \ufffd; Größe, schön\ufffd"
+
+
 def test_utf8_cut_off_within_a_character_is_still_utf8() -> None:
     assert decode((RUSSIAN * 2).encode()[:-2] + b"\xd1").endswith("\ufffd")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from edda.chunking import chunk
-from edda.errors import Corrupt, DocumentError, DocumentTooLarge, NoText, TooManyChunks
+from edda.errors import Corrupt, DocumentError, DocumentTooLarge, NoText, TooManyChunks, UnsupportedType
 from edda.models import Chunk
 from edda.parsing import parse
 from edda.parts import Limits, ReadPart, read_part
@@ -109,6 +109,27 @@ def test_a_text_in_parts_makes_the_chunks_of_the_whole(tmp_path: Path, name: str
     assert all(len(json.dumps(part.state)) < 5_000 for part in parts)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_a_text_whose_lines_end_as_on_an_old_macintosh_makes_the_chunks_of_the_whole(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_bytes(rows(3, 300_000).replace("\n", "\r").encode(encoding))
+    parts = list(in_parts(path))
+    assert len(parts) > 2
+    assert joined(parts) == [seen(one) for one in chunk(parse(path.read_bytes(), path.name, None))]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_no_part_ends_within_the_end_of_a_line(tmp_path: Path, encoding: str) -> None:
+    text = "x" * (PART_BYTES // len("x".encode(encoding)) - 1) + "\r\n" + "y" * 1_000
+    path = tmp_path / "notes.txt"
+    path.write_bytes(text.encode(encoding))
+    parts = list(in_parts(path))
+    assert len(parts) > 1
+    assert parts[-1].characters == len(text) - 1
+
+
 def test_pages_in_parts_make_the_chunks_of_the_whole(tmp_path: Path) -> None:
     pages = [" ".join(sentences(number, 1_500)) for number in range(60)]
     path = tmp_path / "book.pdf"
@@ -119,6 +140,18 @@ def test_pages_in_parts_make_the_chunks_of_the_whole(tmp_path: Path) -> None:
     assert joined(parts) == [seen(one) for one in chunk(whole)]
     assert parts[-1].characters == len(whole.text)
     assert [one.page for part in parts for one in part.chunks][-1] == 60
+
+
+def test_pages_without_text_are_nothing_to_speak_of(tmp_path: Path) -> None:
+    """As scanned ones: in the whole they leave no gap either."""
+    blank = [""] * (3 * PART_PAGES)
+    texts = [" ".join(sentences(number, 1_500)) for number in range(2 * PART_PAGES)]
+    path = tmp_path / "book.pdf"
+    path.write_bytes(files.pdf(*blank, *texts[:PART_PAGES], *blank, *texts[PART_PAGES:]))
+    whole = parse(path.read_bytes(), "book.pdf", None)
+    parts = list(in_parts(path))
+    assert joined(parts) == [seen(one) for one in chunk(whole)]
+    assert parts[-1].characters == len(whole.text)
 
 
 def test_the_outline_of_a_pdf_goes_on_in_later_parts(tmp_path: Path) -> None:
@@ -174,6 +207,17 @@ def test_the_encoding_of_a_long_text_is_told_as_that_of_a_short_one(tmp_path: Pa
     assert parts[-1].characters == len(text)
 
 
+def test_a_replacement_character_is_no_damage(tmp_path: Path) -> None:
+    """Somebody else's bad luck with a charset, written down as valid UTF-8."""
+    text = "\n".join(sentences(9, 300_000)).replace(" ", " \ufffd", 40).replace("tide", "tíde", 20)
+    path = tmp_path / "notes.txt"
+    path.write_bytes(text.encode())
+    parts = list(in_parts(path))
+    assert len(parts) > 1
+    assert "\ufffd" in parts[0].chunks[0].text
+    assert joined(parts) == [seen(one) for one in chunk(parse(path.read_bytes(), "notes.txt", None))]
+
+
 def test_damaged_utf_8_is_still_utf_8(tmp_path: Path) -> None:
     text = "\n".join(sentences(9, 300_000)).replace("tide", "tíde")
     path = tmp_path / "notes.txt"
@@ -209,6 +253,14 @@ def test_blank_parts_are_nothing_to_speak_of(tmp_path: Path) -> None:
     path.write_text("\n" * 500_000 + "Only this." + "\n" * 500_000)
     parts = list(in_parts(path))
     assert [(one.text, one.char_start) for part in parts for one in part.chunks] == [("Only this.", 500_000)]
+
+
+@pytest.mark.parametrize("blank", [b"\0", b"\n"])
+def test_what_is_binary_behind_its_blank_beginning_is_no_text(tmp_path: Path, blank: bytes) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(blank * 150_000 + random.Random(14).randbytes(150_000))
+    with pytest.raises(UnsupportedType):
+        read_part(path, "image", None, None, LIMITS)
 
 
 def test_texts_that_repeat_themselves_are_cut_nevertheless(tmp_path: Path) -> None:

@@ -45,8 +45,18 @@ _XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z
 
 # C0 and C1 controls but tab and newline, the deleted character, halves of a surrogate pair, a carriage return.
 _UNCLEAN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_BEYOND_ASCII = re.compile("[\x80-\ufffc\U00010000-\U0010ffff]")
+_BEYOND_ASCII = re.compile("[\x80-\ud7ff\ue000-\ufffc\U00010000-\U0010ffff]")
+_DAMAGE = "\udcff"  # stands for bytes that are no UTF-8: a U+FFFD may have been written by the author
 _NEWLINES = re.compile("\r\n?|[\x0b\x0c\x85]")
+
+
+def _mark_damage(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return _DAMAGE, error.end
+
+
+codecs.register_error("edda.damage", _mark_damage)
 
 
 def clean(text: str) -> str:
@@ -93,7 +103,7 @@ def encoding_of(file: BinaryIO, declared: str | None = None) -> str | None:
             return encoding
     if (wide := wide_encoding(head)) is not None:
         return wide
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder = codecs.getincrementaldecoder("utf-8")("edda.damage")
     good = bad = 0
     telling = b""
     block = head
@@ -102,7 +112,7 @@ def encoding_of(file: BinaryIO, declared: str | None = None) -> str | None:
             return None
         telling = telling or (b"" if block.isascii() else block)
         text = decoder.decode(block)
-        bad += text.count("\ufffd")
+        bad += text.count(_DAMAGE)
         good += 0 if text.isascii() else sum(1 for _ in _BEYOND_ASCII.finditer(text))
         block = file.read(_BLOCK_BYTES)
     if not bad:
@@ -215,7 +225,7 @@ def _as_declared(data: bytes, encoding: str) -> str | None:
 
 def _is_mostly_utf8(data: bytes) -> bool:
     """Whether good multi-byte sequences outnumber the bad bytes: damaged UTF-8, not another charset."""
-    text = data.decode("utf-8", "replace")
-    bad = text.count("\ufffd")
+    text = data.decode("utf-8", "edda.damage")
+    bad = text.count(_DAMAGE)
     good = sum(1 for _ in _BEYOND_ASCII.finditer(text))
     return good >= 3 * bad

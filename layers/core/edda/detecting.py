@@ -74,9 +74,14 @@ def detect(data: bytes, name: str, content_type: str | None) -> str:
         raise UnsupportedType
     if b"%PDF-" in data[:1024] and (claimed == PDF or is_binary(data)):
         return PDF  # with rubbish before it, which readers of PDF put up with
-    if not data.strip(b"\x00\t\n\r\x0c ") or len(data) <= 4:
+    if is_blank(data) or len(data) <= 4:
         return TEXT  # nothing in it: whatever it claims to be, the answer is NoText
     return _detect_text(data, extension, claimed, _bare_type(content_type))
+
+
+def is_blank(data: bytes) -> bool:
+    """Whether there is nothing in it that could be text."""
+    return not data.strip(b"\x00\t\n\r\x0c ")
 
 
 def _detect_text(data: bytes, extension: str, claimed: str | None, content_type: str) -> str:

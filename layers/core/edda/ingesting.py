@@ -1,8 +1,8 @@
 """From an object in the bucket to chunks in the database and messages on the embed queue."""
 
 import asyncio
+import errno
 import logging
-import tempfile
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from edda.models import ParseCursor, ParseOutcome
 from edda.observing import Observing
 from edda.ports import ObjectStore, Parser, Queue
 from edda.s3_events import ObjectChange, came_over_https
+from edda.scratch import scratch_folder
 from edda.store.bucket import Outcome
 from edda.store.ingest import IngestStore, LaneFull, VersionLease
 from edda.store.keys import KeyStore
@@ -160,7 +161,7 @@ class Ingestion:
     async def _ingest_parts(self, lease: VersionLease, deadline: Deadline) -> bool:
         """One part after another, from where the lease found the file: each is stored, and its messages are sent,
         before the next is parsed. False when the time for another may not be left."""
-        with tempfile.TemporaryDirectory(prefix="edda-") as folder:
+        with scratch_folder() as folder:
             path = Path(folder, "document")
             digest = await _before(deadline, self._download(lease, path))
             cursor, longest_s = lease.cursor, 0.0
@@ -181,12 +182,17 @@ class Ingestion:
 
     async def _download(self, lease: VersionLease, path: Path) -> bytes:
         """The file, and its SHA-256. Raises ObjectVanished when it is not the one whose parts are stored already: a
-        bucket without versions shows what is there now."""
+        bucket without versions shows what is there now; RetryableError when the disk is full."""
         if lease.size_bytes == 0:
             raise NoText
         if lease.size_bytes > self.max_document_bytes:
             raise DocumentTooLarge
-        digest = await self.objects.download(lease.object_key, lease.s3_version_id, path, self.max_document_bytes)
+        try:
+            digest = await self.objects.download(lease.object_key, lease.s3_version_id, path, self.max_document_bytes)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise RetryableError("The function's disk is full.") from error
         if lease.cursor is not None and lease.content_sha256 != digest:
             raise ObjectVanished
         return digest

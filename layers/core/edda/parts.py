@@ -19,7 +19,7 @@ from edda import media_types as kinds
 from edda import ole
 from edda.chunking import Before, chunk_part
 from edda.decoding import byte_order_mark, clean, encoding_of, scrub
-from edda.detecting import declared_charset, detect
+from edda.detecting import declared_charset, detect, is_blank
 from edda.errors import Corrupt, DocumentTooLarge, NoText
 from edda.formats.draft import GAP, Draft
 from edda.languages import language_of
@@ -28,7 +28,7 @@ from edda.parsing import STREAMED, first_heading, parse, source_blocks
 
 State = dict[str, Any]
 
-_HEAD_BYTES = 64 * 1024  # enough to tell what kind of file it is
+_HEAD_BYTES = 64 * 1024  # enough to tell what kind of file it is, if not all blank
 _WHOLE_FILES = (b"PK\x03\x04", b"PK\x05\x06", ole.MAGIC)  # whose kind stands at their end
 # A part ends in the last eighth of what was read, but not so near to its end that the best place may lie behind it.
 _ENDS_FROM = 7 / 8
@@ -117,9 +117,11 @@ def _before(state: State) -> Before:
 def _first_piece(path: Path, name: str, content_type: str | None, limits: Limits) -> _Piece:
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = telling = file.read(_HEAD_BYTES)
+        while is_blank(telling) and (block := file.read(_HEAD_BYTES)):
+            telling = block
     if not head.startswith(_WHOLE_FILES):
-        media_type = detect(head, name, content_type)
+        media_type = detect(telling, name, content_type)
         if media_type == kinds.PDF:
             return _with_facts(_pages(path, 0, 0, limits))
         if media_type in STREAMED and size > limits.part_bytes:
@@ -163,7 +165,8 @@ def _pages(path: Path, first: int, skip: int, limits: Limits) -> _Piece:
     text = draft.text[skip:]
     if after is None:
         return _Piece(ParsedDocument(text, tuple(blocks), kinds.PDF, title))
-    text += GAP  # as if the next page's text followed
+    if text:
+        text += GAP  # as if the next page's text followed
     begins: dict[int, int] = {}  # where the text of each page begins
     page_of: dict[int, int] = {}
     for block in blocks:
@@ -213,19 +216,24 @@ def _text(path: Path, at: int, encoding: str, media_type: str, limits: Limits, *
 
 
 def _line_ends(data: bytes, start: int, encoding: str) -> Iterator[int]:
-    """Positions just behind the newlines at or after `start`."""
-    newline = "\n".encode(encoding)
-    for match in re.compile(re.escape(newline)).finditer(data, start):
-        if match.start() % len(newline) == 0:
+    """Positions just behind the newlines at or after `start`: `\\n`, or a `\\r` before something else."""
+    line_feed, carriage_return = (re.escape(one.encode(encoding)) for one in "\n\r")
+    width = len("\n".encode(encoding))
+    newline = re.compile(b"%b|%b(?=.{%d})(?!%b)" % (line_feed, carriage_return, width, line_feed), re.DOTALL)
+    for match in newline.finditer(data, start):
+        if match.start() % width == 0:
             yield match.end()
 
 
 def _last_boundary(data: bytes, encoding: str) -> int:
-    """Where to end a line that is longer than a part: behind its last space; if it has none, between two characters."""
+    """Where to end a line that is longer than a part: behind its last space; if it has none, between two characters,
+    but not within `\\r\\n`."""
     space = " ".encode(encoding)
     at = data.rfind(space, int(len(data) * _ENDS_FROM))
     if at >= 0 and at % len(space) == 0:
         return at + len(space)
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     decoder.decode(data)
-    return len(data) - len(decoder.getstate()[0])
+    end = len(data) - len(decoder.getstate()[0])
+    carriage_return = "\r".encode(encoding)
+    return end - len(carriage_return) if data[:end].endswith(carriage_return) else end

@@ -149,9 +149,11 @@ async def ingestion() -> "Ingestion":
     from edda.adapters.s3 import S3ObjectStore
     from edda.ingesting import Ingestion, Lane
     from edda.observing import Observing
+    from edda.scratch import remove_leftovers
     from edda.store.bucket import BucketStore
     from edda.store.ingest import BATCH_CHUNKS, IngestStore
 
+    remove_leftovers()
     settings, clients, database, model = await _connected(patient=True)
     objects = S3ObjectStore(clients, settings.uploads_bucket)
     # A model on this processor is slow: its work is spread over more environments.

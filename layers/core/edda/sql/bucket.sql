@@ -20,7 +20,7 @@ SELECT document_id FROM documents WHERE object_key = %(object_key)s FOR UPDATE;
 
 -- name: object_state
 -- The document of one object key and its newest version. Asked after the lock was got: what is read together with a
--- lock may be as old as the wait for it.
+-- lock may be as old as the wait for it. Versions of a deleted document are only waiting for the sweep to drop them.
 SELECT d.document_id, d.deleted_at IS NOT NULL AS deleted, d.object_to_delete, d.hold,
        d.idempotency_key IS NOT NULL OR d.upload_expires_at IS NOT NULL AS announced,
        d.current_version_id AS visible_id, v.version_id, v.s3_version_id, v.size_bytes, v.media_type, v.modified_at,
@@ -28,7 +28,8 @@ SELECT d.document_id, d.deleted_at IS NOT NULL AS deleted, d.object_to_delete, d
        COALESCE(GREATEST(d.deleted_sequencer, d.hold_sequencer, v.sequencer), '') AS last_known
 FROM documents d
 LEFT JOIN LATERAL (
-    SELECT * FROM document_versions v WHERE v.document_id = d.document_id ORDER BY sequencer DESC LIMIT 1
+    SELECT * FROM document_versions v
+    WHERE v.document_id = d.document_id AND d.deleted_at IS NULL ORDER BY sequencer DESC LIMIT 1
 ) v ON true
 WHERE d.object_key = %(object_key)s;
 

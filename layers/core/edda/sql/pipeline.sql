@@ -74,10 +74,12 @@ ON CONFLICT (version_id, first_ordinal) DO UPDATE
 SET last_ordinal = EXCLUDED.last_ordinal, sent_at = NULL, done_at = NULL, lease_until = NULL;
 
 -- name: part_is_chunked
--- There are more. Workers that died over the parts before do not count for the next.
+-- There are more. Workers that died over the parts before do not count for the next. Who could not renew the lease while
+-- this took the connection still has it, by the time it is now and not when this began.
 UPDATE document_versions
 SET parsed_chunks = %(parsed_chunks)s, parse_state = %(parse_state)s, content_sha256 = %(content_sha256)s,
-    parted_at = now(), releases = attempt - 1
+    parted_at = now(), releases = attempt - 1,
+    lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE version_id = %(version_id)s;
 
 -- name: version_is_chunked
@@ -282,7 +284,18 @@ WHERE e.model_id = m.model_id AND e.content_hash = ANY (%(content_hashes)s)
   AND NOT EXISTS (SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash);
 
 -- name: versions_of_document
-SELECT version_id FROM document_versions WHERE document_id = %(document_id)s;
+SELECT version_id, parsed_chunks FROM document_versions WHERE document_id = %(document_id)s;
+
+-- name: abandon_versions
+-- Of a document that is being deleted: what is in flight ends here, and the sweep deletes the rows.
+UPDATE document_versions
+SET superseded_at = COALESCE(superseded_at, now()), lease_until = NULL,
+    status = CASE WHEN finished_at IS NULL THEN 'failed' ELSE status END,
+    error_code = CASE WHEN finished_at IS NULL THEN 'superseded' ELSE error_code END,
+    error_message = CASE WHEN finished_at IS NULL THEN 'The document was deleted before this was done.'
+                         ELSE error_message END,
+    finished_at = COALESCE(finished_at, now())
+WHERE document_id = %(document_id)s;
 
 -- name: delete_chunks
 -- Some of a version's, the last of those below an ordinal: what was deleted before is not read again. By their place in the

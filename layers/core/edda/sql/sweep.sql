@@ -1,9 +1,10 @@
 -- name: stuck_versions
 -- Not parsed, nobody is at it, and nobody has been rung for lately: lost doorbells and dead workers.
 -- Failures are workers that died. A lease given back in good order (an outage, no time left) counts only when it has
--- gone on for too long. (That they are not finished is said for the index.)
+-- gone on for too long without another part being stored. (That they are not finished is said for the index.)
 SELECT version_id,
-       attempt - releases >= %(max_failures)s OR created_at + make_interval(secs => %(give_up_s)s) < now() AS exhausted
+       attempt - releases >= %(max_failures)s
+           OR COALESCE(parted_at, created_at) + make_interval(secs => %(give_up_s)s) < now() AS exhausted
 FROM document_versions
 WHERE finished_at IS NULL AND status IN ('queued', 'parsing')
   AND COALESCE(lease_until, created_at + make_interval(secs => %(grace_s)s)) < now()

@@ -63,15 +63,23 @@ async def finish_if_complete(cursor: Cursor, version_id: UUID, model_id: int) ->
 async def forget_versions(
     cursor: Cursor, tenant_id: UUID, document_id: UUID, sequencer: str, *, object_to_delete: bool = False
 ) -> None:
-    """Tombstone a document and drop its versions, chunks and the vectors nobody else uses."""
+    """Tombstone a document and drop its versions, chunks and the vectors nobody else uses.
+
+    A long one is over at once as well, but its rows are left to the sweep: to delete them may take longer than the
+    caller has, and all the time nobody else could plan to use a vector of this tenant's.
+    """
     await hold_vectors(cursor, tenant_id, to_delete=True)
     values = {"document_id": document_id, "sequencer": sequencer, "object_to_delete": object_to_delete}
     await cursor.execute(SQL["lock_document"], values)
+    versions = await fetch_all(cursor, SQL["versions_of_document"], values)
+    is_long = sum(version["parsed_chunks"] for version in versions) > MOST_AT_ONCE
+    if is_long:
+        await cursor.execute(SQL["abandon_versions"], values)
     await cursor.execute(SQL["delete_document"], values)
-    for version in await fetch_all(cursor, SQL["versions_of_document"], values):
-        below = ALL
-        while below:
-            below = await delete_some_chunks(cursor, version["version_id"], below)
+    if is_long:
+        return
+    for version in versions:
+        await delete_some_chunks(cursor, version["version_id"], ALL)
     await cursor.execute(SQL["delete_versions"], values)
 
 

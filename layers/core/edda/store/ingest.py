@@ -11,7 +11,7 @@ from psycopg.types.numeric import Int4
 
 from edda.errors import DocumentError
 from edda.identity import chunk_ids
-from edda.leasing import MAX_FAILURES
+from edda.leasing import LEASE_S, MAX_FAILURES
 from edda.messages import EmbedBatch
 from edda.models import Account, ParseCursor, ParseOutcome, Usage
 from edda.store.database import Cursor, Database, fetch_all, fetch_one
@@ -135,7 +135,7 @@ class IngestStore:
             }
             usage = Usage(chunks=len(outcome.chunks), tokens_planned=tokens)
             if outcome.next is not None:
-                await cursor.execute(SQL["part_is_chunked"], values)
+                await cursor.execute(SQL["part_is_chunked"], values | {"lease_s": LEASE_S})
             else:
                 await cursor.execute(SQL["version_is_chunked"], values)
                 # Everything may be embedded already: the same text was seen before, or this part came late.

@@ -216,7 +216,7 @@ BUGS = [
     PlantedBug("the tenant is never set", "store/database.py", "set_config('app.tenant_id', %s, true)", "set_config('app.tenant_', %s, true)"),
     PlantedBug("no transactions", "store/database.py", "async with connection.transaction(), connection.cursor() as cursor:", "async with connection.cursor() as cursor:"),
     PlantedBug("statements are committed one by one", "store/database.py", "                    yield cursor\n", "                    await cursor.execute('COMMIT')\n                    await cursor.execute(\"SELECT set_config('app.tenant_id', %s, false)\", [tenant])\n                    yield cursor\n                    await cursor.execute('BEGIN')\n"),
-    PlantedBug("search finds every version", "store/search.py", '"documents d JOIN document_versions v ON v.version_id = d.current_version_id "', '"documents d JOIN document_versions v ON v.document_id = d.document_id "'),
+    PlantedBug("search finds every version", "store/search.py", "document_versions v WHERE v.version_id = d.current_version_id OFFSET 0", "document_versions v WHERE v.document_id = d.document_id OFFSET 0"),
     # API
     PlantedBug("a repeated upload is another document", "documents.py", "idempotency_key=idempotency_key,", "idempotency_key=None,"),
     PlantedBug("an upload whose object was not stored is not repeated", "documents.py", "if is_new or (await self._announced(tenant, document_id)).version_id is None:", "if is_new:"),

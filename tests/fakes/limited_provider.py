@@ -55,8 +55,8 @@ class SharedInMemory:
 class LimitedProvider:
     """Latency with jitter, a bucket of tokens that fills by the second, and a number of requests at once; 0: no limit.
 
-    `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left. `refuses_s`: everything is refused
-    between these two times, "try again in a second".
+    `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left. `refuses_s`: between these two
+    times everything is refused, "try again in a second".
     """
 
     tokens_a_second: float = 0.0

@@ -31,7 +31,7 @@ REQUEST_S = 10.0  # a request in so long is the least rate: a spell of refusals 
 
 
 def provider_key(provider: str, base_url: str, model: str) -> bytes:
-    """What names a budget: environments that ask the same model at the same place share one, whatever their API keys."""
+    """What names a budget: who asks the same model at the same place shares one, whatever the API key."""
     return sha256("\n".join((provider, base_url.rstrip("/"), model)).encode()).digest()
 
 

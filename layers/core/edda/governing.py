@@ -2,8 +2,8 @@
 
 Two limits. The **window** is the environment's own: all requests that are allowed from the start, half of them after
 the provider has refused one (once a round trip), one more a round trip while it refuses none. The **budget** of tokens
-a second is shared with all environments that ask the same model of the same provider (`budgets.py`). It is asked only once the
-provider has refused somebody: before that a slot costs an integer.
+a second is shared with all environments that ask the same model of the same provider (`budgets.py`). It is asked only
+once the provider has refused somebody: before that a slot costs an integer.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class BudgetStore:
-    """The budget of one provider (`budgets.provider_key`). Everything is asked with the time on the database's clock."""
+    """The budget of one provider, by `budgets.provider_key`. The time is that of the database's clock."""
 
     def __init__(self, database: Database, provider_key: bytes) -> None:
         self._database = database

@@ -7,8 +7,11 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ def main() -> None:
     folder = arguments.results or arguments.state / "results" / f"{arguments.plan}-{began:%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
-    with server(arguments.state.resolve()) as running:
+    with alone(arguments.state), server(arguments.state.resolve()) as running:
         stage = Stage(running, arguments.state.resolve(), arguments.texts, arguments.turn_within, arguments.profile)
         limits = _limits(stage, cells)
         for line in _said_of_limits(limits):
@@ -85,6 +88,18 @@ def main() -> None:
     if PLOTTER.exists():
         subprocess.run([PLOTTER, "-m", "benchmarks.plots", folder], cwd=ROOT, check=True)
     print(f"results: {folder}")
+
+
+@contextmanager
+def alone(state: Path) -> Iterator[None]:
+    """Two runs in one folder would be on one another's database, and on one another's nerves."""
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("w") as file:
+        try:
+            flock(file, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            sys.exit(f"another run is using {state}")
+        yield
 
 
 def _cells(arguments: argparse.Namespace) -> list[Cell]:
@@ -180,4 +195,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the turns so far are in the results' turns.jsonl")

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from benchmarks.regimes import REGIMES
 from benchmarks.running import Cell, Stage, turns
 
 SIZES = (512, 768, 1024, 1280, 1769, 2048, 3008)
+LEAST_MEGABYTES, MOST_MEGABYTES = 128, 10_240
 ONE_CPU_MEGABYTES = 1769  # Lambda's documentation: the equivalent of one vCPU
 PERIOD_US = 20_000
 DIMENSIONS = 1536  # as in the record of python -m benchmarks
@@ -44,6 +46,9 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=ROOT / ".bench", help="as for python -m benchmarks")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     arguments = parser.parse_args()
+    if any(size and not LEAST_MEGABYTES <= size <= MOST_MEGABYTES for size in arguments.sizes):
+        parser.error(f"Lambda has from {LEAST_MEGABYTES} to {MOST_MEGABYTES} MB")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # in good order: control groups stay otherwise
     state = arguments.state.resolve()
     state.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
@@ -92,8 +97,8 @@ def cpu_share(megabytes: int) -> Iterator[Sequence[str]]:
 
 
 def embed(running: Server, state: Path, prefix: Sequence[str], arguments: argparse.Namespace) -> dict[str, Any]:
-    deployed = CONTESTANTS["edda/deployed"]
-    slowed = replace(deployed, command=[*prefix, *deployed.command])
+    alone = CONTESTANTS["edda/one-environment"]
+    slowed = replace(alone, command=[*prefix, *alone.command])
     cell = Cell(REGIMES["unlimited"], arguments.chunks, DIMENSIONS, [slowed], arguments.repetitions)
     results = list(turns(Stage(running, state, None, 600), [cell]))
     for one in results:

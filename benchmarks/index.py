@@ -225,8 +225,8 @@ async def search(run: Run) -> list[dict[str, Any]]:
         snapshot = Snapshot(connection)
         store = SearchStore(snapshot, EmbeddingModel(run.model_id, EDDA_MODEL, run.dimensions))  # type: ignore[arg-type]  # in a database's place
         await asyncio.sleep(max(0.0, run.began - time.time()))
-        # Visible chunks without vectors are the benchmark's own: with fewer vectors than are asked for, all are looked at.
-        while not (await _there(connection, run))["enough"]:
+        # Visible chunks without vectors are the benchmark's own: where too few have one, all are looked at.
+        while not (await _there(connection, run))["enough"]:  # noqa: ASYNC110 - Postgres has no event for it
             await asyncio.sleep(0.1)
         while (seconds := time.time() - run.began) < run.seconds:
             query = len(done) % QUERIES

@@ -28,6 +28,7 @@ LEFT_OUT = {
     "edda.adapters.http_client": "inside of the provider's label",
     "edda.adapters.aws": "inside of the labels of S3, SQS, EventBridge and Secrets Manager",
     "edda.adapters.usual_time": "remembers, and calls nobody",
+    "edda.store.indexing": "the schema owner's; tests/database/test_indexing.py kills its builds",
     "edda.store.budgets": "a budget that was not told shows at the next refusal; it keeps no work",
     "edda.store.database": "inside of the labels of the stores: one method is one transaction",
 }

@@ -32,6 +32,7 @@ OWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "embed-nasty.json": ("EmbedFunction", lambda answer: "not-json" in failed(answer) and "good" not in failed(answer)),
     "sweep.json": ("SweepFunction", lambda answer: "versions_finished" in answer),
     "migrate-create.json": ("MigrateFunction", lambda answer: answer["applied"] == []),
+    "index.json": ("MigrateFunction", lambda answer: "indexes_built" in answer),
     "migrate-delete.json": ("MigrateFunction", lambda answer: answer == {}),
 }
 

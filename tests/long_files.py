@@ -40,6 +40,7 @@ from edda.store.migrations import migrate, register_model
 
 from tests.fakes import files
 from tests.postgres import MODEL_DIMENSIONS, MODEL_NAME, DatabaseUrls, running_cluster
+from tests.words import WORDS
 
 MEGABYTE = 1024**2
 FUNCTION_BYTES = 1769 * MEGABYTE  # ChunkMemoryMegabytes of template.yaml
@@ -47,7 +48,6 @@ PIECE_BYTES = MEGABYTE
 LOOK_EVERY_S = 0.02
 # Statistics of tables, as any real server keeps them.
 CONFIGURATION = "autovacuum = on\nmax_wal_size = '8GB'\n"
-WORDS = "harbour tide rope anchor ledger master crane lantern cargo pilot winter storm bell quay toll".split()  # noqa: SIM905 - shorter so
 
 
 @dataclass(frozen=True, slots=True)

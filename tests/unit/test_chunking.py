@@ -20,8 +20,9 @@ from edda.tokens import count_tokens
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.words import WORDS
+
 SHARED = Path(__file__).parents[3] / "shared" / "data"
-WORDS = "harbour tide rope anchor ledger master crane lantern cargo pilot winter storm bell quay toll".split()  # noqa: SIM905
 
 
 PINNED_STARTS = [0, 416, 1035, 1887, 2393]

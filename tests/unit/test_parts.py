@@ -13,8 +13,8 @@ from edda.parsing import parse
 from edda.parts import Limits, ReadPart, read_part
 
 from tests.fakes import files
+from tests.words import WORDS
 
-WORDS = "harbour tide rope anchor ledger master crane lantern cargo pilot winter storm bell quay toll".split()  # noqa: SIM905
 PART_BYTES, PART_PAGES = 128 * 1024, 8
 LIMITS = Limits(200, 30, 100_000, PART_BYTES, PART_PAGES, whole_bytes=1_000_000)
 

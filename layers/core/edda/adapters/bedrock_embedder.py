@@ -164,12 +164,11 @@ class BedrockEmbedder:
             raise ProviderUnavailable("No time was left to ask Bedrock.")
         body = json.dumps(self._family.body(texts, purpose, self.dimensions))
         began_s = deadline.clock()
-        patience = deadline.sooner(self._usual_time.longest_s(len(body)))
         try:
-            async with asyncio.timeout(patience.remaining_s()):
+            async with self._usual_time.patience(len(body), deadline):
                 answer = await self._invoke(body)
         except TimeoutError as error:
-            if patience.at_s < deadline.at_s:
+            if not deadline.expired:
                 self._usual_time.given_up()
             raise ProviderUnavailable("Bedrock did not answer in time.") from error
         except ClientError as error:

@@ -1,6 +1,5 @@
 """Embeddings over HTTP from OpenAI and everything that speaks like it (vLLM, TEI, Ollama, LiteLLM, ...)."""
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -84,16 +83,15 @@ class OpenAIEmbedder:
         if deadline.expired:
             raise ProviderUnavailable("No time was left to ask the embedding provider.")
         size, began_s = sum(map(len, texts)), deadline.clock()
-        patience = deadline.sooner(self._usual_time.longest_s(size))
         try:
-            async with asyncio.timeout(patience.remaining_s()):
+            async with self._usual_time.patience(size, deadline):
                 answer = await self._post(texts)
         except AnswerTooLarge as error:
             raise ProviderUnavailable("The embedding provider's answer has no end.") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise ProviderUnavailable(f"The embedding provider was cut off ({type(error).__name__}).") from error
         except TimeoutError as error:
-            if patience.at_s < deadline.at_s:
+            if not deadline.expired:
                 self._usual_time.given_up()
             raise ProviderUnavailable("The embedding provider did not answer in time.") from error
         heard(answer.headers)

@@ -1,0 +1,122 @@
+"""What an evaluation asks of Edda, all of it by the public API: over HTTP, or of functions in this process.
+
+`Route` is where the requests go. Nothing here knows which of the two it is.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+
+from evaluation.judged import Item
+from local.client import ApiError, json_of
+
+PAGE = 100
+DIRECT_LIMIT_BYTES = 4_000_000  # Lambda takes 6 MB, of base64
+CORPUS_ID = "corpus_id"  # the metadata that tells which document of the corpus it is
+BUSY = frozenset({429, 502, 503, 504})
+TRIES = 6
+
+
+class Route(Protocol):
+    """A way to Edda."""
+
+    @property
+    def http(self) -> httpx.Client:
+        """With address and key; may be used from `side_by_side` threads."""
+
+    @property
+    def side_by_side(self) -> int:
+        """Requests at the same time."""
+
+    def work(self, *, last: bool) -> None:
+        """Work on what was uploaded, where nobody else does; `last`: until nothing is left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage found. `parts` is how it scored in each part of a search, as the answer says it."""
+
+    item_id: str
+    chunk_id: str
+    start: int
+    end: int
+    score: float
+    parts: Any
+
+
+class Api:
+    """One tenant's view."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def upload(self, item: Item) -> None:
+        """Send a document; repeated, it is the same one. Raises ApiError."""
+        body, metadata = item.body(), {CORPUS_ID: item.item_id}
+        key = hashlib.sha256(json.dumps([item.item_id, item.title, item.name]).encode() + body).hexdigest()
+        headers = {"Idempotency-Key": key}
+        if len(body) <= DIRECT_LIMIT_BYTES:
+            fields = {"metadata": json.dumps(metadata)} | ({"title": item.title[:1000]} if item.title else {})
+            self._ask("POST", "documents", headers=headers, files={"file": (item.name, body)}, data=fields)
+            return
+        promise = {"name": item.name, "size_bytes": len(body), "metadata": metadata}
+        form = self._ask("POST", "uploads", headers=headers, json=promise)["upload"]
+        answer = self._http.post(form["url"], data=form["fields"], files={"file": (item.name, body)})
+        if answer.is_error:
+            raise ApiError(answer.status_code, "upload_failed", answer.text[:200])
+
+    def documents(self) -> Iterator[dict[str, Any]]:
+        """All of the tenant. Raises ApiError."""
+        cursor = None
+        while True:
+            query = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+            page = self._ask("GET", "documents", params=query)
+            yield from page["documents"]
+            cursor = page["next_cursor"]
+            if not cursor:
+                return
+
+    def delete(self, document_id: str) -> None:
+        """Raises ApiError."""
+        answer = self._http.delete(f"documents/{document_id}")
+        if answer.is_error and answer.status_code != 404:
+            json_of(answer)
+
+    def search(self, query: str, mode: str, documents: int, passages: int) -> list[Hit]:
+        """The best passages, best first: until they are of so many documents and so many themselves, or all there are.
+        Raises ApiError."""
+        hits: list[Hit] = []
+        body: dict[str, Any] = {"query": query, "mode": mode, "top_k": max(1, min(PAGE, max(documents, passages)))}
+        while True:
+            page = self._ask("POST", "search", json=body)
+            hits += [_hit(hit) for hit in page["hits"]]
+            cursor = page.get("next_cursor")
+            if not cursor or (len({hit.item_id for hit in hits}) >= documents and len(hits) >= passages):
+                return hits
+            body |= {"cursor": cursor}
+
+    def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        """Again while Edda is busy or asleep: it may be a deployment at work, or one that has to wake up."""
+        for attempt in range(TRIES):
+            answer = self._http.request(method, path, **request)
+            if answer.status_code not in BUSY or attempt == TRIES - 1:
+                break
+            asked = answer.headers.get("retry-after", "")
+            time.sleep(min(30.0, float(asked) if asked.isdecimal() else 0.5 * 2**attempt))
+        return json_of(answer)
+
+
+def _hit(hit: dict[str, Any]) -> Hit:
+    return Hit(
+        str(hit["metadata"].get(CORPUS_ID, hit["name"])),
+        str(hit["chunk_id"]),
+        int(hit["char_start"]),
+        int(hit["char_end"]),
+        float(hit["score"]),
+        hit.get("scores"),
+    )

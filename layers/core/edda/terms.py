@@ -11,7 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 from uuid import UUID
 from zlib import crc32
@@ -166,7 +166,7 @@ def _languages(word: str) -> tuple[str | None, ...]:
     return (None,)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _known_words(language: str | None) -> "_KnownWords":
     return _KnownWords(language)
 

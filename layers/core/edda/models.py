@@ -135,6 +135,14 @@ class EmbeddingLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RerankLimits:
+    """What one reranker takes, and how many requests it may have in flight for one search."""
+
+    max_texts_per_request: int
+    max_concurrent_requests: int
+
+
+@dataclass(frozen=True, slots=True)
 class PresignedPost:
     """A form that uploads one object straight to the bucket until `expires_at`."""
 

@@ -36,6 +36,7 @@ EXAMPLE = ROOT / "evaluation" / "example"
 SCORER = ROOT / "evaluation" / ".venv" / "bin" / "python"
 MODES = ("hybrid", "vector", "text")
 DEPTH = 100
+PASSAGES = 10
 SIDE_BY_SIDE = 8  # requests to a deployment
 TIMEOUT_S = 60
 SETTINGS = {  # what may be tried out, by functions in this process
@@ -123,9 +124,10 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
             for mode in modes:
                 clock = time.monotonic()
                 with _bar(console, mode, len(collection.judged)) as show:
-                    found = ask(route, collection, mode, options.depth, show)
+                    documents, passages = ask(route, collection, mode, options.depth, show)
                 seconds[mode] = round(time.monotonic() - clock, 1)
-                runs.write_run(folder, mode, found, with_spans=bool(collection.spans))
+                runs.write_documents(folder, mode, documents)
+                runs.write_passages(folder, mode, passages)
             facts["search_s"] = seconds
     except (ApiError, httpx.HTTPError) as error:
         raise StepFailed(f"Edda's API: {error or repr(error)}") from error
@@ -140,22 +142,23 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
 
 def ask(
     route: Route, collection: Collection, mode: str, depth: int, show: Callable[[int], None]
-) -> dict[str, list[Hit]]:
-    """Every judged question. Where only passages are judged, a few are enough. Raises ApiError."""
-    api = Api(route.http)
-    documents, passages = (depth, 10) if collection.qrels else (1, 10)
-    found: dict[str, list[Hit]] = {}
+) -> tuple[dict[str, list[Hit]], dict[str, list[Hit]]]:
+    """The documents for each question whose documents are judged, and the passages where these are. Raises ApiError."""
+    api, judged = Api(route.http), collection.judged
+    documents: dict[str, list[Hit]] = {}
+    passages: dict[str, list[Hit]] = {}
+
+    def one(query: str) -> None:
+        if query in collection.qrels:
+            documents[query] = api.documents_for(judged[query], mode, depth)
+        if query in collection.spans:
+            passages[query] = api.passages_for(judged[query], mode, PASSAGES)
+
     with ThreadPoolExecutor(route.side_by_side, thread_name_prefix="search") as pool:
-        everything = collection.judged
-
-        def one(query: str) -> list[Hit]:
-            return api.search(everything[query], mode, documents, passages)
-
-        answers = pool.map(one, everything) if route.side_by_side > 1 else map(one, everything)
-        for query, hits in zip(everything, answers, strict=True):
-            found[query] = hits
-            show(len(found))
-    return found
+        asked = pool.map(one, judged) if route.side_by_side > 1 else map(one, judged)
+        for done, _ in enumerate(asked, start=1):
+            show(done)
+    return documents, passages
 
 
 @contextlib.contextmanager

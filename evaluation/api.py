@@ -14,6 +14,7 @@ import httpx
 
 from evaluation.judged import Item
 from local.client import ApiError, json_of
+from local.errors import StepFailed
 
 PAGE = 100
 DIRECT_LIMIT_BYTES = 4_000_000  # Lambda takes 6 MB, of base64
@@ -87,18 +88,25 @@ class Api:
         if answer.is_error and answer.status_code != 404:
             json_of(answer)
 
-    def search(self, query: str, mode: str, documents: int, passages: int) -> list[Hit]:
-        """The best passages, best first: until they are of so many documents and so many themselves, or all there are.
-        Raises ApiError."""
+    def documents_for(self, query: str, mode: str, depth: int) -> list[Hit]:
+        """The best passage of each of the best `depth` documents. Raises ApiError, StepFailed."""
+        return self._search({"query": query, "mode": mode, "group_by": "document", "hits_per_document": 1}, depth)
+
+    def passages_for(self, query: str, mode: str, depth: int) -> list[Hit]:
+        """The best passages. Raises ApiError, StepFailed."""
+        return self._search({"query": query, "mode": mode}, depth)
+
+    def _search(self, body: dict[str, Any], depth: int) -> list[Hit]:
         hits: list[Hit] = []
-        body: dict[str, Any] = {"query": query, "mode": mode, "top_k": max(1, min(PAGE, max(documents, passages)))}
+        body |= {"top_k": min(PAGE, depth)}
         while True:
             page = self._ask("POST", "search", json=body)
+            if page["degraded"]:  # what is measured would be something else
+                raise StepFailed(f"search left something out: {page['degraded'][0]['message']}")
             hits += [_hit(hit) for hit in page["hits"]]
-            cursor = page.get("next_cursor")
-            if not cursor or (len({hit.item_id for hit in hits}) >= documents and len(hits) >= passages):
-                return hits
-            body |= {"cursor": cursor}
+            if not page["next_cursor"] or len(hits) >= depth:
+                return hits[:depth]
+            body |= {"cursor": page["next_cursor"]}
 
     def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         """Again while Edda is busy or asleep: it may be a deployment at work, or one that has to wake up."""

@@ -2,9 +2,13 @@
 
 In the folder of results, for each mode:
 
-    hits-MODE.jsonl    a line a passage: query, document, chunk, start, end (characters), rank, score, parts
-    run-MODE.trec      documents by their best passage, as trec_eval takes them: query Q0 document rank score MODE
-    spans-MODE.jsonl   where passages are judged: {"query_id", "hits": [{"doc", "start", "end"}, ...]}
+    run-MODE.trec         documents by their best passage, as trec_eval takes them: query Q0 document rank score MODE
+    hits-MODE.jsonl       these passages: query, document, chunk, start, end (characters), rank, score, parts
+
+or where passages are judged
+
+    passages-MODE.jsonl   the first ten: query, document, chunk, start, end (characters), rank, score, parts
+    spans-MODE.jsonl      the same for Chroma's kind of scorer: {"query_id", "hits": [{"doc", "start", "end"}, ...]}
 
 and once `qrels.trec`, `spans.tsv` (what was judged) and `run.json` (what was run).
 """
@@ -37,10 +41,31 @@ def write_judgements(folder: Path, collection: Collection) -> None:
     (folder / "spans.tsv").write_text("".join(["query_id\tdoc\tstart\tend\n", *lines]), encoding="utf-8")
 
 
-def write_run(folder: Path, mode: str, found: Found, *, with_spans: bool) -> None:
-    """The files of one mode."""
-    with (folder / f"hits-{mode}.jsonl").open("w", encoding="utf-8") as file:
-        for query, hits in found.items():
+def write_documents(folder: Path, mode: str, found: Found) -> None:
+    """The run of a mode, if documents are judged."""
+    if not found:
+        return
+    _write_hits(folder / f"hits-{mode}.jsonl", found)
+    with (folder / f"run-{mode}.trec").open("w", encoding="utf-8") as file:
+        for query, hits in sorted(found.items()):
+            for rank, (item, score) in enumerate(ranked_documents(hits), start=1):
+                file.write(f"{query}\tQ0\t{item}\t{rank}\t{score!r}\t{mode}\n")
+
+
+def write_passages(folder: Path, mode: str, found: Found) -> None:
+    """The passages of a mode, if they are judged."""
+    if not found:
+        return
+    _write_hits(folder / f"passages-{mode}.jsonl", found)
+    with (folder / f"spans-{mode}.jsonl").open("w", encoding="utf-8") as file:
+        for query, hits in sorted(found.items()):
+            places = [{"doc": hit.item_id, "start": hit.start, "end": hit.end} for hit in hits]
+            file.write(json.dumps({"query_id": query, "hits": places}, ensure_ascii=False) + "\n")
+
+
+def _write_hits(path: Path, found: Found) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for query, hits in sorted(found.items()):
             for rank, hit in enumerate(hits, start=1):
                 line = {
                     "query": query,
@@ -53,15 +78,6 @@ def write_run(folder: Path, mode: str, found: Found, *, with_spans: bool) -> Non
                     "parts": hit.parts,
                 }
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    with (folder / f"run-{mode}.trec").open("w", encoding="utf-8") as file:
-        for query, hits in found.items():
-            for rank, (item, score) in enumerate(ranked_documents(hits), start=1):
-                file.write(f"{query}\tQ0\t{item}\t{rank}\t{score!r}\t{mode}\n")
-    if with_spans:
-        with (folder / f"spans-{mode}.jsonl").open("w", encoding="utf-8") as file:
-            for query, hits in found.items():
-                places = [{"doc": hit.item_id, "start": hit.start, "end": hit.end} for hit in hits]
-                file.write(json.dumps({"query_id": query, "hits": places}, ensure_ascii=False) + "\n")
 
 
 def ranked_documents(hits: Sequence[Hit]) -> Iterator[tuple[str, float]]:

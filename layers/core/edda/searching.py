@@ -207,7 +207,11 @@ class _Search:
             until = until.sooner(min(EMBEDDING_PATIENCE_S, until.remaining_s() / 2))
 
         async def ask() -> bytes:
-            (vector,) = await self.verb.embedder.embed([self.query.text], purpose="query", deadline=until)
+            try:
+                async with asyncio.timeout(until.remaining_s()):
+                    (vector,) = await self.verb.embedder.embed([self.query.text], purpose="query", deadline=until)
+            except TimeoutError:
+                raise ProviderUnavailable("The embedding provider did not answer in time.") from None
             if isinstance(vector, EmbeddingRejected):
                 raise vector
             return vector

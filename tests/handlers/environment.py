@@ -32,7 +32,7 @@ from edda.store.migrations import register_model
 from tests.aws import client, make_queue, take
 from tests.conftest import TEMPLATE
 from tests.database.world import LineParser, check
-from tests.fakes.provider_server import OpenAIServer
+from tests.fakes.provider_server import OpenAIServer, ProviderServer
 from tests.postgres import MODEL_DIMENSIONS, Cluster, DatabaseUrls, as_owner
 
 ROOT = Path(__file__).parents[2]
@@ -79,10 +79,10 @@ def silent_server() -> Iterator[int]:
 
 
 @dataclass
-class ProviderThread:
-    """An embedding provider on a loop of its own, for handlers that block theirs."""
+class ServerThread:
+    """A provider's server on a loop of its own, for handlers that block theirs."""
 
-    server: OpenAIServer = field(default_factory=lambda: OpenAIServer(MODEL_DIMENSIONS))
+    server: ProviderServer
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def start(self) -> None:
@@ -95,6 +95,13 @@ class ProviderThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+@dataclass
+class ProviderThread(ServerThread):
+    """An embedding provider."""
+
+    server: OpenAIServer = field(default_factory=lambda: OpenAIServer(MODEL_DIMENSIONS))
 
     @property
     def texts(self) -> list[str]:

@@ -44,7 +44,8 @@ Depth = Annotated[
     Field(
         ge=1,
         le=MAX_ASKED_DEPTH,
-        description="Candidates of each leg (at least `top_k`). It is also how far `next_cursor` goes.",
+        description="Candidates of each leg (at least `top_k`), and so how far pages go. Grouped by document, the "
+        "first page looks deeper until it is full.",
     ),
 ]
 
@@ -225,7 +226,10 @@ class SearchBody(BaseModel):
     no_terms: bool = Field(
         description="The query has no word to look for (only emoji, say): the text leg found nothing by it."
     )
-    next_cursor: str | None = Field(description="Ask for the next page with it; null at the end.")
+    next_cursor: str | None = Field(
+        description="Ask for the next page with it; null at the end of the candidates, of which there are at least "
+        "min(`depth`, matching), but in mode text only of those with a word of the query."
+    )
 
     @classmethod
     def of(cls, result: SearchResult) -> Self:

@@ -154,7 +154,7 @@ class _Search:
         cursor = paging.decode(query.cursor, identity) if query.cursor else None
         terms = query_terms(query.text)
         vector = await self._vector(has_terms=bool(terms.terms))
-        candidates, depth = await self._candidates(vector, terms, cursor)
+        candidates, depth = await self._candidates(vector, terms, cursor and cursor.depth)
         order = self._ranked(candidates)
         scored_by: ScoredBy = "fused" if query.mode is Mode.HYBRID else query.mode.value
         is_reranked = False
@@ -167,7 +167,7 @@ class _Search:
         page, taken = await self._page(groups[first:])
         next_cursor = None
         if first + taken < len(groups):
-            last = paging.Cursor(groups[first + taken - 1][0].position, depth, first + taken)
+            last = paging.Cursor(groups[first + taken - 1][0].position, depth)
             next_cursor = paging.encode(last, identity)
         return SearchResult(
             hits=await self._told(page, terms),
@@ -207,7 +207,11 @@ class _Search:
             until = until.sooner(min(EMBEDDING_PATIENCE_S, until.remaining_s() / 2))
 
         async def ask() -> bytes:
-            (vector,) = await self.verb.embedder.embed([self.query.text], purpose="query", deadline=until)
+            try:
+                async with asyncio.timeout(until.remaining_s()):
+                    (vector,) = await self.verb.embedder.embed([self.query.text], purpose="query", deadline=until)
+            except TimeoutError:
+                raise ProviderUnavailable("The embedding provider did not answer in time.") from None
             if isinstance(vector, EmbeddingRejected):
                 raise vector
             return vector
@@ -221,21 +225,21 @@ class _Search:
             return None
 
     async def _candidates(
-        self, vector: HalfVector | None, terms: QueryTerms, cursor: paging.Cursor | None
+        self, vector: HalfVector | None, terms: QueryTerms, depth: int | None
     ) -> tuple[list[Candidate], int]:
-        """Of each leg that can be asked, and how deep they were searched."""
+        """Of each leg that can be asked, and how deep they were searched: on the first page as deep as it takes, and on
+        the next ones as on the first, or their order would be another one."""
+        is_first, depth = depth is None, depth or max(self.query.depth, self.query.top_k)
         looked_for = terms if self.query.mode is not Mode.VECTOR and terms.terms else None
-        depth = cursor.depth if cursor else max(self.query.depth, self.query.top_k)
         if vector is None and looked_for is None:
             return [], depth
         condition = compile_filter(self.query.filter)
-        wanted = (cursor.shown if cursor else 0) + self.query.top_k
         before = -1
         while True:
             found = await self.verb.store.candidates(self.tenant.tenant_id, vector, looked_for, condition, depth)
-            is_all = len(found) < depth or len(found) == before
-            has_enough = not self.query.group_by_document or len({one.document_id for one in found}) > wanted
-            if is_all or has_enough or depth >= MAX_DEPTH:
+            is_all = len(found) < depth or len(found) == before or depth >= MAX_DEPTH
+            has_enough = not self.query.group_by_document or len({one.document_id for one in found}) >= self.query.top_k
+            if is_all or has_enough or not is_first:
                 return found, depth
             before, depth = len(found), min(MAX_DEPTH, depth * DEEPER)
 

@@ -40,6 +40,7 @@ PASSAGES = 10
 SIDE_BY_SIDE = 8  # requests to a deployment
 TIMEOUT_S = 60
 SETTINGS = {  # what may be tried out, by functions in this process
+    "chunk_strategy": "EDDA_CHUNK_STRATEGY",
     "chunk_tokens": "EDDA_CHUNK_TOKENS",
     "chunk_overlap_tokens": "EDDA_CHUNK_OVERLAP_TOKENS",
 }
@@ -72,6 +73,7 @@ def main() -> int:
     api.add_argument("--key", default=os.environ.get("EDDA_API_KEY", ""), help="of a tenant of its own (EDDA_API_KEY)")
     own = parser.add_argument_group("functions in this process")
     own.add_argument("--state", type=Path, default=ROOT / ".edda" / "evaluate", help="folder of the data")
+    own.add_argument("--chunk-strategy", help="as the template's ChunkStrategy")
     own.add_argument("--chunk-tokens", type=int, help="as the template's ChunkTokens")
     own.add_argument("--chunk-overlap-tokens", type=int, help="as the template's ChunkOverlapTokens")
     options = parser.parse_args()

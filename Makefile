@@ -82,7 +82,7 @@ lint: .venv/.ready  ## formatting, lint and types
 	@.venv/bin/mypy layers/core/edda local layers/model tests benchmarks evaluation
 	@for folder in functions/*/; do .venv/bin/mypy $$folder || exit 1; done
 
-test: setup  ## every test there is, on a real Postgres and the local stack
+test: setup evaluation/.venv/.ready  ## every test there is, on a real Postgres and the local stack
 	@.venv/bin/python -m pytest
 
 SEEDS ?= 0:200

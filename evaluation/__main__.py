@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, default=EXAMPLE, help="the collection's folder (default: ours)")
     parser.add_argument("--modes", default=",".join(MODES), help="of search, with commas (default: all)")
     parser.add_argument("--depth", type=int, default=DEPTH, help="documents asked for (default: 100)")
+    parser.add_argument("--context", type=int, default=0, help="passages around each hit, where passages are judged")
     parser.add_argument("--results", type=Path, help="folder for runs and scores (default: below the state)")
     parser.add_argument("--baseline", type=Path, help="scores.json of an earlier run, to be compared with")
     parser.add_argument("--within-s", type=float, default=3600, help="longest wait for the documents (default: 3600)")
@@ -109,6 +110,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         "questions": len(collection.judged),
         "modes": modes,
         "depth": options.depth,
+        "context": options.context,
         "began": began.isoformat(timespec="seconds"),
         "where": options.api or "in process",
         "settings": _settings(options),
@@ -126,7 +128,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
             for mode in modes:
                 clock = time.monotonic()
                 with _bar(console, mode, len(collection.judged)) as show:
-                    documents, passages = ask(route, collection, mode, options.depth, show)
+                    documents, passages = ask(route, collection, mode, options, show)
                 seconds[mode] = round(time.monotonic() - clock, 1)
                 runs.write_documents(folder, mode, documents)
                 runs.write_passages(folder, mode, passages)
@@ -143,7 +145,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
 
 
 def ask(
-    route: Route, collection: Collection, mode: str, depth: int, show: Callable[[int], None]
+    route: Route, collection: Collection, mode: str, options: argparse.Namespace, show: Callable[[int], None]
 ) -> tuple[dict[str, list[Hit]], dict[str, list[Hit]]]:
     """The documents for each question whose documents are judged, and the passages where these are. Raises ApiError."""
     api, judged = Api(route.http), collection.judged
@@ -152,9 +154,9 @@ def ask(
 
     def one(query: str) -> None:
         if query in collection.qrels:
-            documents[query] = api.documents_for(judged[query], mode, depth)
+            documents[query] = api.documents_for(judged[query], mode, options.depth)
         if query in collection.spans:
-            passages[query] = api.passages_for(judged[query], mode, PASSAGES)
+            passages[query] = api.passages_for(judged[query], mode, PASSAGES, options.context)
 
     with ThreadPoolExecutor(route.side_by_side, thread_name_prefix="search") as pool:
         asked = pool.map(one, judged) if route.side_by_side > 1 else map(one, judged)

@@ -40,7 +40,8 @@ class Route(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found. `parts` is how it scored in each part of a search, as the answer says it."""
+    """A passage found, with its context if that was asked for. `parts` is how it scored in each part of the search, as
+    the answer says it."""
 
     item_id: str
     chunk_id: str
@@ -92,9 +93,9 @@ class Api:
         """The best passage of each of the best `depth` documents. Raises ApiError, StepFailed."""
         return self._search({"query": query, "mode": mode, "group_by": "document", "hits_per_document": 1}, depth)
 
-    def passages_for(self, query: str, mode: str, depth: int) -> list[Hit]:
-        """The best passages. Raises ApiError, StepFailed."""
-        return self._search({"query": query, "mode": mode}, depth)
+    def passages_for(self, query: str, mode: str, depth: int, context: int) -> list[Hit]:
+        """The best passages, each with `context` before and after it. Raises ApiError, StepFailed."""
+        return self._search({"query": query, "mode": mode, "context": context}, depth)
 
     def _search(self, body: dict[str, Any], depth: int) -> list[Hit]:
         hits: list[Hit] = []
@@ -120,11 +121,12 @@ class Api:
 
 
 def _hit(hit: dict[str, Any]) -> Hit:
+    passages = [*hit["before"], hit, *hit["after"]]
     return Hit(
         str(hit["metadata"].get(CORPUS_ID, hit["name"])),
         str(hit["chunk_id"]),
-        int(hit["char_start"]),
-        int(hit["char_end"]),
+        int(passages[0]["char_start"]),
+        int(passages[-1]["char_end"]),
         float(hit["score"]),
         hit.get("scores"),
     )

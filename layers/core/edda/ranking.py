@@ -49,9 +49,10 @@ class Ranked:
 
 def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> list[Ranked]:
     """Best first: by what they were fused to, or by the one leg that was asked."""
-    by_vector = _ranks([one.similarity for one in candidates])
-    by_text = _ranks([one.text_score or None for one in candidates])
-    by_fusion = _ranks(fused) if fused is not None else [None] * len(candidates)
+    keys = [(one.version_id, one.ordinal) for one in candidates]
+    by_vector = _parts([one.similarity for one in candidates], keys)
+    by_text = _parts([one.text_score or None for one in candidates], keys)
+    by_fusion = _parts(fused, keys) if fused is not None else [None] * len(candidates)
     found = []
     for candidate, vector, text, fusion in zip(candidates, by_vector, by_text, by_fusion, strict=True):
         deciding = fusion or vector or text
@@ -62,7 +63,7 @@ def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> li
 
 def reranked(before: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:
     """The first ones in the order of these scores; the others, which were not read, behind them as they were."""
-    parts = _ranks(scores)
+    parts = _parts(scores, [one.key for one in before[: len(scores)]])
     read = [
         replace(one, scores=replace(one.scores, rerank=part), score=part.score, section=0)
         for one, part in zip(before, parts, strict=False)
@@ -96,9 +97,11 @@ def behind(groups: Sequence[Sequence[Ranked]], position: Position | None, *, by_
     return next((index for index, (first, *_) in enumerate(groups) if first.position > position), len(groups))
 
 
-def _ranks(scores: Sequence[float | None]) -> list[PartScore | None]:
-    order = sorted((index for index, score in enumerate(scores) if score is not None), key=lambda i: -(scores[i] or 0))
+def _parts(scores: Sequence[float | None], keys: Sequence[Key]) -> list[PartScore | None]:
+    """Scores with their ranks; of equal ones the lower key is first, as on the page."""
+    scored = enumerate(zip(scores, keys, strict=True))
+    order = sorted((-score, key, index) for index, (score, key) in scored if score is not None)
     found: list[PartScore | None] = [None] * len(scores)
-    for rank, index in enumerate(order, 1):
-        found[index] = PartScore(rank, scores[index] or 0.0)
+    for rank, (minus_score, _, index) in enumerate(order, 1):
+        found[index] = PartScore(rank, -minus_score)
     return found

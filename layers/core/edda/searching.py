@@ -51,6 +51,9 @@ class Mode(StrEnum):
     TEXT = "text"
 
 
+SCORED_BY: dict[Mode, ScoredBy] = {Mode.HYBRID: "fused", Mode.VECTOR: "vector", Mode.TEXT: "text"}
+
+
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
     """What is searched for, and how.
@@ -156,7 +159,7 @@ class _Search:
         vector = await self._vector(has_terms=bool(terms.terms))
         candidates, depth = await self._candidates(vector, terms, cursor and cursor.depth)
         order = self._ranked(candidates)
-        scored_by: ScoredBy = "fused" if query.mode is Mode.HYBRID else query.mode.value
+        scored_by = SCORED_BY[query.mode]
         is_reranked = False
         if reranking is not None:
             order, is_reranked = await self._reranked(order, reranking)

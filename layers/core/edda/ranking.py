@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from edda.models import Candidate
 from edda.paging import Position
 
 Key = tuple[UUID, int]
+ScoredBy = Literal["vector", "text", "fused", "rerank"]
 
 
 class PartScore(NamedTuple):
@@ -70,6 +71,15 @@ def reranked(before: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:
         if part is not None
     ]
     return sorted(read, key=lambda one: one.position) + list(before[len(scores) :])
+
+
+def above(order: Sequence[Ranked], thresholds: Sequence[tuple[ScoredBy, float]]) -> list[Ranked]:
+    """Those that each of these parts gave at least so much. A part that found nothing in a chunk gave it less."""
+
+    def passes(scores: PartScores) -> bool:
+        return all((part := getattr(scores, name)) is not None and part.score >= least for name, least in thresholds)
+
+    return [one for one in order if passes(one.scores)]
 
 
 def grouped(hits: Iterable[Ranked], per_document: int) -> list[list[Ranked]]:

@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 import edda
+import edda.gateway
 import edda.observability
 import edda.runtime
 import edda.services
@@ -37,7 +38,7 @@ from tests.postgres import MODEL_DIMENSIONS, Cluster, DatabaseUrls, as_owner
 
 ROOT = Path(__file__).parents[2]
 MODEL = "fake-embedding"
-AFRESH = ("services", "runtime", "observability")
+AFRESH = ("services", "runtime", "observability", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def owner_of_acme(lambda_database: DatabaseUrls) -> Iterator[Tenant]:
     """The owner of the folder that the events name. Everything of the test's is gone when it ends."""
     yield asyncio.run(create_tenant(lambda_database.owner, "acme"))
     check(lambda_database)
-    for table in ("documents", "embeddings", "tenants"):
+    for table in ("documents", "embeddings", "api_keys", "tenants"):
         as_owner(lambda_database, f"DELETE FROM {table}")
 
 

@@ -124,7 +124,9 @@ def test_nobody_finds_what_is_anothers(stage: Stage) -> None:
         ({"query": "x", "mode": None}, "invalid_request", "mode"),
         ({"query": "x", "depth": 0}, "invalid_request", "depth"),
         ({"query": "x", "depth": 1001}, "invalid_request", "depth"),
-        ({"query": "x", "min_score": "0.5"}, "invalid_request", "min_score"),
+        ({"query": "x", "fusion": {"vector_weight": 1.1}}, "invalid_request", "fusion.vector_weight"),
+        ({"query": "x", "fusion": {"weight": 1}}, "invalid_request", "fusion.weight"),
+        ({"query": "x", "fusion": None}, "invalid_request", "fusion"),
         ({"query": "x", "group_by": "page"}, "invalid_request", "group_by"),
         ({"query": "x", "hits_per_document": 0}, "invalid_request", "hits_per_document"),
         ({"query": "x", "context": -1}, "invalid_request", "context"),
@@ -152,6 +154,13 @@ def test_a_question_with_a_mistake_names_the_field(stage: Stage, body: Any, code
     assert_problem(answer, 422, code)
     assert answer.fields == [place]
     assert stage.world.embedder.requests == []
+
+
+@pytest.mark.parametrize("min_score", ["0.5", [0.5], {"cosine": 0.5}, {"vector": "0.5"}, True])
+def test_a_threshold_is_a_number_or_some_of_parts(stage: Stage, min_score: Any) -> None:
+    answer = stage.client.search("x", min_score=min_score)
+    assert_problem(answer, 422, "invalid_request")
+    assert {place.split(".")[0] for place in answer.fields} == {"min_score"}
 
 
 def test_a_question_may_be_long_and_loses_its_nuls(stage: Stage) -> None:

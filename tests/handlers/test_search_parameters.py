@@ -78,6 +78,31 @@ def test_a_threshold_leaves_out_what_is_below_it(full: Stage) -> None:
     assert texts(full.client.search("Line", min_score=10**6)) == []
 
 
+def test_each_part_can_have_a_threshold(full: Stage) -> None:
+    every = full.client.search("leave", top_k=100).json["hits"]
+    least = sorted(hit["scores"]["vector"]["score"] for hit in every)[10]
+    near = full.client.search("leave", top_k=100, min_score={"vector": least - 1e-6}).json["hits"]
+    assert near == [hit for hit in every if hit["scores"]["vector"]["score"] >= least - 1e-6]
+    with_word = full.client.search("leave", top_k=100, min_score={"text": 1e-9}).json["hits"]
+    assert with_word == [hit for hit in every if hit["scores"]["text"]]
+    both = full.client.search("leave", top_k=100, min_score={"vector": least - 1e-6, "text": 1e-9}).json["hits"]
+    assert both == [hit for hit in every if hit in near and hit in with_word]
+    # A part that took no part in it, here the reranker and the words, has no say.
+    assert len(texts(full.client.search("😀", top_k=100, min_score={"text": 1, "rerank": 1}))) == 30
+
+
+def test_weights_say_which_leg_counts(full: Stage) -> None:
+    def order(**body: Any) -> list[str]:
+        return texts(full.client.search("Line 7 of leave", top_k=100, **body))
+
+    by_vector = order(fusion={"vector_weight": 1, "neighbour_weight": 0})
+    assert by_vector == order(mode="vector")
+    by_words = order(fusion={"vector_weight": 0, "neighbour_weight": 0})
+    only_words = order(mode="text")
+    assert by_words[: len(only_words)] == only_words
+    assert order(fusion={}) == order()
+
+
 # --- context and groups ----------------------------------------------------------------------------------------------
 
 
@@ -159,6 +184,7 @@ def test_a_cursor_belongs_to_its_search(full: Stage) -> None:
         {"min_score": 0.1},
         {"group_by": "document"},
         {"depth": 100},
+        {"fusion": {"vector_weight": 0.5}},
         {"cursor": cursor[:-1] + ("A" if cursor[-1] != "A" else "B")},
         {"cursor": cursor.upper()},
     ]

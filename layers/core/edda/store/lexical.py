@@ -85,7 +85,7 @@ async def insert_terms(cursor: Cursor, tenant_id: UUID, version_id: UUID, rows: 
         "languages": rows.languages,
         "weights": rows.weights,
         "terms": rows.terms,
-        "starts": [first + 1 for first in (0, *rows.ends[:-1])],
+        "starts": [end + 1 for end in (0, *rows.ends)][: len(rows.ends)],
         "ends": rows.ends,
     }
     await cursor.execute(SQL["insert_chunk_terms"], values)

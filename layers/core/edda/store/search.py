@@ -42,7 +42,7 @@ SETTINGS = {
     "hnsw.iterative_scan": "strict_order",
     "hnsw.max_scan_tuples": str(MOST_FOLLOWED),
 }
-# Only what is visible: a version becomes so in one update, so no search mixes two. A version that is visible has all the
+# Only what is visible: a version becomes so in one update, so no search mixes two. One that is visible has all the
 # chunks that were planned; if there are too many, nothing is compared.
 ALL_CHUNKS = sql.SQL(
     "matching AS MATERIALIZED ("

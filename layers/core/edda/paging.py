@@ -14,7 +14,7 @@ from uuid import UUID
 
 from edda.errors import InvalidRequest
 
-_LAYOUT = struct.Struct(">Bd16siII")
+_LAYOUT = struct.Struct(">Bd16siI")
 _SEAL_BYTES = 12
 
 
@@ -28,18 +28,16 @@ class Position(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """Behind which hit the next page begins, how deep the legs were searched, and how many (documents, where hits are
-    grouped by them) have been shown."""
+    """Behind which hit the next page begins, and how deep the legs were searched: the order depends on it."""
 
     position: Position
     depth: int
-    shown: int
 
 
 def encode(cursor: Cursor, search: bytes) -> str:
     """`search` is all that a search is made of, tenant included."""
     section, minus_score, version_id, ordinal = cursor.position
-    payload = _LAYOUT.pack(section, minus_score, version_id.bytes, ordinal, cursor.depth, cursor.shown)
+    payload = _LAYOUT.pack(section, minus_score, version_id.bytes, ordinal, cursor.depth)
     return _text_of(payload + _seal(payload, search))
 
 
@@ -53,8 +51,8 @@ def decode(text: str, search: bytes) -> Cursor:
     # The last character has bits to spare: another text could mean the same bytes.
     if len(payload) != _LAYOUT.size or seal != _seal(payload, search) or _text_of(raw) != text:
         raise _invalid()
-    section, minus_score, version_id, ordinal, depth, shown = _LAYOUT.unpack(payload)
-    return Cursor(Position(section, minus_score, UUID(bytes=version_id), ordinal), depth, shown)
+    section, minus_score, version_id, ordinal, depth = _LAYOUT.unpack(payload)
+    return Cursor(Position(section, minus_score, UUID(bytes=version_id), ordinal), depth)
 
 
 def _seal(payload: bytes, search: bytes) -> bytes:

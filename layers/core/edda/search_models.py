@@ -268,8 +268,8 @@ class SearchBody(BaseModel):
         "provider_unavailable, provider_throttled, provider_misconfigured, embedding_rejected."
     )
     no_terms: bool = Field(
-        description="The query has no word to look for (only emoji or function words, say): the text leg found nothing, "
-        "but for what holds a quoted phrase."
+        description="The query has no word to look for (only emoji or function words, say): the text leg found "
+        "nothing, but for what holds a quoted phrase."
     )
     next_cursor: str | None = Field(
         description="Ask for the next page with it; null at the end of the candidates, of which there are at least "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from edda.api_models import FILTER_SCHEMA, Reason, Request
 from edda.filters import parse_filter
@@ -20,6 +20,7 @@ MAX_ASKED_DEPTH = 1000
 MAX_RERANKED = 200
 MAX_CONTEXT = 5
 MAX_PER_DOCUMENT = 20
+MAX_PASSAGES = 1000  # in one answer, neighbours too
 SCORE_DIGITS = 6  # half-precision vectors are good for about four
 
 
@@ -72,9 +73,6 @@ class FusionBody(Request):
             "vectors count less by themselves.",
         ),
     ] = DEFAULT_FUSION.vector_weight
-    neighbour_weight: Annotated[
-        float, Field(ge=0, le=1, description="How much of the scores of the passages beside it a passage is given.")
-    ] = DEFAULT_FUSION.neighbour_weight
 
 
 class SearchRequest(Request):
@@ -118,6 +116,15 @@ class SearchRequest(Request):
         "differ, `top_k` not where hits are reranked).",
     )
 
+    @model_validator(mode="after")
+    def _is_not_too_much(self) -> Self:
+        hits = self.top_k * (self.hits_per_document if self.group_by else 1)
+        if hits * (1 + 2 * self.context) > MAX_PASSAGES:
+            raise ValueError(
+                f"hits and their neighbours may be {MAX_PASSAGES} at most: a smaller top_k, or less context"
+            )
+        return self
+
     def search_query(self) -> SearchQuery:
         """Raises InvalidFilter."""
         by_part = self.min_score if isinstance(self.min_score, MinScores) else MinScores()
@@ -133,7 +140,7 @@ class SearchRequest(Request):
             mode=Mode(self.mode),
             filter=parse_filter(self.filter),
             depth=self.depth,
-            fusion=Fusion(self.fusion.vector_weight, self.fusion.neighbour_weight),
+            fusion=Fusion(self.fusion.vector_weight),
             min_score=None if isinstance(self.min_score, MinScores) else self.min_score,
             min_scores=tuple((part, least) for part, least in thresholds.items() if least is not None),
             group_by_document=self.group_by == "document",

@@ -78,13 +78,11 @@ def test_which_languages_a_model_reads() -> None:
     assert languages_of_model("bedrock/amazon.titan-embed-text-v2:0") is None
 
 
-ANY = st.lists(st.tuples(st.floats(-1, 1), st.floats(0, 500)), max_size=30)
+ANY = st.lists(st.tuples(st.integers(-100, 100), st.integers(0, 500)), max_size=30)
 
 
-@given(ANY, st.floats(0.001, 1000), st.floats(0.001, 1000))
-def test_the_scale_of_a_leg_makes_no_difference(
-    rows: list[tuple[float, float]], of_one: float, of_other: float
-) -> None:
+@given(ANY, st.floats(0.1, 1000), st.floats(0.1, 1000))
+def test_the_scale_of_a_leg_makes_no_difference(rows: list[tuple[int, int]], of_one: float, of_other: float) -> None:
     plain = fuse([Scores(*row) for row in rows], ENGLISH, Fusion(), KNOWS_ENGLISH)
     scaled = [Scores(similarity * of_one, text * of_other) for similarity, text in rows]
     assert all(math.isfinite(score) for score in plain)
@@ -92,7 +90,7 @@ def test_the_scale_of_a_leg_makes_no_difference(
 
 
 @given(ANY, st.floats(0, 1))
-def test_what_both_legs_prefer_is_never_behind(rows: list[tuple[float, float]], weight: float) -> None:
+def test_what_both_legs_prefer_is_never_behind(rows: list[tuple[int, int]], weight: float) -> None:
     fused = fuse([Scores(*row) for row in rows], ENGLISH, Fusion(weight), KNOWS_ENGLISH)
     for one, first in zip(rows, fused, strict=True):
         for other, second in zip(rows, fused, strict=True):

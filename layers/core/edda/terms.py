@@ -201,7 +201,7 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
         if not is_word:
             found.append((piece,))
             continue
-        if not spoken or not all(plain in _stop_words(language) for language in spoken):
+        if not any(plain in _stop_words(language) for language in spoken):
             of_word = spoken or [language for language in _STEMMERS if _written_in(language, script)]
             found.append(tuple(dict.fromkeys((plain, *(_stem(piece, language) for language in of_word)))))
         if spoken != ["en"]:

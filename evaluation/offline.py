@@ -1,16 +1,14 @@
 """Ways to chunk, compared without a database: `python -m evaluation.offline --corpus F structure:200/30 fixed:300/0`.
 
 Each is STRATEGY:TOKENS/OVERLAP. What chunks, embeds, finds terms and fuses is the product's own code; every chunk is
-compared with every question, as search does up to 20,000 chunks. Vectors are kept by content hash, so that the next
-comparison embeds only what is new. Scores come in the files and by the scorer that `make evaluate` has, each way beside
-the first.
+compared with every question, as search does up to 20,000 chunks. Scores come in the files and by the scorer that
+`make evaluate` has, each way beside the first.
 """
 
 import argparse
 import asyncio
 import json
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,15 +23,17 @@ from edda.chunking import Strategy, chunk
 from edda.concurrency import Deadline
 from edda.errors import DocumentError
 from edda.fusing import Fusion, Scores, fuse, languages_of_model
-from edda.identity import content_hash
 from edda.models import Chunk
 from edda.parsing import parse
+from edda.ports import Embedder
 from edda.terms import document_weights, query_terms
 
 from evaluation import judged, runs
 from evaluation.__main__ import DEPTH, EXAMPLE, MODES, PASSAGES, SCORER
 from evaluation.api import Hit
+from evaluation.in_process import VECTORS
 from evaluation.judged import Collection
+from evaluation.vectors import RememberingEmbedder
 from local.errors import LocalError
 from local.model import minilm_folder
 from local.settings import ROOT
@@ -41,6 +41,7 @@ from local.stack import run
 
 LEG = 400  # candidates of each: enough for a hundred documents
 EMBEDDED_AT_ONCE = 256
+EMBEDDED_WITHIN_S = 600
 WAY = re.compile(r"(structure|fixed|sentence):(\d+)/(\d+)")
 
 
@@ -54,32 +55,6 @@ class Way:
 
     def __str__(self) -> str:
         return f"{self.strategy}-{self.tokens}-{self.overlap}"
-
-
-class Vectors:
-    """Of texts, by content hash, in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = sqlite3.connect(path)
-        self._file.execute("CREATE TABLE IF NOT EXISTS vectors (hash BLOB PRIMARY KEY, vector BLOB)")
-        self._embedder = MiniLMEmbedder(minilm_folder())
-
-    def of(self, texts: Sequence[str]) -> Any:
-        """float32, texts x dimensions."""
-        hashes = [content_hash(text).bytes for text in texts]
-        known = dict(self._file.execute("SELECT hash, vector FROM vectors"))
-        missing = list({one: text for one, text in zip(hashes, texts, strict=True) if one not in known}.items())
-        for first in range(0, len(missing), EMBEDDED_AT_ONCE):
-            some = missing[first : first + EMBEDDED_AT_ONCE]
-            until = Deadline.after(600)
-            texts_now = [text for _, text in some]
-            vectors = asyncio.run(self._embedder.embed(texts_now, purpose="document", deadline=until))
-            rows = [(one, vector) for (one, _), vector in zip(some, vectors, strict=True) if isinstance(vector, bytes)]
-            self._file.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", rows)
-            self._file.commit()
-            known |= dict(rows)
-        empty = bytes(4 * DIMENSIONS)  # refused: near to nothing
-        return np.frombuffer(b"".join(known.get(one, empty) for one in hashes), "<f4").reshape(-1, DIMENSIONS)
 
 
 class Postings:
@@ -123,12 +98,12 @@ def _way(text: str) -> Way:
 def compare(collection: Collection, ways: Sequence[Way], state: Path) -> int:
     """One after the other. Raises LocalError."""
     state.mkdir(parents=True, exist_ok=True)
-    vectors = Vectors(state / "vectors.sqlite")
+    embedder = RememberingEmbedder(MiniLMEmbedder(minilm_folder()), state / VECTORS)
     baseline: Path | None = None
     for way in ways:
         folder = state / "results" / f"{collection.name}-{way}"
         folder.mkdir(parents=True, exist_ok=True)
-        chunks = search(collection, way, vectors, folder)
+        chunks = search(collection, way, embedder, folder)
         command = [str(SCORER), "-m", "evaluation.scoring", str(folder)]
         command += ["--baseline", str(baseline)] if baseline else []
         done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
@@ -144,12 +119,12 @@ def compare(collection: Collection, ways: Sequence[Way], state: Path) -> int:
     return 0
 
 
-def search(collection: Collection, way: Way, vectors: Vectors, folder: Path) -> int:
+def search(collection: Collection, way: Way, embedder: Embedder, folder: Path) -> int:
     """Write a run of each mode; how many chunks there were."""
     cut = list(_chunks(collection, way))
     chunks = [one for _, one in cut]
-    embedded = vectors.of([one.text for one in chunks])
-    asked = vectors.of(list(collection.judged.values()))
+    embedded = _vectors(embedder, [one.text for one in chunks])
+    asked = _vectors(embedder, list(collection.judged.values()))
     postings = Postings(chunks)
     documents: dict[str, dict[str, list[Hit]]] = {mode: {} for mode in MODES}
     passages: dict[str, dict[str, list[Hit]]] = {mode: {} for mode in MODES}
@@ -172,6 +147,16 @@ def search(collection: Collection, way: Way, vectors: Vectors, folder: Path) -> 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     runs.write_facts(folder, {"collection": collection.name, "modes": MODES, "way": str(way), "began": now})
     return len(chunks)
+
+
+def _vectors(embedder: Embedder, texts: Sequence[str]) -> Any:
+    """float32, texts x dimensions. What was refused is near to nothing."""
+    vectors: list[bytes] = []
+    for first in range(0, len(texts), EMBEDDED_AT_ONCE):
+        some = texts[first : first + EMBEDDED_AT_ONCE]
+        found = asyncio.run(embedder.embed(some, purpose="document", deadline=Deadline.after(EMBEDDED_WITHIN_S)))
+        vectors += [one if isinstance(one, bytes) else bytes(4 * DIMENSIONS) for one in found]
+    return np.frombuffer(b"".join(vectors), "<f4").reshape(-1, DIMENSIONS)
 
 
 def _chunks(collection: Collection, way: Way) -> Iterator[tuple[str, Chunk]]:

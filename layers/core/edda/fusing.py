@@ -15,6 +15,7 @@ from edda.terms import QueryTerms, is_of_script
 # it is not even that: hardly, but it orders what no word tells apart.
 _FOREIGN = 1 / 3
 _FOREIGN_SCRIPT = 0.01
+_ROUNDING = 1e-9  # scores no further apart than this are equal
 _BEST = 10  # hits of the text leg whose languages tell that of an unclear query
 # Parts of the names of models that know English only. Of others it is assumed that they read whatever they get.
 _ENGLISH_ONLY = ("all-minilm", "embed-english", "titan-embed-text-v1", "titan-embed-g1-text", "all-mpnet")
@@ -67,14 +68,13 @@ def fuse(
 
 def _standardised(scores: Sequence[float | None]) -> list[float] | None:
     """With a mean of 0 and a deviation of 1, what is missing like the lowest. None where nothing tells them apart."""
-    known = [score for score in scores if score is not None]
-    if not known or max(known) == min(known):
+    lowest = min((score for score in scores if score is not None), default=None)
+    if lowest is None:
         return None
-    lowest = min(known)
     filled = [lowest if score is None else score for score in scores]
     mean = math.fsum(filled) / len(filled)
     deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in filled) / len(filled))
-    return [(score - mean) / deviation for score in filled]
+    return [(score - mean) / deviation for score in filled] if deviation > _ROUNDING else None
 
 
 def _readability(candidates: Sequence[Scores], query: QueryTerms, known: frozenset[str] | None) -> float:

@@ -203,6 +203,11 @@ def test_weights_are_those_of_bm25() -> None:
     assert document_weights("needle " * 10, "en")["needl"] < K1 + 1
 
 
+def test_a_chunk_is_found_by_the_headings_it_stands_under() -> None:
+    weights = document_weights("Turn the valve.", "en", ["Boilers", "Turn the valve."])
+    assert weights == document_weights("Boilers\nTurn the valve.", "en")
+
+
 def test_idf_is_lucenes_and_above_zero() -> None:
     assert idf(1000, 10) == pytest.approx(math.log(1 + 990.5 / 10.5))
     assert idf(5, 5) > 0

@@ -24,7 +24,7 @@ GRAM = "~"  # what terms that are no words begin with
 # chunk's weights depend on nothing but its text.
 K1 = 1.2
 B = 0.75
-AVERAGE_WORDS = 100
+AVERAGE_WORDS = 150
 GRAM_LETTERS = 4
 GRAM_WEIGHT = 0.3
 # Other than in these, words of a language are found by four letters, too.
@@ -111,11 +111,14 @@ class QueryTerms:
         return {term: weight for term, weight in weights.items() if weight > 0}
 
 
-def document_weights(text: str, language: str | None) -> dict[str, float]:
+def document_weights(text: str, language: str | None, headings: Sequence[str] = ()) -> dict[str, float]:
     """BM25's weight of each term of a chunk, idf apart: above 0, below K1 + 1. `language` is ISO 639-1.
 
-    Score of a chunk: sum over the query's terms of this weight times `QueryTerms.weights`.
+    `headings`: those that it stands under; their words count as its own. Score of a chunk: sum over the query's terms
+    of this weight times `QueryTerms.weights`.
     """
+    if above := [heading for heading in headings if heading not in text]:
+        text = "\n".join([*above, text])
     counts: dict[str, int] = {}
     words = 0
     text = _normalised(text)

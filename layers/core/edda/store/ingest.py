@@ -108,7 +108,7 @@ class IngestStore:
         With it goes how far parsing has got; after the last part the version is no longer parsed but embedded.
         Raises QuotaExceeded, and stores nothing, when what has yet to be embedded is more than the tenant's caps allow.
         """
-        terms = await term_rows(lease.tenant_id, outcome.chunks)
+        terms = await term_rows(lease.tenant_id, outcome.chunks, outcome.title)
         async with self._database.transaction(lease.tenant_id) as cursor:
             await hold_vectors(cursor, lease.tenant_id)
             fence = {"version_id": lease.version_id, "attempt": lease.attempt}

@@ -60,11 +60,12 @@ class Way:
 class Postings:
     """Which chunks have a term, and its weight there."""
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
+    def __init__(self, chunks: Sequence[Chunk], titles: Sequence[str | None]) -> None:
         self.chunks = len(chunks)
         self._weights: dict[str, dict[int, float]] = {}
-        for index, one in enumerate(chunks):
-            for term, weight in document_weights(one.text, one.language).items():
+        for index, (one, title) in enumerate(zip(chunks, titles, strict=True)):
+            headings = (*([title] if title else []), *one.heading_path)
+            for term, weight in document_weights(one.text, one.language, headings).items():
                 self._weights.setdefault(term, {})[index] = weight
 
     def scores(self, query: str) -> Any:
@@ -122,10 +123,10 @@ def compare(collection: Collection, ways: Sequence[Way], state: Path) -> int:
 def search(collection: Collection, way: Way, embedder: Embedder, folder: Path) -> int:
     """Write a run of each mode; how many chunks there were."""
     cut = list(_chunks(collection, way))
-    chunks = [one for _, one in cut]
+    chunks = [one for _, _, one in cut]
     embedded = _vectors(embedder, [one.text for one in chunks])
     asked = _vectors(embedder, list(collection.judged.values()))
-    postings = Postings(chunks)
+    postings = Postings(chunks, [title for _, title, _ in cut])
     documents: dict[str, dict[str, list[Hit]]] = {mode: {} for mode in MODES}
     passages: dict[str, dict[str, list[Hit]]] = {mode: {} for mode in MODES}
     for (query, text), vector in zip(collection.judged.items(), asked, strict=True):
@@ -133,7 +134,7 @@ def search(collection: Collection, way: Way, embedder: Embedder, folder: Path) -
         for mode in MODES:
             order = _order(mode, text, chunks, similar, matching)
             hits = [
-                Hit(cut[at][0], str(at), cut[at][1].char_start, cut[at][1].char_end, score, None) for at, score in order
+                Hit(cut[at][0], str(at), chunks[at].char_start, chunks[at].char_end, score, None) for at, score in order
             ]
             if query in collection.qrels:
                 best = {hit.item_id: hit for hit in reversed(hits)}
@@ -159,14 +160,15 @@ def _vectors(embedder: Embedder, texts: Sequence[str]) -> Any:
     return np.frombuffer(b"".join(vectors), "<f4").reshape(-1, DIMENSIONS)
 
 
-def _chunks(collection: Collection, way: Way) -> Iterator[tuple[str, Chunk]]:
+def _chunks(collection: Collection, way: Way) -> Iterator[tuple[str, str | None, Chunk]]:
+    """With id and title of the document."""
     for item in collection.items:
         try:
             parsed = parse(item.body(), item.name, None)
         except DocumentError:
             continue  # no text, for one
         for one in chunk(parsed, max_tokens=way.tokens, overlap_tokens=way.overlap, strategy=way.strategy):
-            yield item.item_id, one
+            yield item.item_id, parsed.title, one
 
 
 def _order(mode: str, query: str, chunks: Sequence[Chunk], similar: Any, matching: Any) -> list[tuple[int, float]]:

@@ -63,7 +63,7 @@ class TermRows:
 
 
 async def term_rows(tenant_id: UUID, chunks: Sequence[Chunk], title: str | None = None) -> TermRows:
-    """What is stored of the terms of a document's chunks: of their text, the headings above it and the document's title.
+    """What is stored of the terms of chunks: of their text, the headings above it and the title of the document.
 
     To be made before a transaction: it takes a third of a millisecond a chunk.
     """

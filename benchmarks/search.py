@@ -5,6 +5,7 @@
 
 import argparse
 import asyncio
+import hashlib
 import json
 import multiprocessing
 import os
@@ -23,7 +24,7 @@ from edda.concurrency import Deadline
 from edda.filters import parse_filter
 from edda.index_ranges import Policy
 from edda.indexing import Indexing
-from edda.models import Candidate, Chunk, EmbeddingModel
+from edda.models import Candidate, Chunk, EmbeddingModel, Tenant
 from edda.store.conditions import compile_filter
 from edda.store.database import Database, FloatVectors, HalfVector, Uuids, register_vectors
 from edda.store.indexing import IndexStore
@@ -98,19 +99,22 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
     parser.add_argument("plan", choices=PLANS, nargs="?", default="quick")
+    parser.add_argument("--chunks", type=int, nargs="+", help="other sizes than the plan's")
+    parser.add_argument("--clients", type=int, nargs="+", help="others than the plan's")
+    parser.add_argument("--seconds", type=float, help="of each of the runs")
     parser.add_argument("--state", type=Path, default=ROOT / ".bench" / "search", help="of Postgres, and the vectors")
     options = parser.parse_args()
     options.state.mkdir(parents=True, exist_ok=True)
     folder = ROOT / ".bench" / "results" / time.strftime("search-%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     results: dict[str, Any] = {"plan": options.plan, "sizes": {}}
-    sizes, _, _ = PLANS[options.plan]
+    sizes, clients, seconds = PLANS[options.plan]
+    clients, seconds = options.clients or clients, options.seconds or seconds
     with server(options.state) as postgres:
-        for chunks in sizes:
+        for chunks in options.chunks or sizes:
             with postgres.fresh("edda", DIMENSIONS) as fresh:
-                results["sizes"][chunks] = _measure(
-                    postgres, fresh, make(options.state, chunks, DIMENSIONS), chunks, options.plan
-                )
+                vectors = make(options.state, chunks, DIMENSIONS)
+                results["sizes"][chunks] = _measure(postgres, fresh, vectors, clients, seconds)
             (folder / "results.json").write_text(json.dumps(results, indent=1))
             print("\n".join(_lines(chunks, results["sizes"][chunks])), flush=True)
     lines = {
@@ -124,8 +128,8 @@ def main() -> None:
     print(folder)
 
 
-def _measure(postgres: Server, fresh: Fresh, vectors: Path, chunks: int, plan: str) -> dict[str, Any]:
-    _, clients, seconds = PLANS[plan]
+def _measure(postgres: Server, fresh: Fresh, vectors: Path, clients: Sequence[int], seconds: float) -> dict[str, Any]:
+    chunks = len(read(vectors))
     ((tenant,),) = fresh.rows("SELECT tenant_id FROM tenants WHERE slug = %s", [TENANT])
     model = asyncio.run(register_model(fresh.owner_url, MODEL, DIMENSIONS))
     began = time.time()
@@ -153,17 +157,11 @@ def _measure(postgres: Server, fresh: Fresh, vectors: Path, chunks: int, plan: s
         bare = next(o for o in measured["runs"] if o["mode"] == "bare" and o["clients"] == one["clients"])
         one["ratio"] = one["p50_ms"] / bare["p50_ms"]
     measured["recall"] = asyncio.run(_recall(fresh, tenant, model, vectors, chunks))
-    key = asyncio.run(create_key(fresh.owner_url, _tenant(tenant), "benchmark"))
+    key = asyncio.run(create_key(fresh.owner_url, Tenant(tenant, TENANT), "benchmark"))
     with context.Pool(1) as pool:  # of its own: it has an environment
         asked = [_question(random.Random(n)) for n in range(200 if seconds > 1 else 10)]
         measured["handler"] = pool.apply(handled, (fresh.application_url, key, asked, MODES))
     return measured
-
-
-def _tenant(tenant_id: UUID) -> Any:
-    from edda.models import Tenant
-
-    return Tenant(tenant_id, TENANT)
 
 
 # The corpus -------------------------------------------------------------------------------------------------------
@@ -242,8 +240,6 @@ def _number(row: int) -> int:
 
 
 def _version(document: int) -> UUID:
-    import hashlib
-
     return UUID(bytes=hashlib.md5(b"v%d" % document, usedforsecurity=False).digest())
 
 

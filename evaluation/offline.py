@@ -39,6 +39,7 @@ from local.model import minilm_folder
 from local.settings import ROOT
 from local.stack import run
 
+Cut = tuple[str, str | None, Chunk]  # with id and title of the document
 LEG = 400  # candidates of each: enough for a hundred documents
 EMBEDDED_AT_ONCE = 256
 EMBEDDED_WITHIN_S = 600
@@ -132,7 +133,7 @@ def search(collection: Collection, way: Way, embedder: Embedder, folder: Path) -
     for (query, text), vector in zip(collection.judged.items(), asked, strict=True):
         similar, matching = embedded @ vector, postings.scores(text)
         for mode in MODES:
-            order = _order(mode, text, chunks, similar, matching)
+            order = _order(mode, text, cut, similar, matching)
             hits = [
                 Hit(cut[at][0], str(at), chunks[at].char_start, chunks[at].char_end, score, None) for at, score in order
             ]
@@ -160,8 +161,7 @@ def _vectors(embedder: Embedder, texts: Sequence[str]) -> Any:
     return np.frombuffer(b"".join(vectors), "<f4").reshape(-1, DIMENSIONS)
 
 
-def _chunks(collection: Collection, way: Way) -> Iterator[tuple[str, str | None, Chunk]]:
-    """With id and title of the document."""
+def _chunks(collection: Collection, way: Way) -> Iterator[Cut]:
     for item in collection.items:
         try:
             parsed = parse(item.body(), item.name, None)
@@ -171,7 +171,7 @@ def _chunks(collection: Collection, way: Way) -> Iterator[tuple[str, str | None,
             yield item.item_id, parsed.title, one
 
 
-def _order(mode: str, query: str, chunks: Sequence[Chunk], similar: Any, matching: Any) -> list[tuple[int, float]]:
+def _order(mode: str, query: str, cut: Sequence[Cut], similar: Any, matching: Any) -> list[tuple[int, float]]:
     """Indices of chunks and their scores, best first."""
     nearest = np.argsort(-similar, kind="stable")[:LEG].tolist()
     found = [at for at in np.argsort(-matching, kind="stable")[:LEG].tolist() if matching[at] > 0]
@@ -180,7 +180,10 @@ def _order(mode: str, query: str, chunks: Sequence[Chunk], similar: Any, matchin
     if mode == "text":
         return [(at, float(matching[at])) for at in found]
     union = sorted({*nearest, *found})
-    scores = [Scores(float(similar[at]), float(matching[at]), chunks[at].language) for at in union]
+    scores = [
+        Scores(float(similar[at]), float(matching[at]), one.language, item_id, one.ordinal)
+        for at, (item_id, _, one) in ((at, cut[at]) for at in union)
+    ]
     fused = fuse(scores, query_terms(query), Fusion(), languages_of_model(MiniLMEmbedder.name))
     return sorted(zip(union, fused, strict=True), key=lambda one: -one[1])
 

@@ -182,7 +182,7 @@ def idf(chunks: int, chunks_with_term: int) -> float:
 
 def is_function_word(word: str) -> bool:
     """Whether some language has it for one: chunks in that language have no term of it."""
-    return all(_plain(part) in _speakers() for part in _PART.findall(_normalised(word)))
+    return _plain(word) in _speakers()
 
 
 def is_of_script(language: str, languages: Iterable[str]) -> bool:

@@ -168,7 +168,7 @@ def _chunks(collection: Collection, way: Way) -> Iterator[Cut]:
         except DocumentError:
             continue  # no text, for one
         for one in chunk(parsed, max_tokens=way.tokens, overlap_tokens=way.overlap, strategy=way.strategy):
-            yield item.item_id, parsed.title, one
+            yield item.item_id, item.title or parsed.title, one
 
 
 def _order(mode: str, query: str, cut: Sequence[Cut], similar: Any, matching: Any) -> list[tuple[int, float]]:

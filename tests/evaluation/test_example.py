@@ -100,6 +100,25 @@ def test_a_second_run_finds_its_documents_and_is_compared(results: Path, state: 
     assert (again / "run-vector.trec").read_text() == (results / "run-vector.trec").read_text()
 
 
+@pytest.mark.timeout(300)
+def test_ways_to_chunk_are_compared_without_a_database(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation.offline",
+        "--state",
+        str(tmp_path),
+        "structure:300/0",
+        "sentence:100/0",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, single = (tmp_path / "results" / f"example-{way}" for way in ("structure-300-0", "sentence-100-0"))
+    assert len(done.stdout.splitlines()) == 2 * len(MODES)
+    assert json.loads((whole / "scores.json").read_text())["scores"]["hybrid"]["nDCG@10"]["mean"] > 0.85
+    assert json.loads((single / "scores.json").read_text())["differences"].keys() == set(MODES)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

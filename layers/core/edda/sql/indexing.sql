@@ -27,7 +27,7 @@ SELECT last_value AS numbers FROM embedding_numbers;
 -- How many vectors a tenant has in each of these intervals, counted up to a limit.
 SELECT (SELECT count(*) FROM (
             SELECT FROM embeddings e
-            WHERE e.tenant_id = %(tenant_id)s AND e.model_id = %(model_id)s
+            WHERE e.tenant_id = %(tenant_id)s AND e.model_id + 0 = %(model_id)s
               AND e.segment >= i.first AND e.segment < i.until
             LIMIT i.most + 1) AS counted) AS rows
 FROM unnest(%(first)s::integer[], %(until)s::integer[], %(most)s::integer[])

@@ -128,6 +128,9 @@ bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the
 bench-quick: .venv/.ready bench-setup  ## the same in about two minutes
 	@.venv/bin/python -m benchmarks quick
 
+bench-search: .venv/.ready  ## search beside the bare SQL: make bench-search [PLAN=full]
+	@.venv/bin/python -m benchmarks.search $(or $(PLAN),quick)
+
 memory-sizes: .venv/.ready  ## which memory is the cheapest, by measuring at Lambda's shares of a CPU (root, Linux)
 	@.venv/bin/python -m benchmarks.memory_sizes $(if $(SIZES),--sizes $(SIZES))
 
@@ -148,4 +151,4 @@ cost-docs: .venv/.ready  # after a change of the assumptions
 scale: .venv/.ready  ## how long 10 million documents take, and what holds them up: make scale [ASSUMPTIONS=…] [PROVIDER=openai-5]
 	@$(COST) scale $(GIVEN) $(if $(PROVIDER),--provider "$(PROVIDER)")
 
-.PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick
+.PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick bench-search

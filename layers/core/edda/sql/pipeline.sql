@@ -14,7 +14,7 @@ WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
   AND v.status IN ('queued', 'parsing') AND v.attempt - v.releases < %(max_failures)s
   AND (v.lease_until IS NULL OR v.lease_until < now())
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
-          v.media_type, v.size_bytes, v.parsed_chunks, v.parse_state, v.content_sha256;
+          d.title, v.media_type, v.size_bytes, v.parsed_chunks, v.parse_state, v.content_sha256;
 
 -- name: renew_version
 -- Not one that was given back, or taken over.
@@ -304,6 +304,10 @@ DELETE FROM chunks WHERE ctid = ANY (ARRAY(
     SELECT c.ctid FROM chunks c WHERE c.version_id = %(version_id)s AND c.ordinal < %(below)s
     ORDER BY c.ordinal DESC LIMIT %(limit)s))
 RETURNING content_hash, ordinal;
+
+-- name: delete_chunk_terms
+-- Of the chunks that were deleted.
+DELETE FROM chunk_terms WHERE version_id = %(version_id)s AND ordinal >= %(lowest)s AND ordinal < %(below)s;
 
 -- name: delete_version
 DELETE FROM document_versions WHERE version_id = %(version_id)s;

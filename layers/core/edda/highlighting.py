@@ -1,0 +1,95 @@
+"""Where the words and phrases of a query are in a text, as character offsets."""
+
+import re
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
+from functools import lru_cache
+from typing import NamedTuple
+
+from edda.terms import GRAM, QueryTerms, document_weights
+
+_RUN = re.compile(r"\S+")
+_WORD = re.compile(r"\w+")
+_EDGE = re.compile(r"^\W+|\W+$")
+
+
+class Span(NamedTuple):
+    """`text[start:end]`."""
+
+    start: int
+    end: int
+
+
+def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]:
+    """In order, none overlaps another. A word is found by its stem in `language`, as in the index; an identifier whole
+    if the query has it whole."""
+    spans = list(_phrases(text, terms.phrases))
+    if wanted := _words(terms.terms):
+        for run in _RUN.finditer(text):
+            spans += _in_run(run.group(), run.start(), language, wanted)
+    return _joined(spans)
+
+
+def _words(terms: Iterable[str]) -> frozenset[str]:
+    """Without pieces of words; single ideographs only where there is nothing else."""
+    found = frozenset(term for term in terms if not term.startswith(GRAM))
+    return found or frozenset(term for term in terms if len(term) == len(GRAM) + 1)
+
+
+def _in_run(run: str, start: int, language: str | None, wanted: AbstractSet[str]) -> Iterator[Span]:
+    """In characters without white space between them: a word and its punctuation, an identifier, a Chinese sentence."""
+    of_run = _terms_of(run, language)
+    if wanted.isdisjoint(of_run):
+        return
+    words = list(_WORD.finditer(run))
+    of_words = [_terms_of(word.group(), language) for word in words]
+    if not wanted & of_run <= frozenset().union(*of_words):  # a term of the whole
+        trimmed = _EDGE.sub("", run)
+        begin = run.find(trimmed)
+        yield Span(start + begin, start + begin + len(trimmed))
+        return
+    for word, of_word in zip(words, of_words, strict=True):
+        if not wanted.isdisjoint(of_word):
+            yield from _in_word(word.group(), start + word.start(), of_word, wanted)
+
+
+def _in_word(word: str, start: int, of_word: AbstractSet[str], wanted: AbstractSet[str]) -> Iterator[Span]:
+    """The word; of characters without spaces between words, those that are looked for."""
+    found = [term.removeprefix(GRAM) for term in wanted & of_word]
+    is_unspaced = len(_words(of_word)) > 1 or any(len(piece) == 1 for piece in found)
+    if not word.isascii() and is_unspaced:
+        pieces = [(at, at + len(piece)) for piece in found for at in _places(piece, word)]
+        if pieces:
+            yield from (Span(start + begin, start + end) for begin, end in pieces)
+            return
+    yield Span(start, start + len(word))
+
+
+def _places(piece: str, word: str) -> Iterator[int]:
+    at = word.find(piece)
+    while at >= 0:
+        yield at
+        at = word.find(piece, at + 1)
+
+
+def _phrases(text: str, phrases: Iterable[str]) -> Iterator[Span]:
+    for phrase in phrases:
+        pattern = r"\s+".join(re.escape(word) for word in phrase.split())
+        for match in re.finditer(pattern, text, re.IGNORECASE):
+            yield Span(*match.span())
+
+
+def _joined(spans: Iterable[Span]) -> list[Span]:
+    """Overlapping and touching ones as one."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        if found and span.start <= found[-1].end:
+            found[-1] = Span(found[-1].start, max(found[-1].end, span.end))
+        else:
+            found.append(span)
+    return found
+
+
+@lru_cache(maxsize=50_000)
+def _terms_of(word: str, language: str | None) -> frozenset[str]:
+    return frozenset(document_weights(word, language))

@@ -7,7 +7,17 @@ from typing import Literal, NamedTuple, Protocol
 
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
-from edda.models import BusEvent, EmbeddingLimits, ObjectListing, ParseCursor, ParseOutcome, PresignedPost, StoredObject
+from edda.models import (
+    BusEvent,
+    ChatReply,
+    ChatRequest,
+    EmbeddingLimits,
+    ObjectListing,
+    ParseCursor,
+    ParseOutcome,
+    PresignedPost,
+    StoredObject,
+)
 
 
 class ObjectStore(Protocol):
@@ -102,6 +112,24 @@ class Embedder(Protocol):
         or the EmbeddingRejected that says why this text was refused.
 
         Raises ProviderThrottled, ProviderUnavailable, ProviderMisconfigured, or EmbeddingRejected for all of them.
+        """
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+
+
+class ChatModel(Protocol):
+    """A model that writes. What it writes is checked before anybody sees it, so it is taken whole, not as a stream."""
+
+    @property
+    def name(self) -> str:
+        """provider/model."""
+
+    async def reply(self, request: ChatRequest, deadline: Deadline) -> ChatReply:
+        """One provider request.
+
+        Raises ChatRejected, ProviderThrottled, ProviderUnavailable (also for an answer that makes no sense),
+        ProviderMisconfigured.
         """
 
     async def aclose(self) -> None:

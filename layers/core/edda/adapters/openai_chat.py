@@ -28,8 +28,8 @@ OPERATOR_MUST_ACT = {"insufficient_quota", "billing_not_active", "model_not_foun
 class OpenAIChat:
     """POST {base_url}/chat/completions. `api_key` may be empty: then none is sent.
 
-    `tokens_field` is how the most tokens of an answer are called: OpenAI's newer models want max_completion_tokens, which
-    other servers may not know.
+    `tokens_field` names the limit of an answer: OpenAI's newer models want max_completion_tokens, which other servers
+    may not know.
     """
 
     def __init__(

@@ -23,7 +23,6 @@ from edda.api_models import (
     HealthBody,
     NewDocument,
     NewUpload,
-    SearchRequest,
     UploadBody,
     UploadForm,
     UsageBody,
@@ -38,6 +37,7 @@ from edda.models import DocumentStatus
 from edda.observability import function_logger
 from edda.reporting import Reporting
 from edda.runtime import LambdaContext
+from edda.search_models import SearchRequest
 from edda.services import ApiServices
 from pydantic import ValidationError
 

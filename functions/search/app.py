@@ -6,12 +6,10 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
 from edda import openapi, preloading, services
-from edda.api_models import HitBody, SearchBody, SearchRequest
-from edda.filters import parse_filter
 from edda.gateway import Event, Gateway, answer
 from edda.observability import function_logger
 from edda.runtime import LambdaContext
-from edda.searching import Searching
+from edda.search_models import SearchBody, SearchRequest
 from edda.services import SearchServices
 
 
@@ -21,13 +19,11 @@ def build(provide: Callable[[], Awaitable[SearchServices]]) -> Gateway:
 
     @gateway.resolver.post(**openapi.SEARCH_OPERATION)
     def search(question: Annotated[SearchRequest, Body()]) -> Response[Any]:
-        filter_ = parse_filter(question.filter)
+        query = question.search_query()
 
         async def work() -> SearchBody:
-            built = await provide()
-            searching = Searching(built.search, built.embedder)
-            hits = await searching.search(gateway.tenant, question.query, question.top_k, filter_, gateway.until)
-            return SearchBody(hits=[HitBody.of(hit) for hit in hits], model=built.embedder.name)
+            services_ = await provide()
+            return SearchBody.of(await services_.searching.search(gateway.tenant, query, gateway.until))
 
         return answer(gateway.run(work()))
 

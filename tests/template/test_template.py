@@ -20,6 +20,7 @@ UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024  # Lambda's, of a function and its laye
 WILDCARDS = {
     "FunctionPolicy SendTraces": "X-Ray knows no resources",
     "FunctionPolicy AttachToVpc": "Lambda demands the interfaces' actions on all resources",
+    "RerankPolicy Rerank": "the action knows no resources; which model may be invoked is said beside it",
 }
 
 Template = dict[str, Any]

@@ -32,6 +32,7 @@ VERBS = {
 # The outer ring: what knows the environment and builds real things.
 OUTER = {
     "edda.services",
+    "edda.providers",
     "edda.runtime",
     "edda.observability",
     "edda.settings",

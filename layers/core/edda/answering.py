@@ -1,8 +1,8 @@
 """The answer verb: a question in, an answer with citations out.
 
-What was found is given to the chat model; what that writes is checked (see `grounding`) and, if it does not stand, asked
-for once more, with the reason. If it still does not, or there is no chat model, or it fails, the best sentences of the
-passages are the answer (see `extracting`), and the answer says so. If nothing that was found has to do with the
+What was found is given to the chat model; what that writes is checked (see `grounding`) and, if it does not stand,
+asked for once more, with the reason. If it still does not, or there is no chat model, or it fails, the best sentences
+of the passages are the answer (see `extracting`), and the answer says so. If nothing that was found has to do with the
 question, nothing is made up.
 """
 

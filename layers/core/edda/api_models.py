@@ -17,7 +17,7 @@ from pydantic import (
 
 from edda.errors import InvalidMetadata
 from edda.filters import Operator
-from edda.models import DocumentStatus, Hit, JsonObject
+from edda.models import DocumentStatus, JsonObject
 from edda.object_metadata import MAX_ATTRIBUTES, MAX_KEY_CHARACTERS, check_metadata
 from edda.store.database import Row
 from edda.store.documents import DocumentView
@@ -26,9 +26,6 @@ from edda.store.usage import UsageReport
 MAX_NAME_CHARACTERS = 1024
 MAX_TAGS = 50
 MAX_TAG_CHARACTERS = 200
-MAX_QUERY_CHARACTERS = 8000
-MAX_TOP_K = 100
-DEFAULT_TOP_K = 10
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
 
@@ -39,10 +36,6 @@ MEDIA_TYPE = r"^[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(;[ -~]{0
 def _one_line(value: Any) -> Any:
     """Names come from file systems of all kinds: control characters go, all else is data."""
     return value.translate(CONTROL_CHARACTERS).strip() if isinstance(value, str) else value
-
-
-def _without_nul(value: Any) -> Any:
-    return value.replace("\x00", "").strip() if isinstance(value, str) else value
 
 
 def _checked_metadata(metadata: JsonObject) -> JsonObject:
@@ -139,18 +132,6 @@ class DocumentChange(Request):
         """Only what was given. An empty title is none."""
         given = self.model_dump(exclude_unset=True)
         return given | ({"title": given["title"] or None} if "title" in given else {})
-
-
-class SearchRequest(Request):
-    """A question."""
-
-    query: Annotated[
-        str,
-        BeforeValidator(_without_nul),
-        Field(min_length=1, max_length=MAX_QUERY_CHARACTERS, examples=["How many days of leave do I get?"]),
-    ]
-    top_k: Annotated[int, Field(ge=1, le=MAX_TOP_K)] = DEFAULT_TOP_K
-    filter: Annotated[Any, WithJsonSchema(FILTER_SCHEMA)] = None
 
 
 class Reason(BaseModel):
@@ -286,40 +267,6 @@ class UploadBody(BaseModel):
     upload: UploadForm
     expires_at: datetime
     max_bytes: int
-
-
-class HitBody(BaseModel):
-    """A passage found. `score` is the cosine similarity, -1 to 1, higher is nearer."""
-
-    document_id: UUID
-    chunk_id: UUID
-    ordinal: int
-    name: str
-    title: str | None
-    page: int | None
-    heading_path: list[str]
-    text: str
-    char_start: int
-    char_end: int
-    language: str | None
-    metadata: JsonObject
-    tags: list[str]
-    score: float
-
-    @classmethod
-    def of(cls, hit: Hit) -> Self:
-        """As the store found it. Half-precision vectors are good for about four digits."""
-        values = {name: getattr(hit, name) for name in cls.model_fields}
-        return cls(
-            **values | {"heading_path": list(hit.heading_path), "tags": list(hit.tags), "score": round(hit.score, 6)}
-        )
-
-
-class SearchBody(BaseModel):
-    """The `top_k` nearest passages, or all there are; best first."""
-
-    hits: list[HitBody]
-    model: str = Field(description="The embedding model that compared them.")
 
 
 class UsageNumbers(BaseModel):

@@ -135,6 +135,14 @@ class EmbeddingLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RerankLimits:
+    """What one reranker takes, and how many requests it may have in flight for one search."""
+
+    max_texts_per_request: int
+    max_concurrent_requests: int
+
+
+@dataclass(frozen=True, slots=True)
 class PresignedPost:
     """A form that uploads one object straight to the bucket until `expires_at`."""
 
@@ -145,7 +153,7 @@ class PresignedPost:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found. `score` is cosine similarity, -1 to 1, higher is nearer."""
+    """A passage found. `score` is what it was ranked by; higher is better."""
 
     document_id: UUID
     chunk_id: UUID
@@ -162,6 +170,33 @@ class Hit:
     metadata: dict[str, Any]
     tags: tuple[str, ...]
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A chunk that a leg of search found: cosine similarity, and BM25's score (None or 0: no term of the query's).
+
+    None as well where that leg was not asked.
+    """
+
+    version_id: UUID
+    ordinal: int
+    document_id: UUID
+    language: str | None
+    similarity: float | None
+    text_score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk beside one that was found."""
+
+    chunk_id: UUID
+    ordinal: int
+    text: str
+    char_start: int
+    char_end: int
+    page: int | None
 
 
 class Tenant(NamedTuple):

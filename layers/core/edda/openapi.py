@@ -6,8 +6,8 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
-from edda.api_models import SearchBody
 from edda.gateway import responses
+from edda.search_models import SearchBody
 
 API_VERSION = "1"
 
@@ -16,8 +16,10 @@ POWERTOOLS_ERRORS = ("HTTPValidationError", "ValidationError", "ResponseValidati
 # The search function declares its operation by this, and so does the api function, for the document alone.
 SEARCH_OPERATION: dict[str, Any] = {
     "rule": "/v1/search",
-    "summary": "Find the passages nearest to a question",
-    "description": "Always as many hits as were asked for, if that many passages match.",
+    "summary": "Find passages by meaning and by words",
+    "description": "Always as many hits as were asked for, if that many passages match (in mode text: have a word of "
+    "the query). What only makes hits better may be missing, and `degraded` says so: hybrid goes by words alone when "
+    "the embedding provider fails, and without the reranker when that fails; mode vector then answers 503.",
     "operation_id": "search",
     "tags": ["search"],
     "responses": responses(200, "Hits, best first", SearchBody),

@@ -16,6 +16,7 @@ from edda.models import (
     ParseCursor,
     ParseOutcome,
     PresignedPost,
+    RerankLimits,
     StoredObject,
 )
 
@@ -112,6 +113,27 @@ class Embedder(Protocol):
         or the EmbeddingRejected that says why this text was refused.
 
         Raises ProviderThrottled, ProviderUnavailable, ProviderMisconfigured, or EmbeddingRejected for all of them.
+        """
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+
+
+class Reranker(Protocol):
+    """A model that reads question and passage together."""
+
+    @property
+    def name(self) -> str:
+        """provider/model."""
+
+    @property
+    def limits(self) -> RerankLimits:
+        """What one request may hold."""
+
+    async def rerank(self, query: str, texts: Sequence[str], deadline: Deadline) -> Sequence[float]:
+        """One provider request. For each text, in order, how well it answers the query: finite, higher is better.
+
+        Raises ProviderThrottled, ProviderUnavailable (also for an answer that makes no sense), ProviderMisconfigured.
         """
 
     async def aclose(self) -> None:

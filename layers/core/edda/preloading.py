@@ -12,7 +12,7 @@ from edda.settings import Settings, is_started_ahead
 
 DATABASE = ("aioboto3", "edda.adapters.secrets")  # its password comes from Secrets Manager
 API = (*DATABASE, "edda.adapters.s3", "edda.store.documents", "edda.store.usage")
-SEARCH = (*DATABASE, "edda.store.search")
+SEARCH = (*DATABASE, "edda.searching")
 EMBEDDERS = {
     "openai": "edda.adapters.openai_embedder",
     "bedrock": "edda.adapters.bedrock_embedder",
@@ -21,10 +21,14 @@ EMBEDDERS = {
 
 
 def preload(modules: Sequence[str], *, embedder: bool = False) -> None:
-    """Import these, and the configured provider's adapter, if this environment is started ahead; else do nothing."""
+    """Import these, and the configured models' adapters, if this environment is started ahead; else do nothing."""
     if not is_started_ahead():
         return
     for module in modules:
         import_module(module)
     if embedder:
-        import_module(EMBEDDERS[Settings.from_environment().embedding_provider])
+        settings = Settings.from_environment()
+        import_module(EMBEDDERS[settings.embedding_provider])
+        if settings.rerank_provider != "none":
+            kind = "bedrock" if settings.rerank_provider == "bedrock" else "http"
+            import_module(f"edda.adapters.{kind}_reranker")

@@ -1,16 +1,121 @@
-"""The search verb."""
+"""The search verb: question, candidates of two legs, fused, reranked, one page of them.
 
-from dataclasses import dataclass
+Whatever only makes hits better may be missing: a provider that gives no vector leaves the text leg, a reranker that
+fails leaves the fused order, and the result says so.
+"""
 
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal, TypeVar
+
+from edda import paging
 from edda.concurrency import Deadline
-from edda.errors import EmbeddingRejected
+from edda.errors import (
+    EddaError,
+    EmbeddingRejected,
+    InvalidRequest,
+    ProviderMisconfigured,
+    ProviderThrottled,
+    ProviderUnavailable,
+)
 from edda.filters import Filter
-from edda.models import Hit, Tenant
-from edda.ports import Embedder
+from edda.fusing import Fusion, Scores, fuse
+from edda.highlighting import Span, highlights
+from edda.models import Candidate, Hit, Passage, Tenant
+from edda.ports import Embedder, Reranker
+from edda.ranking import Key, PartScores, Ranked, behind, grouped, ranked, reranked
+from edda.reranking import rerank_all
 from edda.store.conditions import compile_filter
 from edda.store.database import HalfVector
 from edda.store.search import SearchStore
+from edda.terms import QueryTerms, query_terms
 from edda.vectors import to_halfvec_binary
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+ScoredBy = Literal["vector", "text", "fused", "rerank"]
+Part = Literal["vector", "rerank"]
+
+DEFAULT_DEPTH = 200
+MAX_DEPTH = 10_000  # grouped by document, the legs are searched deeper until there are enough documents
+DEEPER = 4
+EMBEDDING_PATIENCE_S = 8.0  # where the text leg can answer alone; a cold in-process model takes three
+
+
+class Mode(StrEnum):
+    HYBRID = "hybrid"
+    VECTOR = "vector"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """What is searched for, and how.
+
+    `depth`: candidates of each leg, and how far pages go. `min_score` is of the scale that the hits are ranked by.
+    `top_k` counts documents where hits are grouped by them. `rerank` None: if there is a reranker.
+    """
+
+    text: str
+    top_k: int = 10
+    mode: Mode = Mode.HYBRID
+    filter: Filter | None = None
+    depth: int = DEFAULT_DEPTH
+    fusion: Fusion = Fusion()  # noqa: RUF009 - frozen
+    min_score: float | None = None
+    group_by_document: bool = False
+    hits_per_document: int = 3
+    context: int = 0
+    rerank: bool | None = None
+    rerank_candidates: int | None = None
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """What was left out, and why. `code` is the error's."""
+
+    part: Part
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A hit, how each part judged it, where the query's words are in it, and its neighbours."""
+
+    hit: Hit
+    scores: PartScores
+    highlights: Sequence[Span] = ()
+    before: Sequence[Passage] = ()
+    after: Sequence[Passage] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """One page. `scored_by` is what `hit.score` is of; `model` and `reranker` are those that judged; `no_terms`: the
+    query has no word that the text leg could look for."""
+
+    hits: Sequence[Found]
+    mode: Mode
+    scored_by: ScoredBy
+    model: str | None
+    reranker: str | None
+    degraded: Sequence[Degraded]
+    no_terms: bool
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """The reranker, how many candidates it reads unless a query says otherwise, and how long it may take."""
+
+    reranker: Reranker
+    candidates: int = 50
+    timeout_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +124,197 @@ class Searching:
 
     store: SearchStore
     embedder: Embedder
+    reranking: Reranking | None = None
 
-    async def search(
-        self, tenant: Tenant, query: str, top_k: int, filter_: Filter | None, deadline: Deadline
-    ) -> list[Hit]:
-        """The passages nearest to the query, best first: `top_k` of them, or all that match.
+    async def search(self, tenant: Tenant, query: SearchQuery, deadline: Deadline) -> SearchResult:
+        """The best passages: `top_k` of them, or all that match.
 
-        Raises EmbeddingRejected when the provider refuses the query, ProviderUnavailable, DatabaseUnavailable.
+        Raises InvalidRequest (a cursor that is not of this search, a reranker that is not there), DatabaseUnavailable.
+        Where nothing but the vector leg could find anything: EmbeddingRejected, ProviderUnavailable and
+        ProviderMisconfigured, too.
         """
-        (vector,) = await self.embedder.embed([query], purpose="query", deadline=deadline)
-        if isinstance(vector, EmbeddingRejected):
-            raise vector
-        half = HalfVector(to_halfvec_binary(vector))
-        return await self.store.nearest(tenant.tenant_id, half, compile_filter(filter_), top_k)
+        return await _Search(self, tenant, query, deadline).run()
+
+
+@dataclass(slots=True)
+class _Search:
+    """One search on its way."""
+
+    verb: Searching
+    tenant: Tenant
+    query: SearchQuery
+    deadline: Deadline
+    degraded: list[Degraded] = field(default_factory=list)
+    hits: dict[Key, Hit] = field(default_factory=dict)
+
+    async def run(self) -> SearchResult:
+        query = self.query
+        reranking = self._reranking()
+        identity = self._identity(reranking)
+        cursor = paging.decode(query.cursor, identity) if query.cursor else None
+        terms = query_terms(query.text)
+        vector = await self._vector(has_terms=bool(terms.terms))
+        candidates, depth = await self._candidates(vector, terms, cursor and cursor.depth)
+        order = self._ranked(candidates)
+        scored_by: ScoredBy = "fused" if query.mode is Mode.HYBRID else query.mode.value
+        is_reranked = False
+        if reranking is not None:
+            order, is_reranked = await self._reranked(order, reranking)
+        if is_reranked == (reranking is not None):  # a threshold for another scale would be nonsense
+            order = self._above_threshold(order, is_reranked)
+        groups = grouped(order, query.hits_per_document) if query.group_by_document else [[one] for one in order]
+        first = behind(groups, cursor and cursor.position, by_document=query.group_by_document)
+        page, taken = await self._page(groups[first:])
+        next_cursor = None
+        if first + taken < len(groups):
+            last = paging.Cursor(groups[first + taken - 1][0].position, depth)
+            next_cursor = paging.encode(last, identity)
+        return SearchResult(
+            hits=await self._told(page, terms),
+            mode=query.mode,
+            scored_by="rerank" if is_reranked else scored_by,
+            model=None if vector is None else self.verb.embedder.name,
+            reranker=reranking.reranker.name if reranking is not None and is_reranked else None,
+            degraded=self.degraded,
+            no_terms=query.mode is not Mode.VECTOR and not terms.terms,
+            next_cursor=next_cursor,
+        )
+
+    def _reranking(self) -> Reranking | None:
+        """The reranker and how much it reads of this search. Raises InvalidRequest if it is wanted and not there."""
+        query, reranking = self.query, self.verb.reranking
+        if reranking is None and query.rerank:
+            problem = {"field": "rerank", "message": "this deployment has no reranker"}
+            raise InvalidRequest("This deployment has no reranker.", problems=[problem])
+        if reranking is None or query.rerank is False:
+            return None
+        candidates = query.rerank_candidates or reranking.candidates
+        return replace(reranking, candidates=candidates if query.group_by_document else max(candidates, query.top_k))
+
+    def _identity(self, reranking: Reranking | None) -> bytes:
+        """All that the order of hits depends on."""
+        asked = replace(self.query, cursor=None, context=0, top_k=0)
+        reranked_by = None if reranking is None else (reranking.reranker.name, reranking.candidates)
+        return repr((self.tenant.tenant_id, asked, self.verb.embedder.name, reranked_by)).encode()
+
+    async def _vector(self, *, has_terms: bool) -> HalfVector | None:
+        """The query's vector; None where it is not asked for, or cannot be had and the text leg can do without."""
+        if self.query.mode is Mode.TEXT:
+            return None
+        may_miss = self.query.mode is Mode.HYBRID and has_terms
+        until = self.deadline
+        if may_miss:
+            until = until.sooner(min(EMBEDDING_PATIENCE_S, until.remaining_s() / 2))
+
+        async def ask() -> bytes:
+            (vector,) = await self.verb.embedder.embed([self.query.text], purpose="query", deadline=until)
+            if isinstance(vector, EmbeddingRejected):
+                raise vector
+            return vector
+
+        try:
+            return HalfVector(to_halfvec_binary(await _once_more(ask)))
+        except (EmbeddingRejected, ProviderUnavailable, ProviderMisconfigured) as error:
+            if not may_miss:
+                raise
+            self._left_out("vector", error)
+            return None
+
+    async def _candidates(
+        self, vector: HalfVector | None, terms: QueryTerms, depth: int | None
+    ) -> tuple[list[Candidate], int]:
+        """Of each leg that can be asked, and how deep they were searched: on the first page as deep as it takes, and on
+        the next ones as on the first, or their order would be another one."""
+        is_first, depth = depth is None, depth or max(self.query.depth, self.query.top_k)
+        looked_for = terms if self.query.mode is not Mode.VECTOR and terms.terms else None
+        if vector is None and looked_for is None:
+            return [], depth
+        condition = compile_filter(self.query.filter)
+        before = -1
+        while True:
+            found = await self.verb.store.candidates(self.tenant.tenant_id, vector, looked_for, condition, depth)
+            is_all = len(found) < depth or len(found) == before or depth >= MAX_DEPTH
+            has_enough = not self.query.group_by_document or len({one.document_id for one in found}) >= self.query.top_k
+            if is_all or has_enough or not is_first:
+                return found, depth
+            before, depth = len(found), min(MAX_DEPTH, depth * DEEPER)
+
+    def _ranked(self, candidates: Sequence[Candidate]) -> list[Ranked]:
+        if self.query.mode is not Mode.HYBRID:
+            return ranked(candidates, None)
+        scores = [Scores(one.similarity, one.text_score, one.language) for one in candidates]
+        return ranked(candidates, fuse(scores, self.query.text, self.query.fusion))
+
+    async def _reranked(self, order: list[Ranked], reranking: Reranking) -> tuple[list[Ranked], bool]:
+        """The order after the reranker, and whether it is the reranker's."""
+        until = self.deadline.sooner(min(reranking.timeout_s, self.deadline.remaining_s() / 2))
+        await self._fetch(order[: reranking.candidates])
+        read = [one for one in order[: reranking.candidates] if one.key in self.hits]
+        order = read + order[reranking.candidates :]
+        texts = [self.hits[one.key].text for one in read]
+
+        async def ask() -> list[float]:
+            return await rerank_all(reranking.reranker, self.query.text, texts, until)
+
+        try:
+            return reranked(order, await _once_more(ask)), True
+        except EddaError as error:
+            self._left_out("rerank", error)
+            return order, False
+
+    def _above_threshold(self, order: list[Ranked], is_reranked: bool) -> list[Ranked]:
+        if self.query.min_score is None:
+            return order
+        return [one for one in order if one.score >= self.query.min_score and not (is_reranked and one.section)]
+
+    async def _page(self, groups: Sequence[Sequence[Ranked]]) -> tuple[list[Ranked], int]:
+        """The hits of the first `top_k` groups of which anything is visible still, and how many were passed."""
+        page: list[list[Ranked]] = []
+        taken = 0
+        while len(page) < self.query.top_k and taken < len(groups):
+            next_ones = groups[taken : taken + self.query.top_k - len(page)]
+            taken += len(next_ones)
+            await self._fetch([one for group in next_ones for one in group])
+            visible = ([one for one in group if one.key in self.hits] for group in next_ones)
+            page += [group for group in visible if group]
+        return [one for group in page for one in group], taken
+
+    async def _fetch(self, wanted: Sequence[Ranked]) -> None:
+        missing = [one.candidate for one in wanted if one.key not in self.hits]
+        if missing:
+            found = await self.verb.store.hits(self.tenant.tenant_id, missing)
+            self.hits |= {(hit.version_id, hit.ordinal): hit for hit in found}
+
+    async def _told(self, page: Sequence[Ranked], terms: QueryTerms) -> list[Found]:
+        """The hits with all that is said of them."""
+        hits = [replace(self.hits[one.key], score=one.score) for one in page]
+        beside: Sequence[Sequence[Passage]] = [()] * len(hits)
+        if self.query.context and hits:
+            beside = await self.verb.store.neighbours(self.tenant.tenant_id, hits, self.query.context)
+        return [
+            Found(
+                hit=hit,
+                scores=one.scores,
+                highlights=highlights(hit.text, hit.language, terms),
+                before=[passage for passage in passages if passage.ordinal < hit.ordinal],
+                after=[passage for passage in passages if passage.ordinal > hit.ordinal],
+            )
+            for one, hit, passages in zip(page, hits, beside, strict=True)
+        ]
+
+    def _left_out(self, part: Part, error: EddaError) -> None:
+        # A wrong key or model does not pass: an operator must see it though the search was answered.
+        level = logging.ERROR if isinstance(error, ProviderMisconfigured) else logging.WARNING
+        logger.log(level, "search degraded", extra={"part": part, "code": error.code}, exc_info=error)
+        self.degraded.append(Degraded(part, error.code, error.message))
+
+
+async def _once_more(ask: Callable[[], Awaitable[T]]) -> T:
+    """A connection that died while the environment was frozen is no reason to give up; being throttled is."""
+    try:
+        return await ask()
+    except ProviderThrottled:
+        raise
+    except ProviderUnavailable:
+        await asyncio.sleep(0)
+        return await ask()

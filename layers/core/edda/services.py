@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from edda.adapters.aws import AwsClients
 from edda.concurrency import Deadline
-from edda.errors import InvalidRequest, NotFound, ProviderMisconfigured
+from edda.errors import InvalidRequest, NotFound
 from edda.models import EmbeddingLimits, EmbeddingModel
-from edda.ports import Embedder, ObjectStore, Queue, Secrets
+from edda.ports import ObjectStore, Queue, Secrets
+from edda.providers import build_embedder, build_reranker, model_name
 from edda.settings import MEGABYTE, Settings
 from edda.store.database import Database
 from edda.store.keys import KeyStore
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from edda.governing import Governor
     from edda.ingesting import Ingestion
     from edda.operating import Operating
+    from edda.searching import Searching
     from edda.store.bucket import DeleteBrake
     from edda.store.documents import DocumentStore
-    from edda.store.search import SearchStore
     from edda.store.usage import UsageStore
     from edda.sweeping import Sweep
 
@@ -54,9 +55,8 @@ class SearchServices:
     """What the search function uses."""
 
     settings: Settings
-    search: "SearchStore"
+    searching: "Searching"
     keys: KeyStore
-    embedder: Embedder
     database: Database
 
 
@@ -130,16 +130,27 @@ async def api_services() -> ApiServices:
 @once
 async def search_services() -> SearchServices:
     """For functions/search."""
-    from edda.store.search import SearchStore
-
     settings, clients, database, model = await _connected()
     return SearchServices(
         settings=settings,
-        search=SearchStore(database, model),
+        searching=await build_searching(settings, clients, database, model),
         keys=KeyStore(database),
-        embedder=_opens(await build_embedder(settings, clients)),
         database=database,
     )
+
+
+async def build_searching(
+    settings: Settings, clients: AwsClients, database: Database, model: EmbeddingModel
+) -> "Searching":
+    """The search verb, with its models."""
+    from edda.searching import Reranking, Searching
+    from edda.store.search import SearchStore
+
+    embedder = _opens(await build_embedder(settings, clients))
+    reranking = None
+    if (reranker := await build_reranker(settings, clients)) is not None:
+        reranking = Reranking(_opens(reranker), settings.rerank_candidates, settings.rerank_timeout_s)
+    return Searching(SearchStore(database, model), embedder, reranking)
 
 
 @once
@@ -279,11 +290,6 @@ async def redrive_queue(name: str) -> dict[str, int]:
         raise InvalidRequest(f"Set {wanted} to the queues' URLs.")
     async with AwsClients() as clients:
         return await (await operating()).redrive_queue(_queue(clients, dead_letters), _queue(clients, queue))
-
-
-def model_name(settings: Settings) -> str:
-    """How a model is named in the database: another provider's model of the same name is another model."""
-    return f"{settings.embedding_provider}/{settings.embedding_model}"
 
 
 async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
@@ -455,33 +461,3 @@ def _delivery(settings: Settings, clients: AwsClients, database: Database) -> "D
         webhooks=_opens(HttpWebhooks(allow_private=settings.webhook_allow_private)),
         bus=EventBridge(clients, settings.event_bus_name) if settings.event_bus_name else None,
     )
-
-
-async def build_embedder(settings: Settings, clients: AwsClients) -> Embedder:
-    """The configured provider's adapter. Raises ProviderMisconfigured when settings do not fit together."""
-    model, dimensions = settings.embedding_model, settings.embedding_dimensions
-    if settings.embedding_provider == "openai":
-        from edda.adapters.openai_embedder import OpenAIEmbedder
-
-        return OpenAIEmbedder(settings.provider_base_url, model, dimensions, await _provider_key(settings, clients))
-    if settings.embedding_provider == "bedrock":
-        import aioboto3
-
-        from edda.adapters.bedrock_embedder import BedrockEmbedder
-
-        return BedrockEmbedder(aioboto3.Session(), model, dimensions)
-    from edda.adapters.minilm_embedder import MiniLMEmbedder
-
-    embedder = MiniLMEmbedder()
-    if embedder.name != model_name(settings) or embedder.dimensions != dimensions:
-        raise ProviderMisconfigured(f"The in-process model is {embedder.name}, {embedder.dimensions} dimensions.")
-    return embedder
-
-
-async def _provider_key(settings: Settings, clients: AwsClients) -> str:
-    from edda.adapters.secrets import SecretsManager
-
-    if not settings.provider_api_key_secret_arn:
-        return settings.provider_api_key
-    secret = await SecretsManager(clients).read(settings.provider_api_key_secret_arn)
-    return secret.get("api_key") or secret["value"]

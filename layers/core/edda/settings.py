@@ -54,6 +54,14 @@ class Settings(BaseModel):
     provider_api_key_secret_arn: str = ""
     provider_api_key: str = ""  # for a local run; a deployment uses the secret
 
+    rerank_provider: Literal["none", "bedrock", "cohere", "jina", "voyage", "tei"] = "none"
+    rerank_model: str = ""
+    rerank_base_url: str = ""  # empty: the provider's own
+    rerank_api_key_secret_arn: str = ""
+    rerank_api_key: str = ""  # for a local run
+    rerank_candidates: int = Field(default=50, ge=1, le=200)
+    rerank_timeout_s: float = Field(default=5, gt=0, le=25)
+
     event_bus_name: str = ""  # empty: none
     webhook_allow_private: bool = False  # for a local run
 

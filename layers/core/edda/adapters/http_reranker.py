@@ -1,0 +1,128 @@
+"""Reranking over HTTP, POST {base_url}/rerank: Cohere and all that speak like it (vLLM, LiteLLM, Infinity, ...), Jina,
+Voyage, and Hugging Face's Text Embeddings Inference. They differ in names only."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import orjson
+
+from edda.adapters.http_client import TIMEOUTS, Answer, AnswerTooLarge, HttpClient, HttpTimeouts
+from edda.batching import retry_after_s
+from edda.concurrency import Deadline
+from edda.errors import EddaError, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
+from edda.models import RerankLimits
+from edda.reranking import checked
+
+PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY, HTTPStatus.TOO_EARLY}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How one kind of server is asked, and where in its answer the results are."""
+
+    base_url: str  # of the provider itself; empty: there is none
+    body: Callable[[str, str, Sequence[str]], dict[str, Any]]  # of model, query, texts
+    results: str  # the field with their list; empty: the answer is the list
+    score: str
+    limits: RerankLimits
+
+
+def _documents(model: str, query: str, texts: Sequence[str]) -> dict[str, Any]:
+    """All texts come back unless the caller limits them (`top_n`, Voyage's `top_k`)."""
+    return {"model": model, "query": query, "documents": texts}
+
+
+def _jina(model: str, query: str, texts: Sequence[str]) -> dict[str, Any]:
+    return {**_documents(model, query, texts), "return_documents": False}
+
+
+def _tei(_: str, query: str, texts: Sequence[str]) -> dict[str, Any]:
+    """It serves one model, and refuses what is too long unless it may cut."""
+    return {"query": query, "texts": texts, "truncate": True}
+
+
+HOSTED = RerankLimits(max_texts_per_request=1000, max_concurrent_requests=1)
+DIALECTS = {
+    "cohere": Dialect("https://api.cohere.com/v2", _documents, "results", "relevance_score", HOSTED),
+    "jina": Dialect("https://api.jina.ai/v1", _jina, "results", "relevance_score", HOSTED),
+    "voyage": Dialect("https://api.voyageai.com/v1", _documents, "data", "relevance_score", HOSTED),
+    # Its --max-client-batch-size is 32 unless it is started with another one.
+    "tei": Dialect("", _tei, "", "score", RerankLimits(max_texts_per_request=32, max_concurrent_requests=4)),
+}
+
+
+class HttpReranker:
+    """One of `DIALECTS`. `api_key` may be empty: then no key is sent.
+
+    Raises ProviderMisconfigured when there is no address.
+    """
+
+    def __init__(
+        self, dialect: str, model: str, api_key: str, *, base_url: str = "", timeouts: HttpTimeouts = TIMEOUTS
+    ) -> None:
+        self._dialect = DIALECTS[dialect]
+        base_url = base_url or self._dialect.base_url
+        if not base_url:
+            raise ProviderMisconfigured(f"A reranker of the kind {dialect} needs an address.")
+        if not (api_key.isascii() and (not api_key or api_key.isprintable())):
+            raise ProviderMisconfigured("The reranker's API key has characters that no header can carry.")
+        self.name = f"{dialect}/{model}" if model else dialect
+        self.limits = self._dialect.limits
+        self._model = model
+        self._url = f"{base_url.rstrip('/')}/rerank"
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._timeouts = timeouts
+        self._client = HttpClient(self.limits.max_concurrent_requests, timeouts)
+
+    async def rerank(self, query: str, texts: Sequence[str], deadline: Deadline) -> Sequence[float]:
+        if not texts:
+            return []
+        deadline = deadline.sooner(self._timeouts.total_s)
+        if deadline.expired:
+            raise ProviderUnavailable("No time was left to ask the reranker.")
+        content = orjson.dumps(self._dialect.body(self._model, query, texts))
+        try:
+            answer = await self._post(content, deadline)
+        except AnswerTooLarge as error:
+            raise ProviderUnavailable("The reranker's answer has no end.") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise ProviderUnavailable(f"The reranker was cut off ({type(error).__name__}).") from error
+        except TimeoutError as error:
+            raise ProviderUnavailable("The reranker did not answer in time.") from error
+        if answer.status != HTTPStatus.OK:
+            raise _error(answer)
+        return self._scores(answer.body, len(texts))
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _post(self, content: bytes, deadline: Deadline) -> Answer:
+        async with asyncio.timeout(deadline.remaining_s()):
+            # Some send the texts back.
+            return await self._client.post(self._url, self._headers, content, 65_536 + 4 * len(content))
+
+    def _scores(self, body: bytes, count: int) -> list[float]:
+        try:
+            answer = orjson.loads(body)
+            results = answer[self._dialect.results] if self._dialect.results else answer
+            pairs = [(one["index"], one[self._dialect.score]) for one in results]
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+            raise ProviderUnavailable("The reranker returned no list of results.") from error
+        return checked(pairs, count)
+
+
+def _error(answer: Answer) -> EddaError:
+    """Which error a status is. Nothing of the body is repeated: bodies quote keys and texts."""
+    said, wait_s = f"HTTP {answer.status}", retry_after_s(answer.headers, datetime.now(UTC))
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return ProviderThrottled("The reranker is limiting requests.", retry_after_s=wait_s)
+    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in PASSING:
+        return ProviderUnavailable(f"The reranker is unavailable ({said}).", retry_after_s=wait_s)
+    return ProviderMisconfigured(f"The reranker refused the request ({said}).")

@@ -1,0 +1,62 @@
+"""The adapters of models, as the settings name them: a part of the composition root."""
+
+from edda.adapters.aws import AwsClients
+from edda.errors import ProviderMisconfigured
+from edda.ports import Embedder, Reranker
+from edda.settings import Settings
+
+
+def model_name(settings: Settings) -> str:
+    """How a model is named in the database: another provider's model of the same name is another model."""
+    return f"{settings.embedding_provider}/{settings.embedding_model}"
+
+
+async def build_embedder(settings: Settings, clients: AwsClients) -> Embedder:
+    """The configured provider's adapter. Raises ProviderMisconfigured when settings do not fit together."""
+    model, dimensions = settings.embedding_model, settings.embedding_dimensions
+    if settings.embedding_provider == "openai":
+        from edda.adapters.openai_embedder import OpenAIEmbedder
+
+        return OpenAIEmbedder(
+            settings.provider_base_url, model, dimensions, await _key(settings, clients, "provider_api_key")
+        )
+    if settings.embedding_provider == "bedrock":
+        import aioboto3
+
+        from edda.adapters.bedrock_embedder import BedrockEmbedder
+
+        return BedrockEmbedder(aioboto3.Session(), model, dimensions)
+    from edda.adapters.minilm_embedder import MiniLMEmbedder
+
+    embedder = MiniLMEmbedder()
+    if embedder.name != model_name(settings) or embedder.dimensions != dimensions:
+        raise ProviderMisconfigured(f"The in-process model is {embedder.name}, {embedder.dimensions} dimensions.")
+    return embedder
+
+
+async def build_reranker(settings: Settings, clients: AwsClients) -> Reranker | None:
+    """The configured reranker's adapter, None if there is none. Raises ProviderMisconfigured as above."""
+    if settings.rerank_provider == "none":
+        return None
+    if settings.rerank_provider == "bedrock":
+        import aioboto3
+
+        from edda.adapters.bedrock_reranker import BedrockReranker
+
+        return BedrockReranker(aioboto3.Session(), settings.rerank_model)
+    from edda.adapters.http_reranker import HttpReranker
+
+    key = await _key(settings, clients, "rerank_api_key")
+    return HttpReranker(settings.rerank_provider, settings.rerank_model, key, base_url=settings.rerank_base_url)
+
+
+async def _key(settings: Settings, clients: AwsClients, name: str) -> str:
+    """A key by the name of its setting: from its secret, or as it stands there for a local run."""
+    from edda.adapters.secrets import SecretsManager
+
+    arn: str = getattr(settings, f"{name}_secret_arn")
+    if not arn:
+        key: str = getattr(settings, name)
+        return key
+    secret = await SecretsManager(clients).read(arn)
+    return secret.get("api_key") or secret["value"]

@@ -1,0 +1,104 @@
+"""Candidates in order, and what of them stands on a page."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+from uuid import UUID
+
+from edda.models import Candidate
+from edda.paging import Position
+
+Key = tuple[UUID, int]
+
+
+class PartScore(NamedTuple):
+    """How one part judged a hit, and the how-many-eth that made it, from 1."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartScores:
+    """None where a part was not asked, or found nothing in this chunk."""
+
+    vector: PartScore | None = None
+    text: PartScore | None = None
+    fused: PartScore | None = None
+    rerank: PartScore | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate with the score that it is ranked by. Section 0 comes first: see `Position`."""
+
+    candidate: Candidate
+    scores: PartScores
+    score: float
+    section: int = 1
+
+    @property
+    def key(self) -> Key:
+        return self.candidate.version_id, self.candidate.ordinal
+
+    @property
+    def position(self) -> Position:
+        return Position(self.section, -self.score, *self.key)
+
+
+def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> list[Ranked]:
+    """Best first: by what they were fused to, or by the one leg that was asked."""
+    by_vector = _ranks([one.similarity for one in candidates])
+    by_text = _ranks([one.text_score or None for one in candidates])
+    by_fusion = _ranks(fused) if fused is not None else [None] * len(candidates)
+    found = []
+    for candidate, vector, text, fusion in zip(candidates, by_vector, by_text, by_fusion, strict=True):
+        deciding = fusion or vector or text
+        if deciding is not None:
+            found.append(Ranked(candidate, PartScores(vector, text, fusion), deciding.score))
+    return sorted(found, key=lambda one: one.position)
+
+
+def reranked(before: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:
+    """The first ones in the order of these scores; the others, which were not read, behind them as they were."""
+    parts = _ranks(scores)
+    read = [
+        replace(one, scores=replace(one.scores, rerank=part), score=part.score, section=0)
+        for one, part in zip(before, parts, strict=False)
+        if part is not None
+    ]
+    return sorted(read, key=lambda one: one.position) + list(before[len(scores) :])
+
+
+def grouped(hits: Iterable[Ranked], per_document: int) -> list[list[Ranked]]:
+    """One group a document, in the order of their best hits, each with its best hits."""
+    groups: dict[UUID, list[Ranked]] = defaultdict(list)
+    for one in hits:
+        group = groups[one.candidate.document_id]
+        if len(group) < per_document:
+            group.append(one)
+    return list(groups.values())
+
+
+def behind(groups: Sequence[Sequence[Ranked]], position: Position | None, *, by_document: bool) -> int:
+    """The first group that was not on the pages up to `position`.
+
+    A score may differ a little from one search to the next (providers' vectors do), so the hit itself is looked for
+    first.
+    """
+    if position is None:
+        return 0
+    key = position[2:]
+    for index, (first, *_) in enumerate(groups):
+        if first.key == key or (by_document and first.key[0] == key[0]):
+            return index + 1
+    return next((index for index, (first, *_) in enumerate(groups) if first.position > position), len(groups))
+
+
+def _ranks(scores: Sequence[float | None]) -> list[PartScore | None]:
+    order = sorted((index for index, score in enumerate(scores) if score is not None), key=lambda i: -(scores[i] or 0))
+    found: list[PartScore | None] = [None] * len(scores)
+    for rank, index in enumerate(order, 1):
+        found[index] = PartScore(rank, scores[index] or 0.0)
+    return found

@@ -1,0 +1,246 @@
+"""The requests and answers of search."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+
+from edda.api_models import FILTER_SCHEMA, Reason, Request
+from edda.filters import parse_filter
+from edda.models import JsonObject, Passage
+from edda.ranking import PartScore
+from edda.searching import DEFAULT_DEPTH, Found, Mode, SearchQuery, SearchResult
+
+MAX_QUERY_CHARACTERS = 8000
+MAX_TOP_K = 100
+DEFAULT_TOP_K = 10
+MAX_ASKED_DEPTH = 1000
+MAX_RERANKED = 200
+MAX_CONTEXT = 5
+MAX_PER_DOCUMENT = 20
+SCORE_DIGITS = 6  # half-precision vectors are good for about four
+
+
+def _without_nul(value: Any) -> Any:
+    return value.replace("\x00", "").strip() if isinstance(value, str) else value
+
+
+Query = Annotated[
+    str,
+    BeforeValidator(_without_nul),
+    Field(
+        min_length=1,
+        max_length=MAX_QUERY_CHARACTERS,
+        description='Words, an identifier, a question. What stands in "quotation marks" must be in every hit, white '
+        "space and case apart (but in mode vector); a mark without its partner is a character like others, and there "
+        "are no operators.",
+        examples=["How many days of leave do I get?"],
+    ),
+]
+FilterField = Annotated[Any, WithJsonSchema(FILTER_SCHEMA)]
+Depth = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=MAX_ASKED_DEPTH,
+        description="Candidates of each leg (at least `top_k`), and so how far pages go. Grouped by document, the "
+        "first page looks deeper until it is full.",
+    ),
+]
+
+
+class SearchRequest(Request):
+    """A question."""
+
+    query: Query
+    top_k: Annotated[
+        int, Field(ge=1, le=MAX_TOP_K, description="Hits, or documents where hits are grouped by them.")
+    ] = DEFAULT_TOP_K
+    mode: Literal["hybrid", "vector", "text"] = Field(
+        default="hybrid",
+        description="vector: by meaning; text: by words (BM25, in each document's language); hybrid: both, fused.",
+    )
+    filter: FilterField = None
+    depth: Depth = DEFAULT_DEPTH
+    min_score: float | None = Field(
+        default=None,
+        description="Hits with a lower `score` are left out. The scale is that of `scored_by`; when the reranker was "
+        "left out, the threshold is too.",
+    )
+    group_by: Literal["document"] | None = Field(
+        default=None,
+        description="document: `top_k` documents, in the order of their best hits, each with its best hits together.",
+    )
+    hits_per_document: Annotated[int, Field(ge=1, le=MAX_PER_DOCUMENT, description="With `group_by`.")] = 3
+    context: Annotated[
+        int, Field(ge=0, le=MAX_CONTEXT, description="Passages before and after each hit, from the same document.")
+    ] = 0
+    rerank: bool | None = Field(
+        default=None, description="Whether the reranker reads the best candidates; null: if the deployment has one."
+    )
+    rerank_candidates: Annotated[int, Field(ge=1, le=MAX_RERANKED)] | None = Field(
+        default=None, description="How many it reads, at least `top_k`; null: as the deployment says."
+    )
+    cursor: Annotated[str, Field(max_length=200)] | None = Field(
+        default=None,
+        description="The next page: `next_cursor` of the page before, with the same search (`top_k` and `context` may "
+        "differ, `top_k` not where hits are reranked).",
+    )
+
+    def search_query(self) -> SearchQuery:
+        """Raises InvalidFilter."""
+        return SearchQuery(
+            text=self.query,
+            top_k=self.top_k,
+            mode=Mode(self.mode),
+            filter=parse_filter(self.filter),
+            depth=self.depth,
+            min_score=self.min_score,
+            group_by_document=self.group_by == "document",
+            hits_per_document=self.hits_per_document,
+            context=self.context,
+            rerank=self.rerank,
+            rerank_candidates=self.rerank_candidates,
+            cursor=self.cursor,
+        )
+
+
+class PartScoreBody(BaseModel):
+    """What one part gave this hit, and the how-many-eth among the candidates that made it, from 1."""
+
+    rank: int
+    score: float
+
+    @classmethod
+    def of(cls, part: PartScore | None) -> Self | None:
+        """As it was ranked."""
+        return None if part is None else cls(rank=part.rank, score=round(part.score, SCORE_DIGITS))
+
+
+class PartScoresBody(BaseModel):
+    """How each part judged a hit; null where it was not asked, or has nothing to say of it."""
+
+    vector: PartScoreBody | None = Field(description="Cosine similarity, -1 to 1.")
+    text: PartScoreBody | None = Field(description="BM25, 0 and more.")
+    fused: PartScoreBody | None
+    rerank: PartScoreBody | None = Field(description="On the reranker's own scale.")
+
+
+class SpanBody(BaseModel):
+    """Characters of the hit's `text`."""
+
+    start: int
+    end: int
+
+
+class PassageBody(BaseModel):
+    """A passage beside a hit."""
+
+    chunk_id: UUID
+    ordinal: int
+    text: str
+    char_start: int
+    char_end: int
+    page: int | None
+
+    @classmethod
+    def all_of(cls, passages: Sequence[Passage]) -> list[Self]:
+        """As the store has them."""
+        return [cls(**{name: getattr(passage, name) for name in cls.model_fields}) for passage in passages]
+
+
+class HitBody(BaseModel):
+    """A passage found. `score` is what it was ranked by (see `scored_by`); higher is better."""
+
+    document_id: UUID
+    chunk_id: UUID
+    ordinal: int
+    name: str
+    title: str | None
+    page: int | None
+    heading_path: list[str]
+    text: str
+    char_start: int
+    char_end: int
+    language: str | None
+    metadata: JsonObject
+    tags: list[str]
+    score: float
+    scores: PartScoresBody
+    highlights: list[SpanBody] = Field(description="Where the query's words and phrases are, in order.")
+    before: list[PassageBody] = Field(description="`context` passages before it, in order.")
+    after: list[PassageBody]
+
+    @classmethod
+    def of(cls, found: Found) -> Self:
+        """As it was found."""
+        hit, scores = found.hit, found.scores
+        return cls(
+            document_id=hit.document_id,
+            chunk_id=hit.chunk_id,
+            ordinal=hit.ordinal,
+            name=hit.name,
+            title=hit.title,
+            page=hit.page,
+            heading_path=list(hit.heading_path),
+            text=hit.text,
+            char_start=hit.char_start,
+            char_end=hit.char_end,
+            language=hit.language,
+            metadata=hit.metadata,
+            tags=list(hit.tags),
+            score=round(hit.score, SCORE_DIGITS),
+            scores=PartScoresBody(
+                vector=PartScoreBody.of(scores.vector),
+                text=PartScoreBody.of(scores.text),
+                fused=PartScoreBody.of(scores.fused),
+                rerank=PartScoreBody.of(scores.rerank),
+            ),
+            highlights=[SpanBody(start=span.start, end=span.end) for span in found.highlights],
+            before=PassageBody.all_of(found.before),
+            after=PassageBody.all_of(found.after),
+        )
+
+
+class DegradedBody(Reason):
+    """A part that was left out, and why."""
+
+    part: Literal["vector", "rerank"]
+
+
+class SearchBody(BaseModel):
+    """The best passages, best first; and what happened."""
+
+    hits: list[HitBody]
+    mode: Literal["hybrid", "vector", "text"]
+    scored_by: Literal["fused", "vector", "text", "rerank"] = Field(
+        description="What `score` is: the same as that part's entry in `scores`."
+    )
+    model: str | None = Field(description="The embedding model that compared them; null if none did.")
+    reranker: str | None = Field(description="The reranker that ordered them; null if none did.")
+    degraded: list[DegradedBody] = Field(
+        description="Empty if all went as asked. `code` is that of the problem it would have been: "
+        "provider_unavailable, provider_throttled, provider_misconfigured, embedding_rejected."
+    )
+    no_terms: bool = Field(
+        description="The query has no word to look for (only emoji, say): the text leg found nothing by it."
+    )
+    next_cursor: str | None = Field(
+        description="Ask for the next page with it; null at the end of the candidates, of which there are at least "
+        "min(`depth`, matching), but in mode text only of those with a word of the query."
+    )
+
+    @classmethod
+    def of(cls, result: SearchResult) -> Self:
+        """As it was found."""
+        return cls(
+            hits=[HitBody.of(found) for found in result.hits],
+            mode=result.mode.value,
+            scored_by=result.scored_by,
+            model=result.model,
+            reranker=result.reranker,
+            degraded=[DegradedBody(part=one.part, code=one.code, message=one.message) for one in result.degraded],
+            no_terms=result.no_terms,
+            next_cursor=result.next_cursor,
+        )

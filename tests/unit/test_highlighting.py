@@ -1,0 +1,54 @@
+"""Where a query's words are in a text."""
+
+from itertools import pairwise
+
+import pytest
+from edda.highlighting import Span, highlights
+from edda.terms import query_terms
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def marked(query: str, text: str, language: str | None = "en") -> list[str]:
+    return [text[start:end] for start, end in highlights(text, language, query_terms(query))]
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "language", "found"),
+    [
+        ("contract", "The Contracts, and a (contract).", "en", ["Contracts", "contract"]),
+        ("Häuser", "Das Haus; viele Häuser", "de", ["Haus", "Häuser"]),
+        ("0x80070057", "see ERR-0x80070057.", "en", ["0x80070057"]),
+        ("policy", "our leave-policy", "en", ["policy"]),
+        ("休暇", "年次有給休暇の繰越", "ja", ["休暇"]),
+        ("有給休暇", "年次有給休暇の繰越", "ja", ["有給休暇"]),
+        ('"carry over"', "You may CARRY\n over days.", "en", ["CARRY\n over"]),
+        ('"a.b" "("', "a.b axb (", "en", ["a.b"]),
+        ("nothing", "of the kind", "en", []),
+        ("😀 !!!", "smile 😀 !!!", "en", []),
+        ("contract", "contract", "xx", ["contract"]),
+        ("contract", "contract", None, ["contract"]),
+        ("contract", "", "en", []),
+    ],
+)
+def test_words_identifiers_and_phrases_are_found(query: str, text: str, language: str | None, found: list[str]) -> None:
+    assert marked(query, text, language) == found
+
+
+def test_an_identifier_is_found_whole_where_the_query_has_it_whole() -> None:
+    assert marked("ERR-0x80070057", "(ERR-0x80070057)") == ["ERR-0x80070057"]
+
+
+TEXTS = st.text(st.sampled_from("ab cé休暇有給\n\".-_'😀ßÄไทย"), max_size=60)
+
+
+@given(TEXTS, TEXTS, st.sampled_from(["en", "de", "ja", "th", None, "xx"]))
+def test_spans_are_in_order_within_the_text_and_do_not_touch(query: str, text: str, language: str | None) -> None:
+    spans = highlights(text, language, query_terms(query))
+    assert all(0 <= span.start < span.end <= len(text) for span in spans)
+    assert all(one.end < two.start for one, two in pairwise(spans))
+    assert spans == highlights(text, language, query_terms(query))
+
+
+def test_spans_are_of_characters_not_of_bytes() -> None:
+    assert highlights("😀 leave", "en", query_terms("leave")) == [Span(2, 7)]

@@ -8,22 +8,24 @@ question, nothing is made up.
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
+from uuid import UUID
 
 from edda import extracting
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, EddaError, InvalidRequest, ProviderMisconfigured, RetryableError
-from edda.filters import Filter
 from edda.grounding import Citation, Grounded, Rejected, ground
 from edda.models import ChatReply, ChatRequest, ChatTurn, Hit, Tenant
 from edda.neutralising import neutralise
 from edda.ports import ChatModel
 from edda.prompting import BudgetTooSmall, Prompt, again, build_prompt, parse_reply
-from edda.searching import Searching
+from edda.searching import Degraded as SearchDegraded
+from edda.searching import Found, Searching, SearchQuery
 from edda.tokens import count_tokens
 
 logger = logging.getLogger(__name__)
@@ -36,20 +38,22 @@ CHAT_SHARE_OF_THRESHOLD = 0.6
 WORDS_THRESHOLD = 0.25
 
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
+# Of the question before, what a follow-up is searched with.
+MOST_BEFORE_CHARACTERS = 1000
 # Of the time, kept for the answer without a model.
 RESERVE_S = 1.0
+_QUOTES = re.compile('["“”„«»「」]')
 RETRY = RetryPolicy(attempts=2, first_wait_s=0.5, longest_wait_s=2.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and how. `token_budget` is for all that a chat model is given."""
+    """What is asked, and how. `search` says where; its text is the question. `token_budget` is for all that a chat
+    model is given."""
 
-    text: str
+    search: SearchQuery
     history: tuple[ChatTurn, ...] = ()
     instructions: str = ""
-    top_k: int = 8
-    filter: Filter | None = None
     token_budget: int = 4000
     max_output_tokens: int = 800
     temperature: float | None = None
@@ -58,8 +62,9 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """What is not as it should be, and what was done instead. `code` is stable."""
+    """What is not as it should be: in the search, in the model's answer, or because of what stands in documents."""
 
+    part: Literal["vector", "rerank", "chat", "links"]
     code: str
     message: str
 
@@ -84,19 +89,20 @@ class Answer:
     kind: Literal["generated", "extractive"]
     text: str
     citations: tuple[Citation, ...]
-    hits: tuple[Hit, ...]
+    hits: tuple[Found, ...]
     relevance: float
     usage: Usage
     degraded: tuple[Degraded, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What a search brought. `asked` is what the search was for."""
+class _Searched:
+    """What a search for `asked` brought. `similarity` is the best cosine, None where no vector was compared."""
 
     asked: str
-    hits: list[Hit]
+    hits: Sequence[Found]
     similarity: float | None
+    degraded: Sequence[SearchDegraded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,70 +120,103 @@ class Answering:
 
         Raises InvalidRequest for a budget that holds no passage, and what a search raises.
         """
-        found = await self._search(tenant, question, deadline)
-        hits = _interleaved([one.hits for one in found])[: question.top_k]
-        usage, degraded = Usage(), []
-        relevance = 0.0
-        if hits:
-            prompt = self._prompt(question, hits)
-            ranked = [extracting.ranked_sentences(one.asked, prompt.passages) for one in found]
-            judged = [
-                extracting.relevance(sentences, one.similarity) for sentences, one in zip(ranked, found, strict=True)
-            ]
-            relevance = max(judged)
-            least = self._least(found[0])
-            if self.chat is not None and question.generate and relevance >= CHAT_SHARE_OF_THRESHOLD * least:
-                try:
-                    grounded = await self._generated(self.chat, question, prompt, deadline, usage)
-                except _Unanswered as reason:
-                    degraded.append(reason.degraded)
-                else:
-                    return _generated_answer(grounded, prompt, relevance, usage)
-            # A follow-up is judged by itself, and with the question before it only if it says too little.
-            for sentences, one in zip(ranked, judged, strict=True):
-                if one >= least and (best := extracting.best_sentences(sentences, prompt.passages)):
-                    return _extractive_answer(best, prompt, relevance, usage, degraded)
-        return Answer("not_found", "extractive", NOT_FOUND, (), (), relevance, usage, tuple(degraded))
+        return await _Answer(self, tenant, question, deadline).run()
 
-    async def _search(self, tenant: Tenant, question: Question, deadline: Deadline) -> list[_Found]:
+
+@dataclass(slots=True)
+class _Answer:
+    """One answer on its way."""
+
+    verb: Answering
+    tenant: Tenant
+    question: Question
+    deadline: Deadline
+    usage: Usage = field(default_factory=Usage)
+    degraded: list[Degraded] = field(default_factory=list)
+    relevance: float = 0.0
+
+    async def run(self) -> Answer:
+        searched = await self._search()
+        hits = _interleaved([one.hits for one in searched])[: self.question.search.top_k]
+        if not hits:
+            return self._answer("not_found", "extractive", NOT_FOUND)
+        prompt = self._prompt([found.hit for found in hits])
+        used = tuple(found for found in hits if found.hit in prompt.passages)
+        ranked = [extracting.ranked_sentences(one.asked, prompt.passages) for one in searched]
+        judged = [
+            extracting.relevance(sentences, one.similarity) for sentences, one in zip(ranked, searched, strict=True)
+        ]
+        self.relevance = max(judged)
+        least = WORDS_THRESHOLD if searched[0].similarity is None else self.verb.threshold
+        if self.verb.chat is not None and self.question.generate and self.relevance >= CHAT_SHARE_OF_THRESHOLD * least:
+            try:
+                grounded = await self._generated(self.verb.chat, prompt)
+            except _Unanswered as reason:
+                self.degraded.append(reason.degraded)
+            else:
+                if grounded is None:
+                    return self._answer("not_found", "generated", NOT_FOUND, hits=used)
+                self._note_links(grounded.removed)
+                return self._answer("answered", "generated", grounded.text, grounded.citations, used)
+        # A follow-up is answered by itself, and with the question before it only if it says too little.
+        for sentences, judgement in zip(ranked, judged, strict=True):
+            if judgement >= least and (best := extracting.best_sentences(sentences, prompt.passages)):
+                text = self._quoted(best, prompt)
+                citations = tuple(Citation(one.passage, one.start, one.end) for one in best)
+                return self._answer("answered", "extractive", text, citations, used)
+        return self._answer("not_found", "extractive", NOT_FOUND)
+
+    def _answer(
+        self,
+        status: Literal["answered", "not_found"],
+        kind: Literal["generated", "extractive"],
+        text: str,
+        citations: tuple[Citation, ...] = (),
+        hits: tuple[Found, ...] = (),
+    ) -> Answer:
+        return Answer(status, kind, text, citations, hits, self.relevance, self.usage, tuple(self.degraded))
+
+    async def _search(self) -> list[_Searched]:
         """What is found for the question; for a follow-up, also for the question before and this one together."""
-        asked = [question.text]
-        before = [turn.content for turn in question.history if turn.role == "user"]
+        query = self.question.search
+        asked = [query.text]
+        before = [turn.content for turn in self.question.history if turn.role == "user"]
         if before:
-            asked.append(f"{before[-1]}\n{question.text}")
-        found = []
+            # A phrase that was quoted then need not be in the answer now.
+            earlier = _QUOTES.sub(" ", before[-1])[-MOST_BEFORE_CHARACTERS:]
+            asked.append(f"{earlier}\n{query.text}")
+        searched = []
         for text in asked:
-            hits = await self.searching.search(tenant, text, question.top_k, question.filter, deadline)
-            found.append(_Found(text, hits, max((hit.score for hit in hits), default=None)))
-        return found
+            result = await self.verb.searching.search(self.tenant, replace(query, text=text), self.deadline)
+            cosines = [one.scores.vector.score for one in result.hits if one.scores.vector is not None]
+            searched.append(_Searched(text, result.hits, max(cosines, default=None), result.degraded))
+        for one in searched[0].degraded:
+            self.degraded.append(Degraded(one.part, one.code, one.message))
+        return searched
 
-    def _prompt(self, question: Question, hits: Sequence[Hit]) -> Prompt:
+    def _prompt(self, hits: Sequence[Hit]) -> Prompt:
+        question = self.question
         try:
             return build_prompt(
-                question.text,
+                question.search.text,
                 hits,
                 question.history,
                 instructions=question.instructions,
                 budget=question.token_budget,
-                mark=self.mark(),
+                mark=self.verb.mark(),
             )
         except BudgetTooSmall as small:
             message = f"Not one passage fits into so few tokens; the shortest needs {small.needed} in all."
             raise InvalidRequest(problems=[{"field": "token_budget", "message": message}]) from None
 
-    def _least(self, found: _Found) -> float:
-        return WORDS_THRESHOLD if found.similarity is None else self.threshold
-
-    async def _generated(
-        self, chat: ChatModel, question: Question, prompt: Prompt, deadline: Deadline, usage: Usage
-    ) -> Grounded | None:
+    async def _generated(self, chat: ChatModel, prompt: Prompt) -> Grounded | None:
         """What the model answers, if it stands; None: it found nothing. Raises _Unanswered."""
-        until = Deadline(deadline.at_s - RESERVE_S, deadline.clock)
-        asked = [question.text, *(turn.content for turn in question.history)]
+        question = self.question
+        asked = [question.search.text, *(turn.content for turn in question.history)]
         turns, reason = prompt.turns, ""
         for _ in range(2):
             request = ChatRequest(prompt.system, turns, question.max_output_tokens, question.temperature)
-            reply = await self._reply(chat, request, until, usage)
+            reply = await self._reply(chat, request)
             try:
                 draft = parse_reply(reply.text)
                 if not draft.found:
@@ -187,30 +226,49 @@ class Answering:
                 reason = str(error) if reply.is_whole else "it was cut off: it must be shorter."
             logger.info("answer rejected", extra={"reason": reason})
             turns = again(prompt, reply.text, reason)
-        raise _Unanswered("answer_rejected", f"What the chat model wrote was rejected twice: {reason}")
+        raise _Unanswered("answer_rejected", f"What the chat model wrote was rejected twice; the last time {reason}")
 
-    async def _reply(self, chat: ChatModel, request: ChatRequest, until: Deadline, usage: Usage) -> ChatReply:
+    async def _reply(self, chat: ChatModel, request: ChatRequest) -> ChatReply:
         """One reply, with patience for what passes. Raises _Unanswered."""
+        until = Deadline(self.deadline.at_s - RESERVE_S, self.deadline.clock)
         failures = 0
         while True:
-            usage.requests += 1
+            self.usage.requests += 1
             try:
                 reply = await chat.reply(request, until)
             except RetryableError as error:
                 failures += 1
-                wait_s = self.retry.wait_s(failures, error.retry_after_s)
-                if failures == self.retry.attempts or wait_s >= until.remaining_s():
+                wait_s = self.verb.retry.wait_s(failures, error.retry_after_s)
+                if failures == self.verb.retry.attempts or wait_s >= until.remaining_s():
                     raise _Unanswered.of(error) from error
                 await asyncio.sleep(wait_s)
             except (ChatRejected, ProviderMisconfigured) as error:
-                level = logging.ERROR if isinstance(error, ProviderMisconfigured) else logging.INFO
-                logger.log(level, "no answer from the chat model", extra={"code": error.code, "reason": error.message})
+                # A wrong key or model does not pass: an operator must see it though the question was answered.
+                level = logging.ERROR if isinstance(error, ProviderMisconfigured) else logging.WARNING
+                logger.log(level, "no answer from the chat model", extra={"code": error.code}, exc_info=error)
                 raise _Unanswered.of(error) from error
             else:
                 sent = [request.system, *(turn.content for turn in request.turns)]
-                usage.input_tokens += _known(reply.input_tokens, *sent)
-                usage.output_tokens += _known(reply.output_tokens, reply.text)
+                self.usage.input_tokens += _known(reply.input_tokens, *sent)
+                self.usage.output_tokens += _known(reply.output_tokens, reply.text)
                 return reply
+
+    def _quoted(self, best: Sequence[extracting.Sentence], prompt: Prompt) -> str:
+        """The sentences as plain text, one a line, each with its marker."""
+        lines, removed = [], 0
+        for one in best:
+            hit = prompt.passages[one.passage]
+            inert = neutralise(" ".join(hit.text[one.start : one.end].split()), hit.text)
+            # A document's own [2] is none of our markers.
+            lines.append(f"{inert.text.replace('[', '(').replace(']', ')')} [{one.passage + 1}]")
+            removed += inert.removed
+        self._note_links(removed)
+        return "\n".join(lines)
+
+    def _note_links(self, removed: int) -> None:
+        if removed:
+            message = "Links are left out of the answer; quotes and hits have the stored text."
+            self.degraded.append(Degraded("links", "links_removed", message))
 
 
 class _Unanswered(Exception):
@@ -218,58 +276,21 @@ class _Unanswered(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.degraded = Degraded(code, message)
+        self.degraded = Degraded("chat", code, message)
 
     @classmethod
     def of(cls, error: EddaError) -> "_Unanswered":
         return cls(error.code, error.message)
 
 
-def _generated_answer(grounded: Grounded | None, prompt: Prompt, relevance: float, usage: Usage) -> Answer:
-    if grounded is None:
-        return Answer("not_found", "generated", NOT_FOUND, (), prompt.passages, relevance, usage, ())
-    degraded = _links_removed(grounded.removed)
-    return Answer(
-        "answered", "generated", grounded.text, grounded.citations, prompt.passages, relevance, usage, degraded
-    )
-
-
-def _extractive_answer(
-    best: Sequence[extracting.Sentence], prompt: Prompt, relevance: float, usage: Usage, degraded: Sequence[Degraded]
-) -> Answer:
-    lines, removed = [], 0
-    for one in best:
-        hit = prompt.passages[one.passage]
-        inert = neutralise(" ".join(hit.text[one.start : one.end].split()), hit.text)
-        # A document's own [2] is none of our markers.
-        lines.append(f"{inert.text.replace('[', '(').replace(']', ')')} [{one.passage + 1}]")
-        removed += inert.removed
-    return Answer(
-        "answered",
-        "extractive",
-        "\n".join(lines),
-        tuple(Citation(one.passage, one.start, one.end) for one in best),
-        prompt.passages,
-        relevance,
-        usage,
-        (*degraded, *_links_removed(removed)),
-    )
-
-
-def _links_removed(count: int) -> tuple[Degraded, ...]:
-    if not count:
-        return ()
-    return (Degraded("links_removed", "Links are left out of the answer; the quotes and hits have the stored text."),)
-
-
-def _interleaved(lists: Sequence[Sequence[Hit]]) -> list[Hit]:
+def _interleaved(lists: Sequence[Sequence[Found]]) -> list[Found]:
     """The first of each, the second of each, and so on; each passage once."""
-    found: dict[tuple[object, int], Hit] = {}
+    merged: dict[tuple[UUID, int], Found] = {}
     for place in range(max(map(len, lists), default=0)):
-        for hits in lists:
-            if place < len(hits):
-                found.setdefault((hits[place].version_id, hits[place].ordinal), hits[place])
-    return list(found.values())
+        for found in lists:
+            if place < len(found):
+                merged.setdefault((found[place].hit.version_id, found[place].hit.ordinal), found[place])
+    return list(merged.values())
 
 
 def _known(count: int | None, *texts: str) -> int:

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edda.models import Hit
-from edda.neutralising import neutralise
+from edda.neutralising import REMOVED, neutralise
 from edda.prompting import Draft
 from edda.quoting import Folded, find_quote, fold
 from edda.sentences import SENTENCE_END, Span, parts
-from edda.words import UNSPACED, words
+from edda.words import UNSPACED, is_in, words
 
 # Of a sentence's words so many must be in the passages it cites, or in the question. Paraphrases and summaries have
 # more; what was never in a document has the small words only.
 LEAST_SUPPORT = 0.4
-SAME_LANGUAGE = 0.3  # of the question's words in the passages: names alone are less
+SAME_LANGUAGE = 0.2  # of the words asked in the passages, where grammar does not tell: names alone are less
 SHINGLE = 6  # words in a row that are the instructions' own
 
 MARKER = re.compile(r"\[(\d{1,3})\]")
@@ -105,14 +105,11 @@ def _checked_citations(draft: Draft, passages: Sequence[Hit]) -> list[Citation]:
 
 def _check_blocks(text: str, passages: Sequence[Hit], asked: str) -> None:
     """Each paragraph and item of a list has a marker, and each sentence is supported by what its block cites."""
-    # An answer in another language than the passages' shares few words with them. So does the question then.
-    everything = words("\n".join(_all_text(hit) for hit in passages))
-    content = _content(asked)
-    same_language = len(content & everything) >= SAME_LANGUAGE * len(content)
+    same_language = _same_language(asked, passages)
     for start, end in _blocks(text):
         block = text[start:end]
         numbers = {int(number) - 1 for number in MARKER.findall(block)}
-        plain = MARKER.sub("", _LIST_NUMBER.sub("", block))
+        plain = MARKER.sub("", _LIST_NUMBER.sub("", block)).replace(REMOVED, "")
         if not numbers:
             if len(_content(plain)) <= 3 or plain.rstrip().endswith(":"):
                 numbers = {int(number) - 1 for number in MARKER.findall(text)}  # a heading, or what a list begins with
@@ -122,6 +119,19 @@ def _check_blocks(text: str, passages: Sequence[Hit], asked: str) -> None:
         _check_hard(plain, source)
         if same_language:
             _check_support(plain, words(source))
+
+
+def _same_language(asked: str, passages: Sequence[Hit]) -> bool:
+    """Whether an answer in the question's language can be expected to share words with the passages.
+
+    Only what the user wrote may say that it cannot: a document that brings a second language changes nothing.
+    """
+    judged = [is_in(asked, language) for language in {hit.language for hit in passages}]
+    if True in judged or all(one is False for one in judged):
+        return True in judged
+    content = words(asked)
+    shared = content & words("\n".join(_all_text(hit) for hit in passages))
+    return len(shared) >= SAME_LANGUAGE * len(content)
 
 
 def _check_hard(text: str, source: str) -> None:
@@ -136,7 +146,7 @@ def _holds(known: str, token: str) -> bool:
     wanted = _plain(token)
     if wanted.isdecimal() and int(wanted) <= _COUNTED:
         return True
-    return not wanted or re.search(rf"(?<![^\W_]){re.escape(wanted)}(?![^\W_])", known) is not None
+    return not wanted or re.search(rf"(?<!{_SIGN}){re.escape(wanted)}(?!{_SIGN})", known) is not None
 
 
 def _is_compound(known: str, token: str) -> bool:

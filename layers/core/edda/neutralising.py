@@ -30,7 +30,9 @@ _LINK = re.compile(
 )
 # A name that some programs make a link of: it may stay if the documents have it.
 _NAME = re.compile(r"[\w.+-]+@(?:[\w-]+\.)+\w{2,24}|(?<![\w.@-])(?:[\w-]+\.)+[a-z]{2,24}(?![\w-])", re.I)
-_END = re.compile(rf"[^\s<>\"'`\[\]{{}}|^()*（）。，、！？；：「」『』【】《》{UNSPACED}]*")
+_END = re.compile(
+    rf"(?:[^\s<>\"'`\[\]{{}}|^()*（）。，、！？；：「」『』【】《》{UNSPACED}]|。(?=[a-zA-Z0-9]))*"
+)  # a browser takes an ideographic full stop for a dot
 _TRAILING = ".,;:!?"
 _TAG = re.compile(r"<(?=[a-zA-Z/!?$%])")
 _SEPARATORS = str.maketrans(dict.fromkeys("\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\n") | {"\r": "\n"})

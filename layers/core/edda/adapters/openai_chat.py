@@ -26,11 +26,7 @@ OPERATOR_MUST_ACT = {"insufficient_quota", "billing_not_active", "model_not_foun
 
 
 class OpenAIChat:
-    """POST {base_url}/chat/completions. `api_key` may be empty: then none is sent.
-
-    `tokens_field` names the limit of an answer: OpenAI's newer models want max_completion_tokens, which other servers
-    may not know.
-    """
+    """POST {base_url}/chat/completions. `api_key` may be empty: then none is sent."""
 
     def __init__(
         self,
@@ -39,7 +35,6 @@ class OpenAIChat:
         api_key: str,
         *,
         timeouts: HttpTimeouts = TIMEOUTS,
-        tokens_field: str = "max_tokens",
     ) -> None:
         if not model:
             raise ProviderMisconfigured("The chat provider needs a model.")
@@ -49,7 +44,8 @@ class OpenAIChat:
         self.name = f"openai/{model}"
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._model = model
-        self._tokens_field = tokens_field
+        # OpenAI's newer models refuse the old name; other servers may not know the new one.
+        self._tokens_field = "max_completion_tokens" if "//api.openai.com" in base_url else "max_tokens"
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"

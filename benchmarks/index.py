@@ -60,11 +60,13 @@ INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text
     SELECT %(tenant)s, md5('v' || n / %(document_rows)s)::uuid, n %% %(document_rows)s, md5('t' || n)::uuid,
            md5('t' || n)::uuid, 'the text of chunk ' || n, 5, 0, 20, '{}'
     FROM generate_series(0, %(rows)s - 1) n;
+INSERT INTO chunk_terms (tenant_id, version_id, ordinal, content_hash, weights, terms)
+    SELECT tenant_id, version_id, ordinal, content_hash, '{}/1000000000', '{}' FROM chunks;
 CREATE TABLE written (rows bigint NOT NULL);
 INSERT INTO written VALUES (0);
 GRANT SELECT, UPDATE ON written TO edda_app;
 GRANT CREATE ON SCHEMA public TO edda_owner;
-VACUUM ANALYZE documents, document_versions, chunks;
+VACUUM ANALYZE documents, document_versions, chunks, chunk_terms;
 """
 LIVE = (
     "CREATE INDEX embeddings_hnsw_{model}_0_{end} ON embeddings "
@@ -236,7 +238,9 @@ async def search(run: Run) -> list[dict[str, Any]]:
                 assert there
                 assert covered
                 began = time.perf_counter()
-                hits = await store.nearest(run.tenant, half_vector(queries[query]), compile_filter(None), TOP_K)
+                vector = half_vector(queries[query])
+                best = await store.candidates(run.tenant, vector, None, compile_filter(None), TOP_K)
+                hits = await store.hits(run.tenant, best)
                 took_s = time.perf_counter() - began
             done.append(
                 {

@@ -81,6 +81,10 @@ class Library:
                 [self.tenant.tenant_id, version, ordinal, content_hash, content_hash],
             )
             connection.execute(
+                "INSERT INTO chunk_terms VALUES (%s, %s, %s, %s, NULL, '{}/1000000000', '{}')",
+                [self.tenant.tenant_id, version, ordinal, content_hash],
+            )
+            connection.execute(
                 "INSERT INTO embeddings (tenant_id, model_id, content_hash, vector, segment) "
                 "VALUES (%s, %s, %s, %s, %s)",
                 [self.tenant.tenant_id, self.model.model_id, content_hash, self.vector(), segment],
@@ -106,7 +110,9 @@ class Library:
         filter_ = None if year is None else parse_filter({"field": "year", "op": "eq", "value": year})
         store = SearchStore(self.database, self.model, exact_up_to=exact_up_to)
         half = HalfVector(to_halfvec_binary(_float32(vector)))
-        hits = await store.nearest(self.tenant.tenant_id, half, compile_filter(filter_), top_k)
+        found = await store.candidates(self.tenant.tenant_id, half, None, compile_filter(filter_), top_k)
+        found.sort(key=lambda one: (-(one.similarity or 0), one.document_id, one.ordinal))
+        hits = await store.hits(self.tenant.tenant_id, found)
         values = {
             "vector": str(vector),
             "tenant": self.tenant.tenant_id,

@@ -47,20 +47,21 @@ def become(app: psycopg.Connection, tenant_id: UUID | None) -> None:
 def test_every_table_of_tenants_is_under_forced_row_level_security_or_closed_to_the_application(
     pipeline_database_urls: DatabaseUrls,
 ) -> None:
+    """But for one: its functions, which are the owner's, ask for the tenant themselves."""
     open_tables = as_owner(
         pipeline_database_urls,
-        f"{WITH_TENANT} AND NOT (c.relrowsecurity AND c.relforcerowsecurity) "
+        f"{WITH_TENANT} AND NOT (c.relrowsecurity AND (c.relforcerowsecurity OR c.relname = 'chunk_terms')) "
         f"AND (has_table_privilege('edda_app', c.oid, '{ALL_PRIVILEGES}') "
         f"OR has_any_column_privilege('edda_app', c.oid, 'SELECT,INSERT,UPDATE,REFERENCES'))",
     )
     assert open_tables == []
-    assert {"documents", "document_versions", "chunks", "embeddings", "embed_batches"} <= tables_of_tenants(
-        pipeline_database_urls
+    assert {"documents", "document_versions", "chunks", "chunk_terms", "embeddings", "embed_batches"} <= (
+        tables_of_tenants(pipeline_database_urls)
     )
 
 
 def test_every_policy_compares_the_tenant_for_reading_and_for_writing(pipeline_database_urls: DatabaseUrls) -> None:
-    forced = as_owner(pipeline_database_urls, f"{WITH_TENANT} AND c.relforcerowsecurity ORDER BY 1")
+    forced = as_owner(pipeline_database_urls, f"{WITH_TENANT} AND c.relrowsecurity ORDER BY 1")
     policies = as_owner(
         pipeline_database_urls,
         "SELECT tablename::text, cmd, qual, COALESCE(with_check, qual), permissive FROM pg_policies ORDER BY 1",
@@ -98,9 +99,13 @@ def test_functions_that_run_as_the_owner_fix_where_names_are_looked_up(pipeline_
         "SELECT proname::text, proconfig, has_function_privilege('public', oid, 'EXECUTE') FROM pg_proc "
         "WHERE prosecdef AND pronamespace = 'public'::regnamespace",
     )
-    assert {name for name, _, _ in functions} == {"authenticate", "tenant_of_slug", "all_tenants"}
+    assert {name for name, _, _ in functions} == {
+        *("authenticate", "tenant_of_slug", "all_tenants"),
+        *("term_frequencies", "chunks_with_terms"),
+    }
     for _, settings, open_to_all in functions:
-        assert settings == ["search_path=pg_catalog, public, pg_temp"]
+        assert settings[0] == "search_path=pg_catalog, public, pg_temp"
+        assert all(setting.startswith("enable_") for setting in settings[1:])
         assert not open_to_all
 
 
@@ -173,6 +178,8 @@ async def test_nothing_can_be_written_in_another_tenants_name(world: World, app:
         "chunks": "INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, "
         "char_start, char_end, heading_path) SELECT %(other)s, version_id, 9, version_id, version_id, '', 1, 0, 0, "
         "'{}' FROM document_versions",
+        "chunk_terms": "INSERT INTO chunk_terms SELECT %(other)s, version_id, 9, content_hash, NULL, weights, terms "
+        "FROM chunk_terms",
         "embeddings": "INSERT INTO embeddings SELECT %(other)s, model_id, content_hash, vector FROM embeddings",
         "embed_batches": "INSERT INTO embed_batches (tenant_id, version_id, first_ordinal, last_ordinal) "
         "SELECT %(other)s, version_id, 5, 5 FROM document_versions",
@@ -191,12 +198,15 @@ async def test_no_row_hangs_below_another_tenants_whoever_writes_it(world: World
     other = await create_tenant(world.urls.owner, "globex")
     await world.bring_in("a.txt", "one")
     tables = "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND array_length(conkey, 1) = 2"
-    assert {row[0] for row in world.rows(tables)} == {"documents", "document_versions", "chunks", "embed_batches"}
+    assert {row[0] for row in world.rows(tables)} == {
+        *("documents", "document_versions", "chunks", "chunk_terms", "embed_batches"),
+    }
     values = "chunk_id, content_hash, text, tokens, char_start, char_end, heading_path"
     for statement in (
         "UPDATE documents SET tenant_id = %s",
         "UPDATE document_versions SET tenant_id = %s",
         "UPDATE chunks SET tenant_id = %s",
+        "UPDATE chunk_terms SET tenant_id = %s",
         "UPDATE embed_batches SET tenant_id = %s",
         f"INSERT INTO chunks (tenant_id, version_id, ordinal, {values}) SELECT %s, version_id, 9, {values} FROM chunks",
     ):
@@ -209,9 +219,23 @@ async def test_another_tenants_rows_can_be_neither_changed_nor_deleted(world: Wo
     await world.bring_in("a.txt", "one")
     for tenant_id in (None, other.tenant_id):
         become(app, tenant_id)
-        for table in ("chunks", "embeddings", "embed_batches", "document_versions", "documents"):
+        for table in ("chunks", "chunk_terms", "embeddings", "embed_batches", "document_versions", "documents"):
             assert app.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table))).rowcount == 0
         assert app.execute("UPDATE documents SET name = 'x'").rowcount == 0
+
+
+async def test_the_index_of_terms_finds_the_tenant_s_own_chunks_only(world: World, app: psycopg.Connection) -> None:
+    """Its functions run as the owner. Numbers of terms are the tenant's own, but another tenant could guess them."""
+    other = await create_tenant(world.urls.owner, "globex")
+    await world.bring_in("a.txt", "one")
+    ((terms, weights),) = world.rows("SELECT terms, weights::text FROM chunk_terms")
+    found = []
+    for tenant_id in (None, other.tenant_id, uuid4(), world.tenant_id):
+        become(app, tenant_id)
+        counted = app.execute("SELECT chunks FROM term_frequencies(%s, 10)", [terms]).fetchone()
+        chunks = app.execute("SELECT * FROM chunks_with_terms(%s, %s::sparsevec)", [terms, weights]).fetchall()
+        found.append((counted, len(chunks)))
+    assert found == [((0,), 0)] * 3 + [((1,), 1)]
 
 
 async def test_a_document_deleted_in_another_tenants_name_stays(world: World) -> None:

@@ -25,13 +25,16 @@ INSERT INTO documents (document_id, tenant_id, object_key, name, metadata)
     FROM generate_series(1, %(documents)s) n;
 INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, modified_at,
                                planned_chunks)
-    SELECT md5(%(kind)s || 'v' || n)::uuid, %(tenant)s, md5(%(kind)s || 'd' || n)::uuid, '1', 'a', now(), 1
+    SELECT md5(%(kind)s || 'v' || n)::uuid, %(tenant)s, md5(%(kind)s || 'd' || n)::uuid, '1', 'a', now(), 11
     FROM generate_series(1, %(documents)s) n;
 INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, char_start, char_end,
                     heading_path)
     SELECT %(tenant)s, md5(%(kind)s || 'v' || n %% %(documents)s + 1)::uuid, n, md5(%(kind)s || 'c' || n)::uuid,
            md5(%(kind)s || 'h' || n)::uuid, 'a', 1, 0, 1, '{}'
     FROM generate_series(1, %(rows)s) n;
+INSERT INTO chunk_terms (tenant_id, version_id, ordinal, content_hash, weights, terms)
+    SELECT tenant_id, version_id, ordinal, content_hash, '{}/1000000000', '{}' FROM chunks c
+    WHERE NOT EXISTS (SELECT FROM chunk_terms t WHERE t.version_id = c.version_id AND t.ordinal = c.ordinal);
 -- Around the circle; what is asked for lies at its beginning.
 INSERT INTO embeddings (tenant_id, model_id, content_hash, vector, segment)
     SELECT %(tenant)s, %(model)s, md5(%(kind)s || 'h' || n)::uuid,
@@ -91,10 +94,10 @@ class Filled:
         database = Database(conninfo)
         try:
             store = SearchStore(database, self.model)
-            hits = await store.nearest(self.tenant.tenant_id, vector, compile_filter(filter_), 10)
+            found = await store.candidates(self.tenant.tenant_id, vector, None, compile_filter(filter_), 10)
         finally:
             await database.aclose()
-        return [hit.score for hit in hits]
+        return sorted((one.similarity or 0 for one in found), reverse=True)
 
 
 @pytest.fixture

@@ -309,6 +309,9 @@ MUST_BE_EMPTY = {
         WHERE d.deleted_at IS NOT NULL""",
     "a chunk's id names one chunk of its version": """
         SELECT version_id, chunk_id FROM chunks GROUP BY 1, 2 HAVING count(*) > 1""",
+    "every chunk has its terms, and no other has": """
+        SELECT * FROM chunks c FULL JOIN chunk_terms t USING (version_id, ordinal)
+        WHERE (c.tenant_id, c.content_hash) IS DISTINCT FROM (t.tenant_id, t.content_hash)""",
     "no vector is without a chunk": """
         SELECT e.content_hash FROM embeddings e WHERE NOT EXISTS (
             SELECT FROM chunks c WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash)""",

@@ -7,11 +7,12 @@ from uuid import UUID
 
 from edda.documents import Description, Documents
 from edda.errors import QuotaExceeded
-from edda.models import Tenant
+from edda.models import Hit, Tenant
 from edda.s3_events import METADATA_SUFFIX
 from edda.store.conditions import compile_filter
 from edda.store.database import HalfVector
 from edda.store.search import SearchStore
+from edda.terms import query_terms
 from edda.vectors import from_floats, to_halfvec_binary
 
 from tests.simulation.database import MODEL_DIMENSIONS
@@ -91,9 +92,13 @@ class Users:
         store = SearchStore(environment.database, self._world.database.model)
         vector = HalfVector(to_halfvec_binary(from_floats(vector_of("a question"), MODEL_DIMENSIONS)))
         deleted = set(self.deleted)
-        hits = await self._world.run_in(
-            environment, store.nearest(tenant.tenant_id, vector, compile_filter(None), 1000), API_TIMEOUT_S
-        )
+        terms = query_terms("a question, line 3")
+
+        async def find() -> list[Hit]:
+            found = await store.candidates(tenant.tenant_id, vector, terms, compile_filter(None), 1000)
+            return await store.hits(tenant.tenant_id, found)
+
+        hits = await self._world.run_in(environment, find(), API_TIMEOUT_S)
         self._world.give_back(environment)
         if hits is not None:
             self._world.observer.searched(tenant, hits, deleted)

@@ -305,5 +305,9 @@ DELETE FROM chunks WHERE ctid = ANY (ARRAY(
     ORDER BY c.ordinal DESC LIMIT %(limit)s))
 RETURNING content_hash, ordinal;
 
+-- name: delete_chunk_terms
+-- Of the chunks that were deleted.
+DELETE FROM chunk_terms WHERE version_id = %(version_id)s AND ordinal >= %(lowest)s AND ordinal < %(below)s;
+
 -- name: delete_version
 DELETE FROM document_versions WHERE version_id = %(version_id)s;

@@ -48,6 +48,14 @@ class Uuids(list[bytes]):
     """Bound as `uuid[]`, without an object for each."""
 
 
+class Integers(list[int]):
+    """Bound as `integer[]`, many at once."""
+
+
+class SparseVectors(list[bytes]):
+    """Vectors in pgvector's binary format, bound as `sparsevec[]`."""
+
+
 class _BinaryDumper(Dumper):
     format = Format.BINARY
 
@@ -72,6 +80,27 @@ class _UuidsDumper(_BinaryDumper):
             return struct.pack(">3i", 0, 0, self.element_oid)
         size = struct.pack(">i", 16)
         return struct.pack(">5i", 1, 0, self.element_oid, len(obj), 1) + size + size.join(obj)
+
+
+class _IntegersDumper(_BinaryDumper):
+    oid, element_oid = 1007, 23  # of integer[] and integer, in every Postgres
+
+    def dump(self, obj: Integers) -> bytes:
+        if not obj:
+            return struct.pack(">3i", 0, 0, self.element_oid)
+        numbers = [4] * (2 * len(obj))  # each with its size before it
+        numbers[1::2] = obj
+        return struct.pack(f">5i{len(numbers)}i", 1, 0, self.element_oid, len(obj), 1, *numbers)
+
+
+class _SparseVectorsDumper(_BinaryDumper):
+    element_oid: int
+
+    def dump(self, obj: SparseVectors) -> bytes:
+        if not obj:
+            return struct.pack(">3i", 0, 0, self.element_oid)
+        head = struct.pack(">5i", 1, 0, self.element_oid, len(obj), 1)
+        return head + b"".join(part for vector in obj for part in (struct.pack(">i", len(vector)), vector))
 
 
 class Database:
@@ -184,12 +213,16 @@ class Database:
 async def register_vectors(connection: AsyncConnection[Any]) -> None:
     """Let vectors be bound. Before the first migration there is no such type yet."""
     connection.adapters.register_dumper(Uuids, _UuidsDumper)
+    connection.adapters.register_dumper(Integers, _IntegersDumper)
     halfvec = await TypeInfo.fetch(connection, "halfvec")
     if halfvec is None:
         return
     halfvec.register(connection)
     connection.adapters.register_dumper(HalfVector, _half_vector_dumper(halfvec.oid))
     connection.adapters.register_dumper(FloatVectors, _float_vectors_dumper(halfvec.array_oid, halfvec.oid))
+    sparsevec = await TypeInfo.fetch(connection, "sparsevec")
+    assert sparsevec is not None  # noqa: S101 - of the same extension
+    connection.adapters.register_dumper(SparseVectors, _sparse_vectors_dumper(sparsevec.array_oid, sparsevec.oid))
 
 
 # The number of a type is the database's own.
@@ -201,6 +234,11 @@ def _half_vector_dumper(oid: int) -> type[Dumper]:
 @cache
 def _float_vectors_dumper(oid: int, element_oid: int) -> type[Dumper]:
     return type("FloatVectorsDumper", (_FloatVectorsDumper,), {"oid": oid, "element_oid": element_oid})
+
+
+@cache
+def _sparse_vectors_dumper(oid: int, element_oid: int) -> type[Dumper]:
+    return type("SparseVectorsDumper", (_SparseVectorsDumper,), {"oid": oid, "element_oid": element_oid})
 
 
 async def fetch_one(cursor: Cursor, query: LiteralString, values: Mapping[str, Any]) -> Row | None:

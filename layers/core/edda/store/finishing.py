@@ -88,6 +88,8 @@ async def delete_some_chunks(cursor: Cursor, version_id: UUID, below: int) -> in
     chunk needs. Below which ordinal there may be more. Needs hold_vectors(to_delete=True)."""
     values = {"version_id": version_id, "below": below, "limit": MOST_AT_ONCE}
     rows = await fetch_all(cursor, SQL["delete_chunks"], values)
+    lowest = min((row["ordinal"] for row in rows), default=below)
+    await cursor.execute(SQL["delete_chunk_terms"], values | {"lowest": lowest})
     content_hashes = sorted({row["content_hash"] for row in rows})
     await cursor.execute(SQL["delete_orphaned_embeddings"], {"content_hashes": content_hashes})
-    return min(row["ordinal"] for row in rows) if len(rows) == MOST_AT_ONCE else 0
+    return lowest if len(rows) == MOST_AT_ONCE else 0

@@ -16,6 +16,7 @@ from edda.messages import EmbedBatch
 from edda.models import Account, ParseCursor, ParseOutcome, Usage
 from edda.store.database import Cursor, Database, fetch_all, fetch_one
 from edda.store.finishing import finish_if_complete, hold_vectors
+from edda.store.lexical import insert_terms, term_rows
 from edda.store.queries import queries
 from edda.store.usage import charge, refuse_over_cap, today
 
@@ -107,6 +108,7 @@ class IngestStore:
         With it goes how far parsing has got; after the last part the version is no longer parsed but embedded.
         Raises QuotaExceeded, and stores nothing, when what has yet to be embedded is more than the tenant's caps allow.
         """
+        terms = await term_rows(lease.tenant_id, outcome.chunks)
         async with self._database.transaction(lease.tenant_id) as cursor:
             await hold_vectors(cursor, lease.tenant_id)
             fence = {"version_id": lease.version_id, "attempt": lease.attempt}
@@ -115,6 +117,7 @@ class IngestStore:
             if await fetch_one(cursor, SQL["fence_version"], fence) is None:
                 return False
             await _insert_chunks(cursor, lease, outcome)
+            await insert_terms(cursor, lease.tenant_id, lease.version_id, terms)
             tokens = await plan_batches(
                 cursor,
                 lease.tenant_id,

@@ -1,191 +1,201 @@
-"""Nearest passages, always min(k, matching) of them.
+"""Candidates of two legs, vectors and words, always min(depth, matching) by vectors; and the passages they stand for.
 
-Where few chunks match, all are compared. Where many do, a tenant's vectors are divided by segments: those that an HNSW
-index covers are searched by it, the others exactly, in one statement. The division is made of the statement's own
-conditions, so each vector is in one part, whatever is built or dropped meanwhile: an index only decides how fast a
-part is searched. Of each part the nearest 20,000 are looked at until k match; if all parts together have fewer, every
-matching chunk is compared after all.
+Where few chunks match, one statement compares all, by distance and by words. Where many do, each leg finds its own
+(nearest.py, lexical.py), and is asked for the score of what the other found.
 
 Statistics of a table that grows know nothing of its newest rows, so no plan may depend on them: tables are joined in
-the order that is written here, each row by a look at a key. LATERAL with OFFSET 0 leaves the planner no other way.
+the order that is written here, each row by a look at a key (LATERAL with OFFSET 0 leaves the planner no other way), and
+distances by hash, for a full join can be made in no other way while nothing may be sorted.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
 from psycopg import sql
 
-from edda.index_ranges import IndexRange, cover, gaps
-from edda.models import EmbeddingModel, Hit
+from edda.models import Candidate, EmbeddingModel, Hit, Passage
+from edda.store import lexical
 from edda.store.conditions import Condition
-from edda.store.database import Cursor, Database, HalfVector, Row, fetch_all
+from edda.store.database import Cursor, Database, HalfVector, Integers, Row, fetch_all
+from edda.store.nearest import MOST_FOLLOWED, nearest
 from edda.store.queries import queries
+from edda.terms import QueryTerms, query_terms
 
-SQL = queries("indexing")
+SQL = queries("search")
 
-# Up to here every matching chunk is compared: no recall is lost, and it takes about a fifth of a second.
+# Up to here every matching chunk is compared: no recall is lost.
 EXACT_UP_TO = 20_000
-# A tenant with a smaller part of an index's rows has them compared one by one: HNSW would meet too many of others'.
-SMALL_SHARE = 64
-FEW = 3_000  # more are not, for comparing or even counting them would cost more than HNSW,
-YIELD = 4  # if so many times k of them are to be expected among the 20,000 rows that HNSW looks at
-# Of a part so many, the nearest, are followed to chunks that match, until there are k. As pgvector's own limit is.
-MOST_FOLLOWED = 20_000
-
+NO_LIMIT = 2**62
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
 EF_SEARCH = 200
 
-HIT_COLUMNS = sql.SQL(
-    "d.document_id, c.chunk_id, c.version_id, c.ordinal, d.name, COALESCE(d.title, v.title) AS title, c.text, "
-    "c.char_start, c.char_end, c.page, c.heading_path, c.language, d.metadata, d.tags"
-)
-# Only what is visible: a version becomes so in one update, so no search mixes two.
-VISIBLE = sql.SQL(
-    "documents d CROSS JOIN LATERAL "
-    "(SELECT * FROM document_versions v WHERE v.version_id = d.current_version_id OFFSET 0) v CROSS JOIN LATERAL "
-    "(SELECT * FROM chunks c WHERE c.version_id = v.version_id OFFSET 0) c"
-)
-MATCHING = sql.SQL(
-    "SELECT count(*) AS n FROM (SELECT FROM {visible} WHERE d.tenant_id = %(tenant_id)s AND ({condition}) "
-    "LIMIT %(exact_up_to)s + 1) AS matching"
-)
-# The distance is a sum, so that no approximate index can be chosen for its order.
-EXACT = sql.SQL(
-    "SELECT {columns}, e.distance FROM {visible} CROSS JOIN LATERAL ("
-    "SELECT (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
-    "WHERE e.tenant_id = d.tenant_id AND e.model_id = {model_id} AND e.content_hash = c.content_hash OFFSET 0) e "
-    "WHERE d.tenant_id = %(tenant_id)s AND ({condition}) "
-    "ORDER BY distance, document_id, ordinal LIMIT %(limit)s"
-)
-# From the nearest on, a part's vectors are followed to the visible chunks that have them.
-FOLLOWED = sql.SQL(
-    "CROSS JOIN LATERAL (SELECT * FROM chunks c "
-    "WHERE c.tenant_id = e.tenant_id AND c.content_hash = e.content_hash OFFSET 0) c "
-    "CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.current_version_id = c.version_id OFFSET 0) d "
-    "CROSS JOIN LATERAL (SELECT * FROM document_versions v WHERE v.version_id = c.version_id OFFSET 0) v "
-)
-# Model and dimensions are literals: an index is a partial one, over an expression.
-BY_INDEX = sql.SQL(
-    "(SELECT {columns}, e.vector::halfvec({dimensions}) <=> %(vector)b AS distance FROM embeddings e "
-    "{followed} WHERE e.model_id = {model_id} AND {segments} AND e.tenant_id = %(tenant_id)s AND ({condition}) "
-    "ORDER BY e.vector::halfvec({dimensions}) <=> %(vector)b LIMIT %(limit)s)"
-)
-ONE_BY_ONE = sql.SQL(
-    "(SELECT {columns}, e.distance FROM ("
-    "SELECT e.tenant_id, e.content_hash, (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
-    "WHERE e.tenant_id = %(tenant_id)s AND e.model_id = {model_id} AND {segments} "
-    "ORDER BY distance LIMIT %(most_followed)s) AS e {followed} WHERE ({condition}) "
-    "ORDER BY e.distance LIMIT %(limit)s)"
-)
-# What is left to choose is the access to each table. A bitmap of a tenant's every row might be made for each key.
+# What is left to choose is the access to each table. A bitmap of a tenant's every row might be made for each key, and
+# whole rows be kept in memory, for keys that come once.
 SETTINGS = {
     "enable_sort": "off",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
+    "enable_memoize": "off",
     "jit": "off",
     "hnsw.iterative_scan": "strict_order",
     "hnsw.max_scan_tuples": str(MOST_FOLLOWED),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some segments, and how they are searched."""
-
-    first: int
-    until: int
-    by_index: bool
-
-    @property
-    def segments(self) -> sql.Composed:
-        return sql.SQL("(e.segment >= {} AND e.segment < {})").format(sql.Literal(self.first), sql.Literal(self.until))
+# Only what is visible: a version becomes so in one update, so no search mixes two. One that is visible has all the
+# chunks that were planned; if there are too many, nothing is compared.
+ALL_CHUNKS = sql.SQL(
+    "matching AS MATERIALIZED ("
+    "SELECT d.document_id, v.version_id, v.planned_chunks FROM documents d CROSS JOIN LATERAL "
+    "(SELECT * FROM document_versions v WHERE v.version_id = d.current_version_id OFFSET 0) v "
+    "WHERE d.tenant_id = %(tenant_id)s AND ({condition}) LIMIT %(exact_up_to)s + 1), "
+    "total AS MATERIALIZED (SELECT COALESCE(sum(planned_chunks), 0) AS chunks FROM matching), "
+    "visible AS MATERIALIZED ("
+    "SELECT m.document_id, t.version_id, t.ordinal, t.language, t.content_hash, {score} AS score "
+    "FROM matching m CROSS JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = m.version_id OFFSET 0) t "
+    "WHERE (SELECT chunks FROM total) <= %(exact_up_to)s)"
+)
+# Those that hold each phrase: found by one of its words, then read.
+WITH_PHRASES = sql.SQL(
+    "total AS (SELECT 0 AS chunks), visible AS MATERIALIZED ("
+    "SELECT d.document_id, t.version_id, t.ordinal, t.language, t.content_hash, t.score "
+    "FROM (SELECT * FROM chunks_with_terms(%(any_of)b, %(query)s::sparsevec) OFFSET 0) t "
+    "CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.current_version_id = t.version_id OFFSET 0) d "
+    "CROSS JOIN LATERAL (SELECT * FROM document_versions v WHERE v.version_id = t.version_id OFFSET 0) v "
+    "CROSS JOIN LATERAL (SELECT c.text FROM chunks c "
+    "WHERE c.version_id = t.version_id AND c.ordinal = t.ordinal OFFSET 0) c "
+    "WHERE d.tenant_id = %(tenant_id)s AND ({condition}) AND c.text ~ ALL (%(phrases)s))"
+)
+# The distance is a sum, so that no approximate index can be chosen. Whoever is near is visible: the join is a left one.
+WITH_DISTANCES = sql.SQL(
+    "near AS MATERIALIZED (SELECT e.content_hash, (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
+    "WHERE e.tenant_id = %(tenant_id)s AND e.model_id = {model_id} "
+    "AND e.content_hash = ANY (ARRAY(SELECT content_hash FROM visible))), "
+    "scored AS MATERIALIZED (SELECT v.document_id, v.version_id, v.ordinal, v.language, v.score, n.distance "
+    "FROM visible v FULL JOIN near n ON n.content_hash = v.content_hash)"
+)
+WITHOUT_DISTANCES = sql.SQL(
+    "scored AS (SELECT document_id, version_id, ordinal, language, score, NULL::float8 AS distance FROM visible)"
+)
+SCORED_COLUMNS = sql.SQL("document_id, version_id, ordinal, language, score, distance")
+NEAREST = sql.SQL(
+    "(SELECT {columns} FROM scored WHERE distance IS NOT NULL ORDER BY distance, document_id, ordinal LIMIT %(limit)s)"
+)
+BEST = sql.SQL(
+    "(SELECT {columns} FROM scored WHERE score > 0 ORDER BY score DESC, document_id, ordinal LIMIT %(limit)s)"
+)
+TOTAL = sql.SQL("SELECT NULL, NULL, NULL, NULL, NULL, chunks FROM total")
 
 
 class SearchStore:
-    """Vector search over the visible chunks of one tenant."""
+    """Search over the visible chunks of one tenant."""
 
     def __init__(self, database: Database, model: EmbeddingModel, *, exact_up_to: int = EXACT_UP_TO) -> None:
         self._database = database
         self._model = model
         self._exact_up_to = exact_up_to
 
-    async def nearest(self, tenant_id: UUID, vector: HalfVector, condition: Condition, top_k: int) -> list[Hit]:
-        """The `top_k` passages nearest to `vector` among those that satisfy `condition`, best first."""
-        values = {
-            **condition.values,
-            "tenant_id": tenant_id,
-            "vector": vector,
-            "limit": top_k,
-            "most_followed": MOST_FOLLOWED,
-            "exact_up_to": self._exact_up_to,
-        }
-        ef_search = min(1000, max(EF_SEARCH, 2 * top_k))
+    async def candidates(
+        self, tenant_id: UUID, vector: HalfVector | None, terms: QueryTerms | None, condition: Condition, depth: int
+    ) -> list[Candidate]:
+        """The best `depth` of each leg that is asked, with the scores of both: by `vector`, by `terms`.
+
+        They satisfy the condition and hold every phrase. By vectors min(depth, matching) are found, by words those
+        that have one of the terms. In no particular order.
+        """
+        values = {**condition.values, "tenant_id": tenant_id, "vector": vector, "limit": depth}
+        ef_search = min(1000, max(EF_SEARCH, 2 * depth))
         async with self._database.transaction(tenant_id) as cursor:
             await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(ef_search)})
-            counted = await self._fetch(cursor, MATCHING, condition, values)
-            rows: list[Row] = []
-            if counted[0]["n"] > self._exact_up_to:
-                rows = await self._in_parts(cursor, condition, values)
-            if len(rows) < top_k:
-                rows = await self._fetch(cursor, EXACT, condition, values)
-        return [_hit(row) for row in rows]
+            query = lexical.TextQuery(())
+            if terms is not None:
+                query = await lexical.text_query(cursor, tenant_id, terms)
+            if vector is None and not query.terms:
+                return []
+            values["query"] = query.vector
+            if terms is not None and terms.phrases:
+                some = await _of_phrases(cursor, tenant_id, terms.phrases)
+                rows = await self._exact(cursor, WITH_PHRASES, query, condition, values | some)
+                return _candidates(rows or [], terms)
+            rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | {"exact_up_to": self._exact_up_to})
+            if rows is None:
+                rows = await self._by_legs(cursor, query, condition, values)
+            return _candidates(rows, terms)
 
-    async def _in_parts(self, cursor: Cursor, condition: Condition, values: dict[str, Any]) -> list[Row]:
-        parts = await self._parts(cursor, values)
-        await cursor.execute(self._joined(parts, condition), values)
-        rows = await cursor.fetchall()
-        rows.sort(key=lambda row: (row["distance"], row["document_id"], row["ordinal"]))
-        return rows[: values["limit"]]
+    async def _exact(
+        self, cursor: Cursor, chunks: sql.SQL, query: lexical.TextQuery, condition: Condition, values: dict[str, Any]
+    ) -> list[Row] | None:
+        """Every matching chunk is compared. None when there are too many."""
+        score = sql.SQL("-(t.weights <#> %(query)s::sparsevec)" if query.terms else "NULL::float8")
+        distances = WITHOUT_DISTANCES if values["vector"] is None else WITH_DISTANCES
+        legs = []
+        if values["vector"] is not None:
+            legs.append(NEAREST)
+        if query.terms:
+            legs.append(BEST)
+        legs.append(TOTAL)
+        statement = sql.SQL("WITH {chunks}, {distances} {legs}").format(
+            chunks=chunks.format(condition=condition.clause, score=score),
+            distances=distances.format(model_id=sql.Literal(self._model.model_id)),
+            legs=sql.SQL(" UNION ALL ").join(leg.format(columns=SCORED_COLUMNS) for leg in legs),
+        )
+        await cursor.execute(statement, values)
+        *rows, total = await cursor.fetchall()
+        return rows if total["distance"] <= values.get("exact_up_to", NO_LIMIT) else None
 
-    async def _parts(self, cursor: Cursor, values: dict[str, Any]) -> list[Part]:
-        """Every segment is in one of them."""
-        found = await fetch_all(cursor, SQL["index_ranges"], {"model_id": self._model.model_id})
-        ranges = cover([IndexRange(row["first"], row["until"], row["rows"]) for row in found if row["valid"]])
-        few = [_few(one.rows, values["limit"]) for one in ranges]
-        values = {
-            "tenant_id": values["tenant_id"],
+    async def _by_legs(
+        self, cursor: Cursor, query: lexical.TextQuery, condition: Condition, values: dict[str, Any]
+    ) -> list[Row]:
+        depth = values["limit"]
+        by_words = await lexical.best(cursor, query, condition, values, depth)
+        if values["vector"] is None:
+            return [row | {"distance": None} for row in by_words]
+        by_vectors = await nearest(cursor, self._model, condition, values, depth)
+        if len(by_vectors) < depth:
+            # All parts together had too few: they are all compared after all.
+            return await self._exact(cursor, ALL_CHUNKS, query, condition, values | {"exact_up_to": NO_LIMIT}) or []
+        if not query.terms:
+            return [row | {"score": None} for row in by_vectors]
+        values = values | {
             "model_id": self._model.model_id,
-            "first": [one.first for one in ranges],
-            "until": [one.until for one in ranges],
-            "most": few,
+            "content_hashes": [row["content_hash"] for row in by_words],
+            "version_ids": [row["version_id"] for row in by_vectors],
+            "ordinals": Integers(row["ordinal"] for row in by_vectors),
         }
-        counted = await fetch_all(cursor, SQL["rows_of_tenant"], values)
+        distances = await fetch_all(cursor, SQL["distances"], values)
+        scores = await fetch_all(cursor, SQL["text_scores"], values)
         return [
-            *(
-                Part(one.first, one.until, by_index=row["rows"] > most)
-                for one, row, most in zip(ranges, counted, few, strict=True)
-            ),
-            *(Part(first, until, by_index=False) for first, until in gaps(ranges)),
+            *(row | distance for row, distance in zip(by_words, distances, strict=True)),
+            *(row | score for row, score in zip(by_vectors, scores, strict=True)),
         ]
 
-    def _joined(self, parts: list[Part], condition: Condition) -> sql.Composed:
-        """All parts in one statement, and so as of one moment."""
-        return sql.SQL(" UNION ALL ").join(
-            self._composed(
-                BY_INDEX if one.by_index else ONE_BY_ONE, condition, segments=one.segments, followed=FOLLOWED
-            )
-            for one in parts
-        )
+    async def hits(self, tenant_id: UUID, candidates: Sequence[Candidate]) -> list[Hit]:
+        """The passages, in the candidates' order, of those that are still visible. `score` is the similarity, or what
+        there is."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await _configure(cursor, SETTINGS)
+            values = {
+                "document_ids": [one.document_id for one in candidates],
+                "version_ids": [one.version_id for one in candidates],
+                "ordinals": Integers(one.ordinal for one in candidates),
+            }
+            rows = await fetch_all(cursor, SQL["hits"], values)
+        return [_hit(row, candidates[row["position"] - 1]) for row in rows]
 
-    async def _fetch(self, cursor: Cursor, query: sql.SQL, condition: Condition, values: dict[str, Any]) -> list[Row]:
-        await cursor.execute(self._composed(query, condition), values)
-        return await cursor.fetchall()
-
-    def _composed(self, query: sql.SQL, condition: Condition, **more: sql.Composable) -> sql.Composed:
-        return query.format(
-            columns=HIT_COLUMNS,
-            visible=VISIBLE,
-            condition=condition.clause,
-            model_id=sql.Literal(self._model.model_id),
-            dimensions=sql.Literal(self._model.dimensions),
-            **more,
-        )
-
-
-def _few(rows: int, top_k: int) -> int:
-    """Up to how many of a tenant's are compared one by one, of an index of so many rows."""
-    return 10 * top_k + min(rows // SMALL_SHARE, max(FEW, rows * YIELD * top_k // MOST_FOLLOWED))
+    async def neighbours(self, tenant_id: UUID, hits: Sequence[Hit], n: int) -> list[list[Passage]]:
+        """For each hit up to `n` chunks before it and `n` after it, in the document's order, without itself."""
+        async with self._database.transaction(tenant_id) as cursor:
+            await _configure(cursor, SETTINGS)
+            values = {
+                "version_ids": [hit.version_id for hit in hits],
+                "ordinals": Integers(hit.ordinal for hit in hits),
+                "n": n,
+            }
+            rows = await fetch_all(cursor, SQL["neighbours"], values)
+        found: list[list[Passage]] = [[] for _ in hits]
+        for row in rows:
+            found[row.pop("position") - 1].append(Passage(**row))
+        return found
 
 
 async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:
@@ -194,7 +204,43 @@ async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:
     await cursor.execute(query, [list(settings), list(settings.values())])
 
 
-def _hit(row: Row) -> Hit:
+async def _of_phrases(cursor: Cursor, tenant_id: UUID, phrases: Iterable[str]) -> dict[str, Any]:
+    """A chunk that holds all the phrases has a term of each of their words: those of the rarest are sought."""
+    words = [query_terms(word) for phrase in phrases for word in phrase.split()]
+    any_of = await lexical.rarest(cursor, tenant_id, [word for word in words if word.terms])
+    return {"any_of": any_of, "phrases": [_pattern(phrase) for phrase in phrases]}
+
+
+def _pattern(phrase: str) -> str:
+    """A regular expression that matches the phrase in any case, whatever the database's locale is, and with any white
+    space between its words."""
+    return r"\s+".join("".join(map(_either_case, word)) for word in phrase.split())
+
+
+def _either_case(character: str) -> str:
+    cases = sorted({one for one in (character, character.lower(), character.upper()) if len(one) == 1})
+    if len(cases) > 1:
+        return f"[{''.join(cases)}]"
+    return character if character.isalnum() else re.sub(r"([^\w\s])", r"\\\1", character)
+
+
+def _candidates(rows: Iterable[Row], terms: QueryTerms | None) -> list[Candidate]:
+    """One for each chunk. Where words were asked for, what has none of them has a score of 0."""
+    found: dict[tuple[UUID, int], Candidate] = {}
+    for row in rows:
+        found[row["version_id"], row["ordinal"]] = Candidate(
+            version_id=row["version_id"],
+            ordinal=row["ordinal"],
+            document_id=row["document_id"],
+            language=row["language"],
+            similarity=None if row["distance"] is None else 1.0 - row["distance"],
+            text_score=None if terms is None else max(0.0, row["score"] or 0.0),
+        )
+    return list(found.values())
+
+
+def _hit(row: Row, candidate: Candidate) -> Hit:
+    score = candidate.similarity if candidate.similarity is not None else candidate.text_score
     return Hit(
         document_id=row["document_id"],
         chunk_id=row["chunk_id"],
@@ -210,5 +256,5 @@ def _hit(row: Row) -> Hit:
         language=row["language"],
         metadata=row["metadata"],
         tags=tuple(row["tags"]),
-        score=1.0 - row["distance"],
+        score=score or 0.0,
     )

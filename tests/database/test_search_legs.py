@@ -1,0 +1,304 @@
+"""Candidates by words and by vectors: what comparing every chunk in Python gives, whichever way the store goes."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from edda.filters import parse_filter
+from edda.models import Candidate, Chunk, EmbeddingModel, Tenant
+from edda.store import lexical
+from edda.store.conditions import compile_filter
+from edda.store.database import Database, HalfVector
+from edda.store.lexical import insert_terms, term_rows
+from edda.store.search import SearchStore
+from edda.terms import QueryTerms, document_weights, idf, query_terms
+from edda.vectors import from_floats, to_halfvec_binary
+
+from tests.postgres import MODEL_DIMENSIONS, DatabaseUrls
+
+WORDS = [f"w{n}" for n in range(300)]
+
+
+@dataclass
+class Shelf:
+    """One tenant's chunks, and what is known of them."""
+
+    urls: DatabaseUrls
+    model: EmbeddingModel
+    tenant: Tenant
+    database: Database
+    numbers: random.Random = field(default_factory=lambda: random.Random(1))
+    chunks: dict[tuple[UUID, int], tuple[Chunk, dict[str, float], list[float], int]] = field(default_factory=dict)
+    hidden: int = 0
+
+    async def add(
+        self,
+        texts: Sequence[str],
+        *,
+        year: int = 1,
+        visible: bool = True,
+        language: str | None = "en",
+        vectors: bool = True,
+    ) -> UUID:
+        document, version = uuid4(), uuid4()
+        chunks = [Chunk(n, text, 0, len(text), 1, None, (), language, uuid4()) for n, text in enumerate(texts)]
+        tenant_id = self.tenant.tenant_id
+        rows = await term_rows(tenant_id, chunks)
+        with psycopg.connect(self.urls.owner) as connection:
+            connection.execute(
+                "INSERT INTO documents (document_id, tenant_id, object_key, name, metadata) "
+                "VALUES (%s, %s, %s, 'a', jsonb_build_object('year', %s::integer))",
+                [document, tenant_id, f"{self.tenant.slug}/{document}", year],
+            )
+            connection.execute(
+                "INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, "
+                "modified_at, planned_chunks) VALUES (%s, %s, %s, '1', 'a', now(), %s)",
+                [version, tenant_id, document, len(texts)],
+            )
+            for chunk in chunks:
+                vector = [self.numbers.gauss(0, 1) for _ in range(MODEL_DIMENSIONS)]
+                connection.execute(
+                    "INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, "
+                    "char_start, char_end, heading_path, language) VALUES (%s, %s, %s, %s, %s, %s, 1, 0, 1, '{}', %s)",
+                    [tenant_id, version, chunk.ordinal, chunk.content_hash, chunk.content_hash, chunk.text, language],
+                )
+                if vectors:
+                    connection.execute(
+                        "INSERT INTO embeddings VALUES (%s, %s, %s, %s)",
+                        [tenant_id, self.model.model_id, chunk.content_hash, str(vector)],
+                    )
+                if visible:
+                    weights = document_weights(chunk.text, language)
+                    self.chunks[version, chunk.ordinal] = (chunk, weights, vector if vectors else [], year)
+                else:
+                    self.hidden += 1
+            if visible:
+                query = "UPDATE documents SET current_version_id = %s WHERE document_id = %s"
+                connection.execute(query, [version, document])
+        async with self.database.transaction(tenant_id) as cursor:
+            await insert_terms(cursor, tenant_id, version, rows)
+        return document
+
+    async def fill(self, documents: int = 40, *, size: int = 10) -> None:
+        """Words as in languages: a few are everywhere, most are rare."""
+        for n in range(documents):
+            await self.add([self.text() for _ in range(size)], year=n % 4)
+
+    def text(self) -> str:
+        count = self.numbers.randint(5, 60)
+        return " ".join(self.numbers.choices(WORDS, [1 / (n + 1) for n in range(len(WORDS))], k=count))
+
+    def scores(self, query: str, year: int | None = None) -> dict[tuple[UUID, int], float]:
+        """BM25 of every visible chunk that has a term of the query."""
+        asked = query_terms(query).terms
+        every = [weights for _, weights, _, _ in self.chunks.values()]
+        idfs = {term: idf(len(every) + self.hidden, sum(term in weights for weights in every)) for term in asked}
+        scores = {
+            key: sum(weights.get(term, 0) * idfs[term] * weight for term, weight in asked.items())
+            for key, (_, weights, _, of_year) in self.chunks.items()
+            if year is None or of_year == year
+        }
+        return {key: score for key, score in scores.items() if score > 0}
+
+    def similarities(self, vector: list[float], year: int | None = None) -> dict[tuple[UUID, int], float]:
+        return {
+            key: sum(a * b for a, b in zip(vector, other, strict=True)) / (_length(vector) * _length(other))
+            for key, (_, _, other, of_year) in self.chunks.items()
+            if other and (year is None or of_year == year)
+        }
+
+    async def ask(
+        self,
+        vector: list[float] | None,
+        terms: QueryTerms | None,
+        depth: int = 20,
+        *,
+        year: int | None = None,
+        exact_up_to: int = 20_000,
+    ) -> dict[tuple[UUID, int], Candidate]:
+        filter_ = parse_filter({"field": "year", "op": "eq", "value": year}) if year is not None else None
+        half = None
+        if vector is not None:
+            half = HalfVector(to_halfvec_binary(from_floats(vector, MODEL_DIMENSIONS)))
+        store = SearchStore(self.database, self.model, exact_up_to=exact_up_to)
+        found = await store.candidates(self.tenant.tenant_id, half, terms, compile_filter(filter_), depth)
+        assert len({(one.version_id, one.ordinal) for one in found}) == len(found)
+        return {(one.version_id, one.ordinal): one for one in found}
+
+
+@pytest.fixture
+def shelf(database_urls: DatabaseUrls, embedding_model: EmbeddingModel, tenant: Tenant, database: Database) -> Shelf:
+    return Shelf(database_urls, embedding_model, tenant, database)
+
+
+def _length(vector: list[float]) -> float:
+    return math.sqrt(sum(value * value for value in vector))
+
+
+def _best(scores: dict[tuple[UUID, int], float], depth: int) -> list[float]:
+    return sorted(scores.values(), reverse=True)[:depth]
+
+
+QUERIES = ["w250", "w0 w1", "w3 w40 w260 w260", "w0 w1 w2 w3 w4 w5 w120", "w299 nowhere", "w7"]
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+@pytest.mark.parametrize("year", [None, 2])
+async def test_by_words_the_best_are_those_of_bm25_in_its_order(
+    shelf: Shelf, exact_up_to: int, year: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexical, "FIRST_LOOK", 30)  # so that the first look is not the last
+    await shelf.fill()
+    for query in QUERIES:
+        for depth in (1, 7, 100):
+            found = await shelf.ask(None, query_terms(query), depth, year=year, exact_up_to=exact_up_to)
+            truth = shelf.scores(query, year)
+            assert len(found) == min(depth, len(truth)), query
+            for key, one in found.items():
+                assert one.text_score == pytest.approx(truth[key], rel=1e-4)
+                assert one.similarity is None
+            best = sorted((one.text_score or 0 for one in found.values()), reverse=True)
+            assert best == pytest.approx(_best(truth, depth), rel=1e-4), query
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+@pytest.mark.parametrize("year", [None, 2])
+async def test_both_legs_are_there_and_every_candidate_has_both_scores(
+    shelf: Shelf, exact_up_to: int, year: int | None
+) -> None:
+    await shelf.fill()
+    vector = [shelf.numbers.gauss(0, 1) for _ in range(MODEL_DIMENSIONS)]
+    near = shelf.similarities(vector, year)
+    for query in QUERIES:
+        truth = shelf.scores(query, year)
+        for depth in (1, 20, 300):
+            found = await shelf.ask(vector, query_terms(query), depth, year=year, exact_up_to=exact_up_to)
+            for key, one in found.items():
+                assert one.similarity == pytest.approx(near[key], abs=2e-3)
+                assert one.text_score == pytest.approx(truth.get(key, 0.0), rel=1e-4)
+            by_vectors = sorted((one.similarity or 0 for one in found.values()), reverse=True)[:depth]
+            assert by_vectors == pytest.approx(_best(near, depth), abs=2e-3)
+            by_words = sorted((one.text_score or 0 for one in found.values()), reverse=True)[:depth]
+            wanted = _best(truth, depth)
+            assert by_words[: len(wanted)] == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+async def test_a_query_without_terms_leaves_the_text_leg_empty(shelf: Shelf, exact_up_to: int) -> None:
+    await shelf.fill(3)
+    vector = [1.0] * MODEL_DIMENSIONS
+    for query in ("", "🙂🙂", "unheard"):
+        assert await shelf.ask(None, query_terms(query), exact_up_to=exact_up_to) == {}
+        found = await shelf.ask(vector, query_terms(query), 5, exact_up_to=exact_up_to)
+        assert [one.text_score for one in found.values()] == [0.0] * 5
+    found = await shelf.ask(vector, None, 5, exact_up_to=exact_up_to)
+    assert [one.text_score for one in found.values()] == [None] * 5
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+async def test_nothing_that_is_not_visible_is_found_and_nothing_of_others(
+    shelf: Shelf, other_tenant: Tenant, exact_up_to: int
+) -> None:
+    other = Shelf(shelf.urls, shelf.model, other_tenant, shelf.database)
+    await other.add(["alpha beta"] * 30)
+    await shelf.add(["alpha beta", "alpha", "beta"], visible=False)
+    await shelf.add(["alpha", "gamma"])
+    vector = [1.0] * MODEL_DIMENSIONS
+    found = await shelf.ask(vector, query_terms("alpha beta"), exact_up_to=exact_up_to)
+    assert found.keys() == shelf.chunks.keys()
+    found = await shelf.ask(None, query_terms("alpha"), exact_up_to=exact_up_to)
+    assert found.keys() == shelf.scores("alpha").keys()
+    assert len(await other.ask(None, query_terms("alpha"), 100, exact_up_to=exact_up_to)) == 30
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+async def test_a_chunk_that_the_provider_refused_is_found_by_its_words(shelf: Shelf, exact_up_to: int) -> None:
+    await shelf.add(["a red house", "a blue house"], vectors=False)
+    await shelf.add(["a green house"])
+    for vector in (None, [1.0] * MODEL_DIMENSIONS):
+        found = await shelf.ask(vector, query_terms("house"), exact_up_to=exact_up_to)
+        assert found.keys() == shelf.chunks.keys()
+        assert sum(one.similarity is None for one in found.values()) == (3 if vector is None else 2)
+
+
+PHRASES = [
+    ("the quick brown", {0, 1, 2}),
+    ("to be or not to be", {3}),
+    ("ERR-0x80070057", {4}),
+    ("a.b(c)|d*", {5}),
+    ("straße ÄNDERN", {6}),
+    ("東京大学", {7}),
+    ("quick fox", set()),
+    ("nowhere at all", set()),
+]
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+@pytest.mark.parametrize(("phrase", "wanted"), PHRASES)
+async def test_a_quoted_phrase_is_held_by_every_candidate(
+    shelf: Shelf, phrase: str, wanted: set[int], exact_up_to: int
+) -> None:
+    texts = [
+        "The quick brown fox",
+        "he saw THE\n  Quick\tbrown dog, and the quick",
+        "x the quick brown",
+        "To be or not to be, that is the question",
+        "failed with err-0x80070057 twice",
+        "call a.b(c)|d* now",
+        "die Straße\nändern wir",
+        "彼は東京大学で学んだ",
+        "the brown quick thing; be to not or",
+    ]
+    await shelf.add(texts)
+    quoted = query_terms(f'other words "{phrase}"')
+    assert quoted.phrases == (phrase,)
+    for vector in (None, [1.0] * MODEL_DIMENSIONS):
+        found = await shelf.ask(vector, quoted, exact_up_to=exact_up_to)
+        assert {ordinal for _, ordinal in found} == wanted
+    two = query_terms(f'"{phrase}" "the"')
+    found = await shelf.ask(None, two, exact_up_to=exact_up_to)
+    assert {ordinal for _, ordinal in found} == {n for n in wanted if "the" in texts[n].lower()}
+
+
+async def test_where_a_tenant_has_many_chunks_frequencies_are_near_the_truth(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexical, "MOST_COUNTED", 100)
+    monkeypatch.setattr(lexical, "FEW", 30)
+    monkeypatch.setattr(lexical, "SAMPLE", 400)
+    await shelf.fill(100)
+    asked = query_terms("w0 w1 w10 w250")
+    async with shelf.database.transaction(shelf.tenant.tenant_id) as cursor:
+        query = await lexical.text_query(cursor, shelf.tenant.tenant_id, asked)
+    every = [weights for _, weights, _, _ in shelf.chunks.values()]
+    exact = sorted(idf(len(every), sum(term in weights for weights in every)) for term in asked.terms)
+    assert sorted(term.weight for term in query.terms) == pytest.approx(exact, abs=0.35)
+    assert {term.chunks for term in query.terms if term.chunks < 30}  # the rare one was counted
+
+
+async def test_hits_are_in_the_order_asked_for_and_neighbours_beside_them(shelf: Shelf) -> None:
+    document = await shelf.add([f"alpha {n}" for n in range(9)])
+    await shelf.add(["alpha last"])
+    store = SearchStore(shelf.database, shelf.model)
+    tenant_id = shelf.tenant.tenant_id
+    found = list((await shelf.ask(None, query_terms("alpha"))).values())
+    found.sort(key=lambda one: (one.document_id != document, -one.ordinal))
+    hits = await store.hits(tenant_id, found)
+    assert [hit.text for hit in hits] == [f"alpha {n}" for n in reversed(range(9))] + ["alpha last"]
+    beside = await store.neighbours(tenant_id, [hits[0], hits[4], hits[9]], 2)
+    assert [[one.ordinal for one in some] for some in beside] == [[6, 7], [2, 3, 5, 6], []]
+    assert [one.text for one in beside[0]] == ["alpha 6", "alpha 7"]
+    with psycopg.connect(shelf.urls.owner) as connection:
+        connection.execute("UPDATE documents SET current_version_id = NULL WHERE document_id = %s", [document])
+    assert [hit.text for hit in await store.hits(tenant_id, found)] == ["alpha last"]
+    assert await store.hits(tenant_id, []) == []
+    assert await store.neighbours(tenant_id, [], 1) == []
+
+
+async def test_a_chunk_may_have_more_terms_than_a_sparsevec_holds(shelf: Shelf) -> None:
+    await shelf.add([" ".join(f"x{n}y" for n in range(40_000)) + " found found found"])
+    assert len(await shelf.ask(None, query_terms("found"))) == 1

@@ -1,29 +1,37 @@
-"""Text to terms, for BM25: what a chunk is found by, and what a query looks for.
+"""Text to terms, for BM25: what a chunk is found by, and what a query looks for. docs/retrieval.md has the figures.
 
-A term is a word stem of the document's language; two characters that follow each other, where a script puts no spaces
-between words; an identifier such as `ERR-0x80070057`, whole and in parts. A query's language is hard to tell from a few
-words, so each of its words stands for its stems in every language that is written like it.
+A term is a word stem of the document's language; four letters of a word (not in English: its words are seldom compound
+or inflected); two neighbouring characters, where a script puts no spaces between words; an identifier such as
+`ERR-0x80070057`, whole and in parts. A query's language is told by its function words. Where it has none, a word
+stands for its stems in every language that is written like it.
 """
 
 import math
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from importlib.resources import files
 from typing import Any
 from uuid import UUID
 from zlib import crc32
 
 TERM_IDS = 1_000_000_000  # what pgvector's sparsevec takes for dimensions
+GRAM = "~"  # what terms that are no words begin with
 # BM25's parameters, as Lucene has them, and the length in words that is normal for a chunk: a constant, so that a
 # chunk's weights depend on nothing but its text.
 K1 = 1.2
 B = 0.75
-AVERAGE_WORDS = 120
+AVERAGE_WORDS = 100
+GRAM_LETTERS = 4
+GRAM_WEIGHT = 0.3
+# Other than in these, words of a language are found by four letters, too.
+_WITHOUT_GRAMS = frozenset({None, "en"})
+_LETTERS_A_PAIR = 4  # what a character says where there are no spaces, in letters
 _MAX_QUERY_TERMS = 4_000  # sparsevec holds 16,000
-_MAX_CACHED = 200_000
+_MAX_CACHED = 100_000
 
 # Scripts without spaces between words (Han, kana, Hangul; Thai, Lao, Myanmar, Khmer): pairs of characters.
 _UNSPACED = (
@@ -37,88 +45,123 @@ _MARKS = (
 )
 _LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
 # Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words.
-_TOKEN = re.compile(rf"[{_UNSPACED}]+|{_LETTER}+(?:[-._/\\:@'’+#]+{_LETTER}+)*(?:\+\+|#)?|_+{_LETTER}[\w{_MARKS}]*")
+_TOKEN = re.compile(rf"[{_UNSPACED}]+|_*{_LETTER}+(?:[-._/\\:@'’+#]+{_LETTER}+)*(?:\+\+|#)?")
 _HAS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
-_ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u200c\u200d]")
+_KANA = re.compile("[\u3040-\u30ff]")
 _PART = re.compile(rf"{_LETTER}+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
+_ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
 _PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
 
 _STEMMERS = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
     "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish",
     "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
-    "it": "italian", "lt": "lithuanian", "nb": "norwegian", "ne": "nepali", "nl": "dutch", "no": "norwegian",
-    "pl": "polish", "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish",
-    "ta": "tamil", "tr": "turkish", "yi": "yiddish",
+    "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pl": "polish",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil",
+    "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
-# Which of these a word can be a word of, by its first letter.
-_SCRIPTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("\u0370", "\u03ff", ("el",)),
-    ("\u0400", "\u052f", ("ru", "sr")),
-    ("\u0530", "\u058f", ("hy",)),
-    ("\u0590", "\u05ff", ("yi",)),
-    ("\u0600", "\u06ff", ("ar", "fa")),
-    ("\u0900", "\u097f", ("hi", "ne")),
-    ("\u0b80", "\u0bff", ("ta",)),
-)
-_LATIN = tuple(
-    language
-    for language in _STEMMERS
-    if language not in {"el", "ru", "hy", "yi", "ar", "fa", "hi", "ne", "ta"} and language != "no"
-)
+# Languages by script, as Unicode names its characters. Others than these are written in Latin letters.
+_SCRIPTS = {
+    "ARABIC": ("ar", "fa", "ur"), "ARMENIAN": ("hy",), "BENGALI": ("bn",), "CJK": ("zh", "ja"),
+    "CYRILLIC": ("ru", "sr", "bg", "uk", "mk", "be", "kk"), "DEVANAGARI": ("hi", "ne", "mr"), "ETHIOPIC": ("am",),
+    "GEORGIAN": ("ka",), "GREEK": ("el",), "GUJARATI": ("gu",), "GURMUKHI": ("pa",), "HANGUL": ("ko",),
+    "HEBREW": ("he", "yi"), "HIRAGANA": ("ja",), "KANNADA": ("kn",), "KATAKANA": ("ja",), "KHMER": ("km",),
+    "LAO": ("lo",), "MALAYALAM": ("ml",), "MYANMAR": ("my",), "ORIYA": ("or",), "SINHALA": ("si",), "TAMIL": ("ta",),
+    "TELUGU": ("te",), "THAI": ("th",), "TIBETAN": ("bo",),
+}  # fmt: skip
+_NOT_LATIN = frozenset(language for languages in _SCRIPTS.values() for language in languages) - {"sr"}
+LATIN = "LATIN"
 
 
 @dataclass(frozen=True, slots=True)
 class QueryTerms:
-    """What the text leg looks for. `terms` is empty when there is no word in the query."""
+    """What the text leg looks for. `terms` is empty when there is nothing but function words in the query, or no word.
+
+    `languages`: those the query is in, as far as can be told (ISO 639-1); none: written in Latin letters, and unclear.
+    """
 
     terms: dict[str, float]  # weight in the query, before idf
     phrases: tuple[str, ...]  # quoted: a hit holds each of them, white space and case apart
+    languages: tuple[str, ...] = ()
+    alternatives: tuple[tuple[str, ...], ...] = ()  # for each word, terms of which a chunk has but one
+
+    def weights(self, chunks: int, frequencies: Mapping[str, int]) -> dict[str, float]:
+        """How much each term tells: its weight times idf. `frequencies`: in how many of a tenant's chunks it is.
+
+        Stems of one word count as often as the most frequent of them, or a stem in a wrong language, which hardly a
+        chunk has, would tell the most; and the less, the rarer they are beside it.
+        """
+        weights: defaultdict[str, float] = defaultdict(float)
+        for terms in self.alternatives:
+            if most := max(frequencies.get(term, 0) for term in terms):
+                for term in terms:
+                    weights[term] += idf(chunks, most) * math.sqrt(frequencies.get(term, 0) / most)
+        for term, weight in self.terms.items():
+            if term.startswith(GRAM) and (frequency := frequencies.get(term, 0)):
+                weights[term] = weight * idf(chunks, frequency)
+        return {term: weight for term, weight in weights.items() if weight > 0}
 
 
 def document_weights(text: str, language: str | None) -> dict[str, float]:
     """BM25's weight of each term of a chunk, idf apart: above 0, below K1 + 1. `language` is ISO 639-1.
 
-    Score of a chunk: sum over the query's terms of weight × idf × weight in the query.
+    Score of a chunk: sum over the query's terms of this weight times `QueryTerms.weights`.
     """
-    counts: Counter[str] = Counter()
+    counts: dict[str, int] = {}
     words = 0
     text = _normalised(text)
-    known = _known_words(language if language in _STEMMERS else None)
+    known = _known_tokens(language)
     tokens = Counter(_TOKEN.findall(text))
     has_unspaced = not text.isascii() and _HAS_UNSPACED.search(text) is not None
     for token, count in tokens.items():
         if has_unspaced and _HAS_UNSPACED.match(token):
             words += count * len(token)
-            for term in _pairs(token):
-                counts[term] += count
+            terms: Iterable[str] = _pairs(token)
         else:
             terms, parts = known[token]
             words += count * parts
-            for term in terms:
-                counts[term] += count
+        for term in terms:
+            counts[term] = counts.get(term, 0) + count
     norm = K1 * (1 - B + B * words / AVERAGE_WORDS)
-    return {term: count * (K1 + 1) / (count + norm) for term, count in counts.items()}
+    most = max(counts.values(), default=0)
+    by_count = [count * (K1 + 1) / (count + norm) for count in range(most + 1)]
+    return {term: by_count[count] for term, count in counts.items()}
 
 
 def query_terms(query: str) -> QueryTerms:
     """The terms of a query in any language. Linear; of a very long query the first are taken."""
-    counts: Counter[str] = Counter()
+    text = _normalised(query)
     phrases = tuple(
-        phrase
-        for groups in _PHRASE.findall(query)
-        if (phrase := " ".join("".join(groups).split())) and _is_word(phrase)
+        phrase for found in _PHRASE.findall(query) if (phrase := " ".join("".join(found).split())) and _is_word(phrase)
     )
-    for token in _TOKEN.findall(_normalised(query)):
+    tokens = _TOKEN.findall(text)
+    languages, is_clear = _languages_of(tokens)
+    terms: Counter[str] = Counter()
+    alternatives: list[tuple[str, ...]] = []
+    grams: set[str] = set()
+    for token in tokens:
         if _HAS_UNSPACED.match(token):
-            counts.update(_pairs(token))
+            found: list[tuple[str, ...]] = [(pair,) for pair in _pairs(token)]
         else:
-            counts.update({term for language in _languages(token) for term in _known_words(language)[token][0]})
-        if len(counts) >= _MAX_QUERY_TERMS:
+            found = []
+            for piece, is_word in _pieces(token):
+                script = _script(piece)
+                voted = [one for one in languages if _written_in(one, script)] if is_clear else []
+                if not is_word:
+                    found.append((piece,))
+                elif not any(_plain(piece) in _stop_words(language) for language in voted):
+                    of_word = voted or [one for one in _STEMMERS if _written_in(one, script)]
+                    found.append(tuple({_plain(piece): None, **{_stem(piece, one): None for one in of_word}}))
+                    if voted != ["en"]:
+                        grams.update(_grams(_plain(piece)))
+        alternatives += found
+        terms.update(term for group in found for term in group)
+        if len(terms) + len(grams) >= _MAX_QUERY_TERMS:
             break
-    return QueryTerms({term: float(count) for term, count in counts.items()}, phrases)
+    weights = {term: float(count) for term, count in terms.items()} | dict.fromkeys(grams, GRAM_WEIGHT)
+    return QueryTerms(weights, phrases, languages, tuple(alternatives))
 
 
 def term_id(tenant_id: UUID, term: str) -> int:
@@ -137,71 +180,133 @@ def idf(chunks: int, chunks_with_term: int) -> float:
     return math.log(1 + (chunks - chunks_with_term + 0.5) / (chunks_with_term + 0.5))
 
 
-def _normalised(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+def is_of_script(language: str, languages: Iterable[str]) -> bool:
+    """Whether one of `languages` is written like `language`, so that they share names and loanwords."""
+    return any(_scripts_of(language) & _scripts_of(other) for other in languages)
 
 
-def _is_word(text: str) -> bool:
-    return _TOKEN.search(_normalised(text)) is not None
+# What a query is in ----------------------------------------------------------------------------------------------
 
 
-def _pairs(run: str) -> Iterator[str]:
-    """Neighbouring characters of a run; the character itself when it stands alone."""
-    if len(run) == 1:
-        yield run
-    for index in range(len(run) - 1):
-        yield run[index : index + 2]
+def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:
+    """The languages of a query: those that most of its function words belong to; if it has none, those of its script.
+    And whether there were any: () and False where it is written in Latin letters only."""
+    letters: Counter[str] = Counter()
+    votes: defaultdict[str, float] = defaultdict(float)
+    for token in tokens:
+        letters[_script(token)] += len(token) * (_LETTERS_A_PAIR if _HAS_UNSPACED.match(token) else 1)
+        for part in _PART.findall(token):
+            speakers = _speakers().get(_plain(part), ())
+            for language in speakers:
+                votes[language] += 1 / len(speakers)
+    del letters[""]
+    if not letters:
+        return (), False
+    script = max(letters, key=lambda one: letters[one])
+    if script == "CJK" and any(_KANA.search(token) for token in tokens):
+        return ("ja",), True
+    voted = {one: count for one, count in votes.items() if _written_in(one, script)}
+    if voted:
+        most = max(voted.values())
+        return tuple(sorted(one for one, count in voted.items() if count > 0.99 * most)), True
+    if script == LATIN:
+        return (), False
+    return _SCRIPTS.get(script, ("und",)), False
 
 
-def _languages(word: str) -> tuple[str | None, ...]:
-    """Languages whose stemmers may know the word, and None: the word as it is."""
-    first = next((character for character in word.lower() if character.isalpha()), "")
-    if not first:
-        return (None,)
-    if first < "\u0370":
-        return (None, *_LATIN)
-    for low, high, languages in _SCRIPTS:
-        if low <= first <= high:
-            return (None, *languages)
-    return (None,)
+@lru_cache(maxsize=10_000)
+def _script(word: str) -> str:
+    """Of the first letter; "" if there is none."""
+    letter = next((character for character in word if character.isalpha()), None)
+    return "" if letter is None else unicodedata.name(letter, "?").split()[0].split("-")[0]
+
+
+def _written_in(language: str, script: str) -> bool:
+    return script in _scripts_of(language)
 
 
 @cache
-def _known_words(language: str | None) -> "_KnownWords":
-    return _KnownWords(language)
+def _scripts_of(language: str) -> frozenset[str]:
+    scripts = {script for script, languages in _SCRIPTS.items() if language in languages}
+    return frozenset(scripts if language in _NOT_LATIN else scripts | {LATIN})
 
 
-class _KnownWords(dict[str, tuple[tuple[str, ...], int]]):
-    """A token's terms in one language, and of how many words it is made. Worked out once."""
+# Words -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _known_tokens(language: str | None) -> "_KnownTokens":
+    return _KnownTokens(language)
+
+
+class _KnownTokens(dict[str, tuple[tuple[str, ...], int]]):
+    """The terms of a token in a document of one language, and of how many words it is made. Worked out once."""
 
     def __init__(self, language: str | None) -> None:
         super().__init__()
-        self._stemmer: Any = None
-        if language is not None:
-            import Stemmer
-
-            self._stemmer = Stemmer.Stemmer(_STEMMERS[language], 0)
+        self._language = language
+        self._stop_words = _stop_words(language)
 
     def __missing__(self, token: str) -> tuple[tuple[str, ...], int]:
-        parts = _PART.findall(token)
-        terms = [self._stem(part) for part in parts]
-        if len(parts) > 1 or len(token) > len(parts[0]):
-            if "'" in token or "’" in token:  # l'homme, the dog's
-                terms = [term for term, part in zip(terms, parts, strict=True) if len(part) > 1]
-            if _IDENTIFIER.search(token):
-                terms.append(_plain(token))
-        camel = [piece for part in parts for piece in _CAMEL.split(part)]
-        if len(camel) > len(parts):
-            terms += [self._stem(piece) for piece in camel if len(piece) > 1]
-        found = (tuple(terms), len(parts))
+        terms: list[str] = []
+        for piece, is_word in _pieces(token):
+            if not is_word:
+                terms.append(piece)
+            elif (plain := _plain(piece)) not in self._stop_words:
+                terms.append(_stem(piece, self._language))
+                if self._language not in _WITHOUT_GRAMS:
+                    terms += _grams(plain)
+        found = (tuple(terms), len(_PART.findall(token)))
         if len(self) >= _MAX_CACHED:
             self.clear()
         self[token] = found
         return found
 
-    def _stem(self, word: str) -> str:
-        lower = word.lower()
-        return _plain(self._stemmer.stemWord(lower) if self._stemmer is not None else lower)
+
+def _pieces(token: str) -> list[tuple[str, bool]]:
+    """The words of a token (True) and, if it is an identifier, the whole of it (False)."""
+    parts = _PART.findall(token)
+    words = parts
+    if "'" in token or "’" in token:  # l'homme, the dog's
+        words = [part for part in parts if len(part) > 1]
+    camel = [piece for part in parts for piece in _CAMEL.split(part)]
+    if len(camel) > len(parts):
+        words = words + [piece for piece in camel if len(piece) > 1]
+    pieces = [(word, True) for word in words]
+    if (len(parts) > 1 or len(token) > len(parts[0])) and _IDENTIFIER.search(token):
+        pieces.append((_plain(token), False))
+    return pieces
+
+
+def _grams(word: str) -> list[str]:
+    """Four neighbouring letters of a word, its ends marked."""
+    padded = f"_{word}_"
+    return [GRAM + padded[start : start + GRAM_LETTERS] for start in range(len(padded) - GRAM_LETTERS + 1)]
+
+
+def _pairs(run: str) -> list[str]:
+    """Neighbouring characters of a run; the character itself when it stands alone."""
+    return [run[start : start + 2] for start in range(len(run) - 1)] or [run]
+
+
+def _stem(word: str, language: str | None) -> str:
+    lower = word.lower()
+    stemmer = _stemmer(language)
+    return _plain(lower if stemmer is None else stemmer.stemWord(lower))
+
+
+@cache
+def _stemmer(language: str | None) -> Any:
+    """Snowball's, None where it has none."""
+    if language not in _STEMMERS:
+        return None
+    import Stemmer
+
+    return Stemmer.Stemmer(_STEMMERS[language], 0)
+
+
+def _normalised(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 
 def _plain(word: str) -> str:
@@ -210,3 +315,31 @@ def _plain(word: str) -> str:
     if lower.isascii():
         return lower
     return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", lower)))
+
+
+def _is_word(text: str) -> bool:
+    return _TOKEN.search(_normalised(text)) is not None
+
+
+# Function words --------------------------------------------------------------------------------------------------
+
+
+@cache
+def _all_stop_words() -> dict[str, frozenset[str]]:
+    lines = files("edda").joinpath("stop_words.txt").read_text(encoding="utf-8").splitlines()
+    lists = (line.partition(": ") for line in lines if not line.startswith("#"))
+    return {language: frozenset(_plain(word) for word in words.split()) for language, _, words in lists}
+
+
+def _stop_words(language: str | None) -> frozenset[str]:
+    return _all_stop_words().get(language or "", frozenset())
+
+
+@cache
+def _speakers() -> dict[str, tuple[str, ...]]:
+    """The languages that each function word belongs to."""
+    speakers: dict[str, tuple[str, ...]] = {}
+    for language, words in _all_stop_words().items():
+        for word in words:
+            speakers[word] = (*speakers.get(word, ()), language)
+    return speakers

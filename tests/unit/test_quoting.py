@@ -5,7 +5,10 @@ import time
 import pytest
 from edda.quoting import find_quote, fold
 
-STORED = "Die „Regel“ lautet:\n  Nie mehr als 5\u00a0% — it's the firm\u2019s own\u00adership rule.\nFull-\u200btime staff get 25 days."
+STORED = (
+    "Die „Regel“ lautet:\n  Nie mehr als 5\u00a0% — it's the firm\u2019s own\u00adership rule.\n"
+    "Full-\u200btime staff get 25 days."
+)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,14 @@ from edda.neutralising import REMOVED, neutralise
 from edda.prompting import Draft
 from edda.quoting import Folded, find_quote, fold
 from edda.sentences import SENTENCE_END, Span, parts
-from edda.words import UNSPACED, is_in, words
+from edda.terms import query_terms
+from edda.words import UNSPACED, words
 
 # Of a sentence's words so many must be in the passages it cites, or in the question. Paraphrases and summaries have
 # more; what was never in a document has the small words only.
 LEAST_SUPPORT = 0.4
-SAME_LANGUAGE = 0.2  # of the words asked in the passages, where grammar does not tell: names alone are less
+SAME_LANGUAGE = 0.2  # of the words asked in the passages, where its language is not known: names alone are less
+LEAD_WORDS = 3  # of one line that ends with a colon: what a list begins with
 SHINGLE = 6  # words in a row that are the instructions' own
 
 MARKER = re.compile(r"\[(\d{1,3})\]")
@@ -60,7 +62,7 @@ class Grounded:
 def ground(draft: Draft, passages: Sequence[Hit], asked: Sequence[str], told: str) -> Grounded:
     """The answer with its citations, each checked. Raises Rejected.
 
-    `asked` is what the user said: the question, and the turns before it. `told` is what the model was told to do.
+    `asked` is what the user said: the question first, and the turns before it. `told` is what the model was told to do.
     """
     citations = _checked_citations(draft, passages)
     cited = {one.passage for one in citations}
@@ -76,7 +78,7 @@ def ground(draft: Draft, passages: Sequence[Hit], asked: Sequence[str], told: st
         raise Rejected("it has no citation.")
     if missing := sorted(numbers - cited):
         raise Rejected(f"it has the marker [{missing[0] + 1}], for which there is no quote among the citations.")
-    _check_blocks(text, passages, "\n".join(asked))
+    _check_blocks(text, passages, asked)
     _check_not_told(text, told, sources)
     return Grounded(text, tuple(one for one in citations if one.passage in numbers), inert.removed)
 
@@ -103,33 +105,36 @@ def _checked_citations(draft: Draft, passages: Sequence[Hit]) -> list[Citation]:
     return found
 
 
-def _check_blocks(text: str, passages: Sequence[Hit], asked: str) -> None:
+def _check_blocks(text: str, passages: Sequence[Hit], asked: Sequence[str]) -> None:
     """Each paragraph and item of a list has a marker, and each sentence is supported by what its block cites."""
-    same_language = _same_language(asked, passages)
+    same_language = _same_language(asked[0], passages)
+    leads = 1
     for start, end in _blocks(text):
         block = text[start:end]
         numbers = {int(number) - 1 for number in MARKER.findall(block)}
         plain = MARKER.sub("", _LIST_NUMBER.sub("", block)).replace(REMOVED, "")
-        if not numbers:
-            if len(_content(plain)) <= 3 or plain.rstrip().endswith(":"):
-                numbers = {int(number) - 1 for number in MARKER.findall(text)}  # a heading, or what a list begins with
-            else:
-                raise Rejected("a part of it has no citation.")
-        source = "\n".join([*(_all_text(passages[index]) for index in sorted(numbers)), asked])
+        is_lead = not numbers and plain.rstrip().endswith(":") and len(_content(plain)) <= LEAD_WORDS
+        if is_lead and leads:
+            leads -= 1
+        elif not numbers:
+            raise Rejected("a part of it has no citation.")
+        if is_lead:
+            numbers = {int(number) - 1 for number in MARKER.findall(text)}
+        source = "\n".join([*(_all_text(passages[index]) for index in sorted(numbers)), *asked])
         _check_hard(plain, source)
-        if same_language:
+        if same_language and not is_lead:
             _check_support(plain, words(source))
 
 
-def _same_language(asked: str, passages: Sequence[Hit]) -> bool:
+def _same_language(question: str, passages: Sequence[Hit]) -> bool:
     """Whether an answer in the question's language can be expected to share words with the passages.
 
     Only what the user wrote may say that it cannot: a document that brings a second language changes nothing.
     """
-    judged = [is_in(asked, language) for language in {hit.language for hit in passages}]
-    if True in judged or all(one is False for one in judged):
-        return True in judged
-    content = words(asked)
+    asked, found = query_terms(question).languages, {hit.language for hit in passages}
+    if asked and None not in found:
+        return not found.isdisjoint(asked)
+    content = words(question)
     shared = content & words("\n".join(_all_text(hit) for hit in passages))
     return len(shared) >= SAME_LANGUAGE * len(content)
 

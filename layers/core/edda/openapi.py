@@ -29,9 +29,9 @@ SEARCH_OPERATION: dict[str, Any] = {
 ANSWER_OPERATION: dict[str, Any] = {
     "rule": "/v1/answers",
     "summary": "Answer a question from the documents, with citations",
-    "description": "Every citation is checked against the stored text. Without a chat model, or when it fails or writes "
-    "what the documents do not say, the answer is made of their best sentences: see `kind` and `degraded`. When nothing "
-    "that was found answers the question, `status` is not_found. The answer comes whole, for it is checked before.",
+    "description": "Every citation is checked against the stored text. Without a chat model, or when it fails or "
+    "writes what the documents do not say, the answer is made of their best sentences: see `kind` and `degraded`. When "
+    "nothing that was found answers the question, `status` is not_found. The answer comes whole: it is checked first.",
     "operation_id": "answer",
     "tags": ["search"],
     "responses": responses(200, "An answer, or that there is none", AnswerBody),

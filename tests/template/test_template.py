@@ -13,7 +13,15 @@ from edda.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-sam" / "bin" / "sam"
-FUNCTIONS = {"ApiFunction", "SearchFunction", "ChunkFunction", "EmbedFunction", "SweepFunction", "MigrateFunction"}
+FUNCTIONS = {
+    "ApiFunction",
+    "SearchFunction",
+    "AnswerFunction",
+    "ChunkFunction",
+    "EmbedFunction",
+    "SweepFunction",
+    "MigrateFunction",
+}
 UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024  # Lambda's, of a function and its layers together
 
 # Statements that may name all resources, and why.
@@ -283,7 +291,7 @@ def function_of(uri: Any, resources: Template) -> str:
     return function
 
 
-AHEAD = {"Api", "Search"}  # whom somebody waits for
+AHEAD = {"Api", "Search", "Answer"}  # whom somebody waits for
 
 
 def test_by_default_no_version_is_published_and_nothing_starts_ahead(source: Template, resources: Template) -> None:

@@ -24,6 +24,7 @@ OWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "api-upload.json": ("ApiFunction", lambda answer: answer["statusCode"] == 202),
     "api-nasty.json": ("ApiFunction", lambda answer: answer["statusCode"] == 202),
     "search-question.json": ("SearchFunction", lambda answer: answer["statusCode"] == 200),
+    "search-parameters.json": ("SearchFunction", lambda answer: answer["statusCode"] == 200),
     "search-nasty.json": ("SearchFunction", lambda answer: answer["statusCode"] == 200),
     "s3-put.json": ("ChunkFunction", lambda answer: answer is None),
     "ingest-s3-put.json": ("ChunkFunction", lambda answer: answer == {"batchItemFailures": []}),

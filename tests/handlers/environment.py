@@ -21,6 +21,7 @@ from typing import Any
 from uuid import UUID
 
 import edda
+import edda.gateway
 import edda.observability
 import edda.runtime
 import edda.services
@@ -32,12 +33,12 @@ from edda.store.migrations import register_model
 from tests.aws import client, make_queue, take
 from tests.conftest import TEMPLATE
 from tests.database.world import LineParser, check
-from tests.fakes.provider_server import OpenAIServer
+from tests.fakes.provider_server import OpenAIServer, ProviderServer
 from tests.postgres import MODEL_DIMENSIONS, Cluster, DatabaseUrls, as_owner
 
 ROOT = Path(__file__).parents[2]
 MODEL = "fake-embedding"
-AFRESH = ("services", "runtime", "observability")
+AFRESH = ("services", "runtime", "observability", "gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +80,10 @@ def silent_server() -> Iterator[int]:
 
 
 @dataclass
-class ProviderThread:
-    """An embedding provider on a loop of its own, for handlers that block theirs."""
+class ServerThread:
+    """A provider's server on a loop of its own, for handlers that block theirs."""
 
-    server: OpenAIServer = field(default_factory=lambda: OpenAIServer(MODEL_DIMENSIONS))
+    server: ProviderServer
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
     def start(self) -> None:
@@ -95,6 +96,13 @@ class ProviderThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+@dataclass
+class ProviderThread(ServerThread):
+    """An embedding provider."""
+
+    server: OpenAIServer = field(default_factory=lambda: OpenAIServer(MODEL_DIMENSIONS))
 
     @property
     def texts(self) -> list[str]:
@@ -116,7 +124,7 @@ def owner_of_acme(lambda_database: DatabaseUrls) -> Iterator[Tenant]:
     """The owner of the folder that the events name. Everything of the test's is gone when it ends."""
     yield asyncio.run(create_tenant(lambda_database.owner, "acme"))
     check(lambda_database)
-    for table in ("documents", "embeddings", "tenants"):
+    for table in ("documents", "embeddings", "api_keys", "tenants"):
         as_owner(lambda_database, f"DELETE FROM {table}")
 
 

@@ -7,7 +7,7 @@ import base64
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -15,7 +15,9 @@ from urllib.parse import urlencode
 import httpx
 from edda.gateway import Gateway
 from edda.models import EmbeddingModel
+from edda.ports import Reranker
 from edda.runtime import run
+from edda.searching import Reranking, Searching
 from edda.services import ApiServices, SearchServices
 from edda.settings import Settings
 from edda.store.documents import DocumentStore
@@ -167,6 +169,16 @@ class Stage:
         self.digest()
         return str(answer.json["document_id"])
 
+    def with_reranker(self, reranker: Reranker, candidates: int = 50, timeout_s: float = 5) -> Client:
+        """The first tenant's client of a deployment that has a reranker."""
+        searching = replace(self.search_services.searching, reranking=Reranking(reranker, candidates, timeout_s))
+        services = replace(self.search_services, searching=searching)
+
+        async def provide() -> SearchServices:
+            return services
+
+        return replace(self.client, search_function=search_app.build(provide))
+
 
 def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage:
     """Tenants of their own for one test."""
@@ -183,9 +195,8 @@ def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage
     )
     search_services = SearchServices(
         settings=settings,
-        search=SearchStore(world.database, model),
+        searching=Searching(SearchStore(world.database, model), world.embedder),
         keys=keys,
-        embedder=world.embedder,
         database=world.database,
     )
 

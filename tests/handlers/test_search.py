@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled
 from edda.runtime import run
 from edda.services import SearchServices
 
@@ -39,9 +38,31 @@ def test_a_hit_says_where_it_is(stage: Stage) -> None:
         "metadata": {"y": 1},
         "tags": ["x"],
         "score": hit["score"],
+        "scores": hit["scores"],
+        "highlights": [{"start": 0, "end": 6}, {"start": 7, "end": 11}],
+        "before": [],
+        "after": [],
     }
-    assert hit["score"] == pytest.approx(1.0, abs=1e-3)
+    assert hit["scores"]["vector"] == {"rank": 1, "score": pytest.approx(1.0, abs=1e-3)}
+    assert hit["scores"]["text"]["rank"] == 1
+    assert hit["scores"]["text"]["score"] > 0
+    assert hit["scores"]["fused"] == {"rank": 1, "score": hit["score"]}
+    assert hit["scores"]["rerank"] is None
     assert stage.world.embedder.purposes[-1] == "query"
+
+
+def test_the_answer_says_how_it_was_searched(stage: Stage) -> None:
+    stage.ready()
+    answer = stage.client.search()
+    assert {name: value for name, value in answer.json.items() if name != "hits"} == {
+        "mode": "hybrid",
+        "scored_by": "fused",
+        "model": stage.world.embedder.name,
+        "reranker": None,
+        "degraded": [],
+        "no_terms": False,
+        "next_cursor": None,
+    }
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 15, 100])
@@ -97,7 +118,31 @@ def test_nobody_finds_what_is_anothers(stage: Stage) -> None:
         ({"query": "x", "top_k": "5"}, "invalid_request", "top_k"),
         ({"query": "x", "top_k": True}, "invalid_request", "top_k"),
         ({"query": "x", "topk": 5}, "invalid_request", "topk"),
+        ({"query": "x", "top_k": 10**6}, "invalid_request", "top_k"),
+        ({"query": "x" * 20_000}, "invalid_request", "query"),
+        ({"query": "x", "mode": "fuzzy"}, "invalid_request", "mode"),
+        ({"query": "x", "mode": None}, "invalid_request", "mode"),
+        ({"query": "x", "depth": 0}, "invalid_request", "depth"),
+        ({"query": "x", "depth": 1001}, "invalid_request", "depth"),
+        ({"query": "x", "fusion": {"vector_weight": 1.1}}, "invalid_request", "fusion.vector_weight"),
+        ({"query": "x", "fusion": {"weight": 1}}, "invalid_request", "fusion.weight"),
+        ({"query": "x", "fusion": None}, "invalid_request", "fusion"),
+        ({"query": "x", "group_by": "page"}, "invalid_request", "group_by"),
+        ({"query": "x", "hits_per_document": 0}, "invalid_request", "hits_per_document"),
+        ({"query": "x", "context": -1}, "invalid_request", "context"),
+        ({"query": "x", "context": 6}, "invalid_request", "context"),
+        ({"query": "x", "rerank": "yes"}, "invalid_request", "rerank"),
+        ({"query": "x", "rerank": True}, "invalid_request", "rerank"),
+        ({"query": "x", "rerank_candidates": 0}, "invalid_request", "rerank_candidates"),
+        ({"query": "x", "cursor": "x"}, "invalid_request", "cursor"),
+        ({"query": "x", "cursor": "x" * 201}, "invalid_request", "cursor"),
+        ({"query": "x", "cursor": 7}, "invalid_request", "cursor"),
         ({"query": "x", "filter": []}, "invalid_filter", "filter"),
+        (
+            {"query": "x", "filter": {"field": "created_at", "op": "lt", "value": "soon"}},
+            "invalid_filter",
+            "filter.value",
+        ),
         ({"query": "x", "filter": {"field": "y", "op": "~", "value": 1}}, "invalid_filter", "filter.op"),
         ({"query": "x", "filter": {"and": [{"not": {}}]}}, "invalid_filter", "filter.and[0].not"),
         ([], "invalid_request", "body"),
@@ -111,32 +156,17 @@ def test_a_question_with_a_mistake_names_the_field(stage: Stage, body: Any, code
     assert stage.world.embedder.requests == []
 
 
+@pytest.mark.parametrize("min_score", ["0.5", [0.5], {"cosine": 0.5}, {"vector": "0.5"}, True])
+def test_a_threshold_is_a_number_or_some_of_parts(stage: Stage, min_score: Any) -> None:
+    answer = stage.client.search("x", min_score=min_score)
+    assert_problem(answer, 422, "invalid_request")
+    assert {place.split(".")[0] for place in answer.fields} == {"min_score"}
+
+
 def test_a_question_may_be_long_and_loses_its_nuls(stage: Stage) -> None:
     assert stage.client.search("x" * 8000).status == 200
     assert stage.client.search(" a\x00b\n").status == 200
     assert stage.world.embedder.requests[-1] == ["ab"]
-
-
-@pytest.mark.parametrize(
-    ("error", "status", "code", "retry_after"),
-    [
-        (ProviderThrottled(retry_after_s=7.2), 503, "provider_throttled", "8"),
-        (EmbeddingRejected("The provider calls this unsafe."), 422, "embedding_rejected", None),
-        (ProviderMisconfigured(), 500, "provider_misconfigured", None),
-    ],
-)
-def test_what_the_provider_says_is_passed_on(
-    stage: Stage, error: Exception, status: int, code: str, retry_after: str | None
-) -> None:
-    stage.world.embedder.script.append(error)
-    answer = stage.client.search()
-    assert_problem(answer, status, code)
-    assert answer.headers.get("retry-after") == retry_after
-
-
-def test_a_question_that_alone_is_refused_is_the_askers_matter(stage: Stage) -> None:
-    stage.world.embedder.script.append({"text": EmbeddingRejected("No.")})
-    assert_problem(stage.client.search("text"), 422, "embedding_rejected")
 
 
 def test_the_provider_gets_a_deadline(stage: Stage) -> None:
@@ -167,6 +197,16 @@ def test_the_recorded_question_is_answered(stage: Stage) -> None:
     stage.ready(b"Everyone has 30 days.", metadata='{"year": 2026}', tags="hr")
     assert texts(call(stage.search_function, with_key("search-question", stage.client))) == ["Everyone has 30 days."]
     assert call(stage.search_function, event("search-question")).status == 401
+
+
+def test_the_recorded_question_with_parameters_is_answered(stage: Stage) -> None:
+    stage.ready(b"Before.\nAnnual  leave may be carried over by form HR-204.\nAfter.", tags="hr")
+    answer = call(stage.search_function, with_key("search-parameters", stage.client))
+    assert texts(answer) == ["Annual  leave may be carried over by form HR-204."]
+    (hit,) = answer.json["hits"]
+    assert [passage["text"] for passage in hit["before"] + hit["after"]] == ["Before.", "After."]
+    marked = [hit["text"][span["start"] : span["end"]] for span in hit["highlights"]]
+    assert {"Annual  leave", "HR-204"} <= set(marked)
 
 
 def test_the_nasty_question_is_data(stage: Stage) -> None:

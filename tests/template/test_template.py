@@ -232,6 +232,24 @@ def test_only_explained_statements_name_all_resources(resources: Template) -> No
     assert wide == WILDCARDS.keys()
 
 
+def test_search_may_call_its_reranker_and_no_other_function_may(resources: Template, source: Template) -> None:
+    allowed = {s["Sid"]: s for holder, s in statements(resources) if holder == "RerankPolicy"}
+    assert {sid: s["Action"] for sid, s in allowed.items()} == {
+        "Rerank": "bedrock:Rerank",
+        "RerankByThisModel": "bedrock:InvokeModel",
+        "ReadRerankApiKey": "secretsmanager:GetSecretValue",
+    }
+    assert referred(allowed["RerankByThisModel"]["Resource"]) >= {"RerankModel"}
+    assert allowed["ReadRerankApiKey"]["Resource"] == {"Ref": "RerankApiKeySecretArn"}
+    users = {name for name in FUNCTIONS if allowed["Rerank"] in statements_of(name, resources)}
+    assert users == {"SearchFunction"}
+    assert set(source["Rules"]) >= {
+        "RerankersOutsideAwsNeedEgress",
+        "RerankersNeedAModel",
+        "ARerankerOfYourOwnNeedsItsAddress",
+    }
+
+
 def test_no_statement_allows_all_actions_of_a_service(resources: Template) -> None:
     actions = {action for _, statement in statements(resources) for action in as_list(statement["Action"])}
 

@@ -54,4 +54,4 @@ def test_positions_are_in_the_order_of_hits() -> None:
         Position(1, -0.5, two, 0),
         Position(1, -0.5, two, 1),
     ]
-    assert sorted(reversed(in_order)) == in_order
+    assert sorted(in_order) == in_order

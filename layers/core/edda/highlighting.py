@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
-from edda.terms import QueryTerms, document_weights
+from edda.terms import GRAM, QueryTerms, document_weights
 
 _RUN = re.compile(r"\S+")
 _WORD = re.compile(r"\w+")
@@ -24,7 +24,7 @@ def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]
     """In order, none overlaps another. A word is found by its stem in `language`, as in the index; an identifier whole
     if the query has it whole."""
     spans = list(_phrases(text, terms.phrases))
-    if wanted := terms.terms.keys():
+    if wanted := {term for term in terms.terms if not term.startswith(GRAM)}:
         for run in _RUN.finditer(text):
             spans += _in_run(run.group(), run.start(), language, wanted)
     return _joined(spans)

@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from edda.models import Candidate
 from edda.paging import Position
 
 Key = tuple[UUID, int]
+ScoredBy = Literal["vector", "text", "fused", "rerank"]
 
 
 class PartScore(NamedTuple):
@@ -49,9 +50,10 @@ class Ranked:
 
 def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> list[Ranked]:
     """Best first: by what they were fused to, or by the one leg that was asked."""
-    by_vector = _ranks([one.similarity for one in candidates])
-    by_text = _ranks([one.text_score or None for one in candidates])
-    by_fusion = _ranks(fused) if fused is not None else [None] * len(candidates)
+    keys = [(one.version_id, one.ordinal) for one in candidates]
+    by_vector = _parts([one.similarity for one in candidates], keys)
+    by_text = _parts([one.text_score or None for one in candidates], keys)
+    by_fusion = _parts(fused, keys) if fused is not None else [None] * len(candidates)
     found = []
     for candidate, vector, text, fusion in zip(candidates, by_vector, by_text, by_fusion, strict=True):
         deciding = fusion or vector or text
@@ -62,13 +64,22 @@ def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> li
 
 def reranked(before: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:
     """The first ones in the order of these scores; the others, which were not read, behind them as they were."""
-    parts = _ranks(scores)
+    parts = _parts(scores, [one.key for one in before[: len(scores)]])
     read = [
         replace(one, scores=replace(one.scores, rerank=part), score=part.score, section=0)
         for one, part in zip(before, parts, strict=False)
         if part is not None
     ]
     return sorted(read, key=lambda one: one.position) + list(before[len(scores) :])
+
+
+def above(order: Sequence[Ranked], thresholds: Sequence[tuple[ScoredBy, float]]) -> list[Ranked]:
+    """Those that each of these parts gave at least so much. A part that found nothing in a chunk gave it less."""
+
+    def passes(scores: PartScores) -> bool:
+        return all((part := getattr(scores, name)) is not None and part.score >= least for name, least in thresholds)
+
+    return [one for one in order if passes(one.scores)]
 
 
 def grouped(hits: Iterable[Ranked], per_document: int) -> list[list[Ranked]]:
@@ -96,9 +107,11 @@ def behind(groups: Sequence[Sequence[Ranked]], position: Position | None, *, by_
     return next((index for index, (first, *_) in enumerate(groups) if first.position > position), len(groups))
 
 
-def _ranks(scores: Sequence[float | None]) -> list[PartScore | None]:
-    order = sorted((index for index, score in enumerate(scores) if score is not None), key=lambda i: -(scores[i] or 0))
+def _parts(scores: Sequence[float | None], keys: Sequence[Key]) -> list[PartScore | None]:
+    """Scores with their ranks; of equal ones the lower key is first, as on the page."""
+    scored = enumerate(zip(scores, keys, strict=True))
+    order = sorted((-score, key, index) for index, (score, key) in scored if score is not None)
     found: list[PartScore | None] = [None] * len(scores)
-    for rank, index in enumerate(order, 1):
-        found[index] = PartScore(rank, scores[index] or 0.0)
+    for rank, (minus_score, _, index) in enumerate(order, 1):
+        found[index] = PartScore(rank, -minus_score)
     return found

@@ -8,9 +8,10 @@ from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from edda.api_models import FILTER_SCHEMA, Reason, Request
 from edda.filters import parse_filter
+from edda.fusing import Fusion
 from edda.models import JsonObject, Passage
-from edda.ranking import PartScore
-from edda.searching import DEFAULT_DEPTH, Found, Mode, SearchQuery, SearchResult
+from edda.ranking import PartScore, ScoredBy
+from edda.searching import DEFAULT_DEPTH, DEFAULT_FUSION, Found, Mode, SearchQuery, SearchResult
 
 MAX_QUERY_CHARACTERS = 8000
 MAX_TOP_K = 100
@@ -51,6 +52,32 @@ Depth = Annotated[
 ]
 
 
+class MinScores(Request):
+    """What each of these parts must have given a hit."""
+
+    vector: float | None = None
+    text: float | None = None
+    fused: float | None = None
+    rerank: float | None = None
+
+
+class FusionBody(Request):
+    """How two scores become one (mode hybrid)."""
+
+    vector_weight: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="0 is words alone, 1 is vectors alone. For a query in a language that the model does not read "
+            "vectors count less by themselves.",
+        ),
+    ] = DEFAULT_FUSION.vector_weight
+    neighbour_weight: Annotated[
+        float, Field(ge=0, le=1, description="How much of the scores of the passages beside it a passage is given.")
+    ] = DEFAULT_FUSION.neighbour_weight
+
+
 class SearchRequest(Request):
     """A question."""
 
@@ -64,10 +91,13 @@ class SearchRequest(Request):
     )
     filter: FilterField = None
     depth: Depth = DEFAULT_DEPTH
-    min_score: float | None = Field(
+    fusion: FusionBody = FusionBody()
+    min_score: float | MinScores | None = Field(
         default=None,
-        description="Hits with a lower `score` are left out. The scale is that of `scored_by`; when the reranker was "
-        "left out, the threshold is too.",
+        description="Hits with a lower `score` are left out; or, by an object, those that a part gave less. Cosines "
+        "and rerankers' scores mean the same from one question to the next, fused scores do not. A threshold of a part "
+        "that was left out is left out with it, and so is a plain number when the reranker was.",
+        examples=[{"vector": 0.3}, 0.5],
     )
     group_by: Literal["document"] | None = Field(
         default=None,
@@ -91,13 +121,22 @@ class SearchRequest(Request):
 
     def search_query(self) -> SearchQuery:
         """Raises InvalidFilter."""
+        by_part = self.min_score if isinstance(self.min_score, MinScores) else MinScores()
+        thresholds: dict[ScoredBy, float | None] = {
+            "vector": by_part.vector,
+            "text": by_part.text,
+            "fused": by_part.fused,
+            "rerank": by_part.rerank,
+        }
         return SearchQuery(
             text=self.query,
             top_k=self.top_k,
             mode=Mode(self.mode),
             filter=parse_filter(self.filter),
             depth=self.depth,
-            min_score=self.min_score,
+            fusion=Fusion(self.fusion.vector_weight, self.fusion.neighbour_weight),
+            min_score=None if isinstance(self.min_score, MinScores) else self.min_score,
+            min_scores=tuple((part, least) for part, least in thresholds.items() if least is not None),
             group_by_document=self.group_by == "document",
             hits_per_document=self.hits_per_document,
             context=self.context,
@@ -124,7 +163,7 @@ class PartScoresBody(BaseModel):
 
     vector: PartScoreBody | None = Field(description="Cosine similarity, -1 to 1.")
     text: PartScoreBody | None = Field(description="BM25, 0 and more.")
-    fused: PartScoreBody | None
+    fused: PartScoreBody | None = Field(description="0 is a mean candidate of this query: good for its order only.")
     rerank: PartScoreBody | None = Field(description="On the reranker's own scale.")
 
 
@@ -215,9 +254,7 @@ class SearchBody(BaseModel):
 
     hits: list[HitBody]
     mode: Literal["hybrid", "vector", "text"]
-    scored_by: Literal["fused", "vector", "text", "rerank"] = Field(
-        description="What `score` is: the same as that part's entry in `scores`."
-    )
+    scored_by: ScoredBy = Field(description="What `score` is: the same as that part's entry in `scores`.")
     model: str | None = Field(description="The embedding model that compared them; null if none did.")
     reranker: str | None = Field(description="The reranker that ordered them; null if none did.")
     degraded: list[DegradedBody] = Field(

@@ -22,11 +22,11 @@ from edda.errors import (
     ProviderUnavailable,
 )
 from edda.filters import Filter
-from edda.fusing import Fusion, Scores, fuse
+from edda.fusing import Fusion, Scores, fuse, languages_of_model
 from edda.highlighting import Span, highlights
 from edda.models import Candidate, Hit, Passage, Tenant
 from edda.ports import Embedder, Reranker
-from edda.ranking import Key, PartScores, Ranked, behind, grouped, ranked, reranked
+from edda.ranking import Key, PartScores, Ranked, ScoredBy, above, behind, grouped, ranked, reranked
 from edda.reranking import rerank_all
 from edda.store.conditions import compile_filter
 from edda.store.database import HalfVector
@@ -36,10 +36,10 @@ from edda.vectors import to_halfvec_binary
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-ScoredBy = Literal["vector", "text", "fused", "rerank"]
 Part = Literal["vector", "rerank"]
 
 DEFAULT_DEPTH = 200
+DEFAULT_FUSION = Fusion()
 MAX_DEPTH = 10_000  # grouped by document, the legs are searched deeper until there are enough documents
 DEEPER = 4
 EMBEDDING_PATIENCE_S = 8.0  # where the text leg can answer alone; a cold in-process model takes three
@@ -51,12 +51,16 @@ class Mode(StrEnum):
     TEXT = "text"
 
 
+SCORED_BY: dict[Mode, ScoredBy] = {Mode.HYBRID: "fused", Mode.VECTOR: "vector", Mode.TEXT: "text"}
+
+
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
     """What is searched for, and how.
 
-    `depth`: candidates of each leg, and how far pages go. `min_score` is of the scale that the hits are ranked by.
-    `top_k` counts documents where hits are grouped by them. `rerank` None: if there is a reranker.
+    `depth`: candidates of each leg, and how far pages go. `min_score` is of the scale that the hits are ranked by,
+    `min_scores` of the parts that they name. `top_k` counts documents where hits are grouped by them. `rerank` None: if
+    there is a reranker.
     """
 
     text: str
@@ -64,8 +68,9 @@ class SearchQuery:
     mode: Mode = Mode.HYBRID
     filter: Filter | None = None
     depth: int = DEFAULT_DEPTH
-    fusion: Fusion = Fusion()  # noqa: RUF009 - frozen
+    fusion: Fusion = DEFAULT_FUSION
     min_score: float | None = None
+    min_scores: tuple[tuple[ScoredBy, float], ...] = ()
     group_by_document: bool = False
     hits_per_document: int = 3
     context: int = 0
@@ -155,13 +160,23 @@ class _Search:
         terms = query_terms(query.text)
         vector = await self._vector(has_terms=bool(terms.terms))
         candidates, depth = await self._candidates(vector, terms, cursor and cursor.depth)
-        order = self._ranked(candidates)
-        scored_by: ScoredBy = "fused" if query.mode is Mode.HYBRID else query.mode.value
+        order = self._ranked(candidates, terms)
+        scored_by = SCORED_BY[query.mode]
         is_reranked = False
         if reranking is not None:
             order, is_reranked = await self._reranked(order, reranking)
-        if is_reranked == (reranking is not None):  # a threshold for another scale would be nonsense
-            order = self._above_threshold(order, is_reranked)
+        if is_reranked:
+            scored_by = "rerank"
+        thresholds = list(query.min_scores)
+        if query.min_score is not None and is_reranked == (reranking is not None):  # or it is of another scale
+            thresholds.append((scored_by, query.min_score))
+        took_part: dict[ScoredBy, bool] = {
+            "vector": vector is not None,
+            "text": query.mode is not Mode.VECTOR and bool(terms.terms),
+            "fused": query.mode is Mode.HYBRID,
+            "rerank": is_reranked,
+        }
+        order = above(order, [(part, least) for part, least in thresholds if took_part[part]])
         groups = grouped(order, query.hits_per_document) if query.group_by_document else [[one] for one in order]
         first = behind(groups, cursor and cursor.position, by_document=query.group_by_document)
         page, taken = await self._page(groups[first:])
@@ -172,7 +187,7 @@ class _Search:
         return SearchResult(
             hits=await self._told(page, terms),
             mode=query.mode,
-            scored_by="rerank" if is_reranked else scored_by,
+            scored_by=scored_by,
             model=None if vector is None else self.verb.embedder.name,
             reranker=reranking.reranker.name if reranking is not None and is_reranked else None,
             degraded=self.degraded,
@@ -207,7 +222,11 @@ class _Search:
             until = until.sooner(min(EMBEDDING_PATIENCE_S, until.remaining_s() / 2))
 
         async def ask() -> bytes:
-            (vector,) = await self.verb.embedder.embed([self.query.text], purpose="query", deadline=until)
+            try:
+                async with asyncio.timeout(until.remaining_s()):
+                    (vector,) = await self.verb.embedder.embed([self.query.text], purpose="query", deadline=until)
+            except TimeoutError:
+                raise ProviderUnavailable("The embedding provider did not answer in time.") from None
             if isinstance(vector, EmbeddingRejected):
                 raise vector
             return vector
@@ -239,11 +258,14 @@ class _Search:
                 return found, depth
             before, depth = len(found), min(MAX_DEPTH, depth * DEEPER)
 
-    def _ranked(self, candidates: Sequence[Candidate]) -> list[Ranked]:
+    def _ranked(self, candidates: Sequence[Candidate], terms: QueryTerms) -> list[Ranked]:
         if self.query.mode is not Mode.HYBRID:
             return ranked(candidates, None)
-        scores = [Scores(one.similarity, one.text_score, one.language) for one in candidates]
-        return ranked(candidates, fuse(scores, self.query.text, self.query.fusion))
+        scores = [
+            Scores(one.similarity, one.text_score, one.language, one.version_id, one.ordinal) for one in candidates
+        ]
+        languages = languages_of_model(self.verb.embedder.name)
+        return ranked(candidates, fuse(scores, terms, self.query.fusion, languages))
 
     async def _reranked(self, order: list[Ranked], reranking: Reranking) -> tuple[list[Ranked], bool]:
         """The order after the reranker, and whether it is the reranker's."""
@@ -261,11 +283,6 @@ class _Search:
         except EddaError as error:
             self._left_out("rerank", error)
             return order, False
-
-    def _above_threshold(self, order: list[Ranked], is_reranked: bool) -> list[Ranked]:
-        if self.query.min_score is None:
-            return order
-        return [one for one in order if one.score >= self.query.min_score and not (is_reranked and one.section)]
 
     async def _page(self, groups: Sequence[Sequence[Ranked]]) -> tuple[list[Ranked], int]:
         """The hits of the first `top_k` groups of which anything is visible still, and how many were passed."""

@@ -12,6 +12,7 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from string import ascii_lowercase
 from typing import Literal
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from edda import extracting
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, EddaError, InvalidRequest, ProviderMisconfigured, RetryableError
+from edda.fusing import languages_of_model
 from edda.grounding import Citation, Grounded, Rejected, ground
 from edda.models import ChatReply, ChatRequest, ChatTurn, Hit, Tenant
 from edda.neutralising import neutralise
@@ -26,6 +28,7 @@ from edda.ports import ChatModel
 from edda.prompting import BudgetTooSmall, Prompt, again, build_prompt, parse_reply
 from edda.searching import Degraded as SearchDegraded
 from edda.searching import Found, Searching, SearchQuery
+from edda.terms import query_terms
 from edda.tokens import count_tokens
 
 logger = logging.getLogger(__name__)
@@ -97,12 +100,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    """What a search for `asked` brought. `similarity` is the best cosine, None where no vector was compared."""
+    """What a search for `asked` brought. `similarity` is the best cosine; None where no vector was compared, or by a
+    model that cannot read the question."""
 
     asked: str
     hits: Sequence[Found]
     similarity: float | None
     degraded: Sequence[SearchDegraded]
+
+
+def new_mark() -> str:
+    """Nobody who wrote a document knows it. Letters alone: each takes as many tokens of the budget as the other."""
+    return f"<{''.join(secrets.choice(ascii_lowercase) for _ in range(12))}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ class Answering:
     chat: ChatModel | None = None
     threshold: float = THRESHOLD
     retry: RetryPolicy = RETRY
-    mark: Callable[[], str] = lambda: f"<{secrets.token_hex(6)}>"
+    mark: Callable[[], str] = new_mark
 
     async def answer(self, tenant: Tenant, question: Question, deadline: Deadline) -> Answer:
         """Answer from this tenant's documents.
@@ -189,7 +198,8 @@ class _Answer:
         for text in asked:
             result = await self.verb.searching.search(self.tenant, replace(query, text=text), self.deadline)
             cosines = [one.scores.vector.score for one in result.hits if one.scores.vector is not None]
-            searched.append(_Searched(text, result.hits, max(cosines, default=None), result.degraded))
+            similarity = max(cosines, default=None) if _reads(result.model, text) else None
+            searched.append(_Searched(text, result.hits, similarity, result.degraded))
         for one in searched[0].degraded:
             self.degraded.append(Degraded(one.part, one.code, one.message))
         return searched
@@ -281,6 +291,13 @@ class _Unanswered(Exception):
     @classmethod
     def of(cls, error: EddaError) -> "_Unanswered":
         return cls(error.code, error.message)
+
+
+def _reads(model: str | None, question: str) -> bool:
+    """Whether the embedding model can tell what the question means; None: there was none."""
+    languages = None if model is None else languages_of_model(model)
+    asked = query_terms(question).languages
+    return languages is None or not asked or not languages.isdisjoint(asked)
 
 
 def _interleaved(lists: Sequence[Sequence[Found]]) -> list[Found]:

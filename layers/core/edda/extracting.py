@@ -19,6 +19,7 @@ TOP_PASSAGES = 5  # sentences are taken from these; those after them only tell w
 RANK_WEIGHT = 0.5  # of the passage's place among them, beside the words
 MOST_CHARACTERS = 600  # of one sentence
 LINES_FROM = 300  # what is longer without a full stop is a table or a list: its lines are taken
+FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers would count as a common one
 LEAST_OF_BEST = 0.6  # a sentence that says less of what was asked than this share of the best is left out
 
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
@@ -43,7 +44,8 @@ def ranked_sentences(question: str, passages: Sequence[Hit]) -> list[Sentence]:
         for index, hit in enumerate(passages)
         for span in sentence_spans(hit.text)
     ]
-    weights = {word: _rarity(sum(word in held for *_, held in found), len(found)) for word in asked}
+    of = max(len(found), FEWEST_SENTENCES)
+    weights = {word: _rarity(sum(word in held for *_, held in found), of) for word in asked}
     total = sum(weights.values()) or 1.0
     sentences = []
     for index, (start, end), held in found:

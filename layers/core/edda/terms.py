@@ -1,7 +1,7 @@
 """Text to terms, for BM25: what a chunk is found by, and what a query looks for. docs/retrieval.md has the figures.
 
 A term is a word stem of the document's language; four letters of a word (not in English: its words are seldom compound
-or inflected); two neighbouring characters, where a script puts no spaces between words; an identifier such as
+or inflected); a few neighbouring characters, where a script puts no spaces between words; an identifier such as
 `ERR-0x80070057`, whole and in parts. A query's language is told by its function words. Where it has none, a word
 stands for its stems in every language that is written like it.
 """
@@ -29,15 +29,21 @@ GRAM_LETTERS = 4
 GRAM_WEIGHT = 0.3
 # Other than in these, words of a language are found by four letters, too.
 _WITHOUT_GRAMS = frozenset({None, "en"})
+_CLEAR = 0.67  # of the votes of the likeliest language: others with as many are not ruled out
 _LETTERS_A_PAIR = 4  # what a character says where there are no spaces, in letters
 _MAX_QUERY_TERMS = 4_000  # sparsevec holds 16,000
-_MAX_CACHED = 100_000
+_MAX_CACHED = 20_000  # tokens of one language: 15 MB at most
 
-# Scripts without spaces between words (Han, kana, Hangul; Thai, Lao, Myanmar, Khmer): pairs of characters.
-_UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17d3\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff"
+# Scripts without spaces between words. Han, kana and Hangul: two characters are a word; Thai, Lao, Tibetan, Myanmar and
+# Khmer: letters.
+_SYLLABLES = (
+    "\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_LETTERS = (
+    "\u0e01-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u0f00\u0f20-\u0f33\u0f35-\u0fbc\u1000-\u1049\u1050-\u109f\u1780-\u17d3"
+)
+_UNSPACED = _SYLLABLES + _LETTERS
 # `\w` knows no marks: vowels of India's scripts and points of Hebrew and Arabic would end a word.
 _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711-\u074a"
@@ -45,8 +51,9 @@ _MARKS = (
 )
 _LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
 # Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words.
-_TOKEN = re.compile(rf"[{_UNSPACED}]+|_*{_LETTER}+(?:[-._/\\:@'’+#]+{_LETTER}+)*(?:\+\+|#)?")
+_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|_*{_LETTER}+(?:[-._/\\:@'’+#]+{_LETTER}+)*(?:\+\+|#)?")
 _HAS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+_HAS_SYLLABLES = re.compile(rf"[{_SYLLABLES}]")
 _KANA = re.compile("[\u3040-\u30ff]")
 _PART = re.compile(rf"{_LETTER}+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -118,7 +125,7 @@ def document_weights(text: str, language: str | None) -> dict[str, float]:
     for token, count in tokens.items():
         if has_unspaced and _HAS_UNSPACED.match(token):
             words += count * len(token)
-            terms: Iterable[str] = _pairs(token)
+            terms: Iterable[str] = _of_run(token)
         else:
             terms, parts = known[token]
             words += count * parts
@@ -142,24 +149,14 @@ def query_terms(query: str) -> QueryTerms:
     alternatives: list[tuple[str, ...]] = []
     grams: set[str] = set()
     for token in tokens:
-        if _HAS_UNSPACED.match(token):
-            found: list[tuple[str, ...]] = [(pair,) for pair in _pairs(token)]
-        else:
-            found = []
-            for piece, is_word in _pieces(token):
-                script = _script(piece)
-                voted = [one for one in languages if _written_in(one, script)] if is_clear else []
-                if not is_word:
-                    found.append((piece,))
-                elif not any(_plain(piece) in _stop_words(language) for language in voted):
-                    of_word = voted or [one for one in _STEMMERS if _written_in(one, script)]
-                    found.append(tuple({_plain(piece): None, **{_stem(piece, one): None for one in of_word}}))
-                    if voted != ["en"]:
-                        grams.update(_grams(_plain(piece)))
-        alternatives += found
-        terms.update(term for group in found for term in group)
+        of_token, more = _looked_for(token, languages if is_clear else ())
+        alternatives += of_token
+        grams.update(more)
+        terms.update(term for group in of_token for term in group)
         if len(terms) + len(grams) >= _MAX_QUERY_TERMS:
             break
+    if not terms and not any(len(gram) == len(GRAM) + 1 for gram in grams):
+        grams.clear()  # of function words
     weights = {term: float(count) for term, count in terms.items()} | dict.fromkeys(grams, GRAM_WEIGHT)
     return QueryTerms(weights, phrases, languages, tuple(alternatives))
 
@@ -185,6 +182,28 @@ def is_of_script(language: str, languages: Iterable[str]) -> bool:
     return any(_scripts_of(language) & _scripts_of(other) for other in languages)
 
 
+def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """A query's token: for each of its words what it may be in a chunk; and four letters each. `languages`: those it
+    is in, if that is clear."""
+    if _HAS_UNSPACED.match(token):
+        terms = _of_run(token)
+        return [(term,) for term in terms if not term.startswith(GRAM)], [one for one in terms if one.startswith(GRAM)]
+    found: list[tuple[str, ...]] = []
+    grams: list[str] = []
+    for piece, is_word in _pieces(token):
+        script, plain = _script(piece), _plain(piece)
+        spoken = [language for language in languages if _written_in(language, script)]
+        if not is_word:
+            found.append((piece,))
+            continue
+        if not any(plain in _stop_words(language) for language in spoken):
+            of_word = spoken or [language for language in _STEMMERS if _written_in(language, script)]
+            found.append(tuple(dict.fromkeys((plain, *(_stem(piece, language) for language in of_word)))))
+        if spoken != ["en"]:
+            grams += _grams(plain)
+    return found, grams
+
+
 # What a query is in ----------------------------------------------------------------------------------------------
 
 
@@ -193,22 +212,23 @@ def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     And whether there were any: () and False where it is written in Latin letters only."""
     letters: Counter[str] = Counter()
     votes: defaultdict[str, float] = defaultdict(float)
+    words: Counter[str] = Counter()
     for token in tokens:
         letters[_script(token)] += len(token) * (_LETTERS_A_PAIR if _HAS_UNSPACED.match(token) else 1)
-        for part in _PART.findall(token):
-            speakers = _speakers().get(_plain(part), ())
-            for language in speakers:
-                votes[language] += 1 / len(speakers)
+        speakers = _speakers().get(_plain(token), ()) if len(token) > 1 else ()  # a letter may stand for anything
+        for language in speakers:
+            votes[language] += 1 / len(speakers)
+            words[language] += 1
     del letters[""]
     if not letters:
         return (), False
     script = max(letters, key=lambda one: letters[one])
     if script == "CJK" and any(_KANA.search(token) for token in tokens):
         return ("ja",), True
-    voted = {one: count for one, count in votes.items() if _written_in(one, script)}
+    voted = {one: count for one, count in votes.items() if words[one] > 1 and _written_in(one, script)}
     if voted:
         most = max(voted.values())
-        return tuple(sorted(one for one, count in voted.items() if count > 0.99 * most)), True
+        return tuple(sorted(one for one, count in voted.items() if count >= _CLEAR * most)), True
     if script == LATIN:
         return (), False
     return _SCRIPTS.get(script, ("und",)), False
@@ -252,10 +272,12 @@ class _KnownTokens(dict[str, tuple[tuple[str, ...], int]]):
         for piece, is_word in _pieces(token):
             if not is_word:
                 terms.append(piece)
-            elif (plain := _plain(piece)) not in self._stop_words:
+                continue
+            plain = _plain(piece)
+            if plain not in self._stop_words:
                 terms.append(_stem(piece, self._language))
-                if self._language not in _WITHOUT_GRAMS:
-                    terms += _grams(plain)
+            if self._language not in _WITHOUT_GRAMS:
+                terms += _grams(plain)
         found = (tuple(terms), len(_PART.findall(token)))
         if len(self) >= _MAX_CACHED:
             self.clear()
@@ -284,9 +306,14 @@ def _grams(word: str) -> list[str]:
     return [GRAM + padded[start : start + GRAM_LETTERS] for start in range(len(padded) - GRAM_LETTERS + 1)]
 
 
-def _pairs(run: str) -> list[str]:
-    """Neighbouring characters of a run; the character itself when it stands alone."""
-    return [run[start : start + 2] for start in range(len(run) - 1)] or [run]
+def _of_run(run: str) -> list[str]:
+    """Of characters without spaces. Syllables and ideographs: pairs, and each for itself (one alone is a word as well);
+    letters: threes and fours."""
+    if _HAS_SYLLABLES.match(run):
+        return [run[start : start + 2] for start in range(len(run) - 1)] + [GRAM + one for one in run]
+    if len(run) < 3:
+        return [run]
+    return [run[start : start + size] for size in (3, 4) for start in range(len(run) - size + 1)]
 
 
 def _stem(word: str, language: str | None) -> str:

@@ -233,9 +233,10 @@ async def test_the_index_of_terms_finds_the_tenant_s_own_chunks_only(world: Worl
     for tenant_id in (None, other.tenant_id, uuid4(), world.tenant_id):
         become(app, tenant_id)
         counted = app.execute("SELECT chunks FROM term_frequencies(%s, 10)", [terms]).fetchone()
-        chunks = app.execute("SELECT * FROM chunks_with_terms(%s, %s::sparsevec)", [terms, weights]).fetchall()
-        found.append((counted, len(chunks)))
-    assert found == [((0,), 0)] * 3 + [((1,), 1)]
+        chunks = app.execute("SELECT * FROM chunks_with_terms(%s, %s, %s::sparsevec)", [terms, [], weights])
+        both = app.execute("SELECT * FROM chunks_with_terms('{}', %s, %s::sparsevec)", [[f"{{{terms[0]}}}"], weights])
+        found.append((counted, len(chunks.fetchall()), len(both.fetchall())))
+    assert found == [((0,), 0, 0)] * 3 + [((1,), 1, 1)]
 
 
 async def test_a_document_deleted_in_another_tenants_name_stays(world: World) -> None:

@@ -273,7 +273,9 @@ async def test_where_a_tenant_has_many_chunks_frequencies_are_near_the_truth(
     await shelf.fill(100)
     asked = query_terms("w0 w1 w10 w250")
     async with shelf.database.transaction(shelf.tenant.tenant_id) as cursor:
-        query = await lexical.text_query(cursor, shelf.tenant.tenant_id, asked)
+        chunks = await lexical.count_chunks(cursor, shelf.tenant.tenant_id)
+        query = await lexical.text_query(cursor, shelf.tenant.tenant_id, asked, chunks, lexical.CommonTerms())
+    assert chunks == pytest.approx(1000, rel=0.2)
     every = [weights for _, weights, _, _ in shelf.chunks.values()]
     exact = sorted(idf(len(every), sum(term in weights for weights in every)) for term in asked.terms)
     assert sorted(term.weight for term in query.terms) == pytest.approx(exact, abs=0.35)
@@ -302,3 +304,35 @@ async def test_hits_are_in_the_order_asked_for_and_neighbours_beside_them(shelf:
 async def test_a_chunk_may_have_more_terms_than_a_sparsevec_holds(shelf: Shelf) -> None:
     await shelf.add([" ".join(f"x{n}y" for n in range(40_000)) + " found found found"])
     assert len(await shelf.ask(None, query_terms("found"))) == 1
+
+
+def test_sets_of_terms_are_the_smallest_that_reach_what_is_asked() -> None:
+    numbers = random.Random(1)
+    for _ in range(200):
+        most = sorted((numbers.uniform(0.1, 5) for _ in range(numbers.randint(0, 6))), reverse=True)
+        least = numbers.uniform(0, 8)
+        found = lexical._sets(most, least)
+        every = [[place for place in range(len(most)) if mask >> place & 1] for mask in range(1, 2 ** len(most))]
+        enough = [places for places in every if sum(most[place] for place in places) > least]
+        smallest = [places for places in enough if not any(set(other) < set(places) for other in enough)]
+        assert found is not None
+        assert sorted(found) == sorted(smallest)
+    assert lexical._sets([1.0] * 20, 9.5) is None
+
+
+async def test_what_was_common_is_known_for_a_while_and_what_is_rare_is_counted_anew(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexical, "FEW", 5)
+    common = lexical.CommonTerms()
+
+    async def frequencies() -> list[int]:
+        async with shelf.database.transaction(shelf.tenant.tenant_id) as cursor:
+            asked = query_terms("common rare")
+            query = await lexical.text_query(cursor, shelf.tenant.tenant_id, asked, 10, common)
+        return [term.chunks for term in query.terms]
+
+    await shelf.add(["common"] * 8 + ["rare"])
+    assert await frequencies() == [1, 8]
+    await shelf.add(["common", "rare"])
+    assert await frequencies() == [2, 8]

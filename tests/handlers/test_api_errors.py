@@ -93,7 +93,8 @@ ANY_JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    ["name", "title", "tags", "metadata", "size_bytes", "content_type", "query", "top_k", "filter"]
+    "name title tags metadata size_bytes content_type query top_k filter mode depth fusion min_score group_by "
+    "hits_per_document context rerank rerank_candidates cursor".split()
 )
 
 

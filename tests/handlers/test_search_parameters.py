@@ -3,9 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.fakes.reranker import FakeReranker
-from tests.handlers.stage import Answer, Client, Stage, assert_problem
+from tests.handlers.stage import FUZZ, Answer, Client, Stage, assert_problem
 
 LINES = [f"Line {n} of leave." if n % 2 else f"Line {n}." for n in range(30)]
 
@@ -144,6 +146,31 @@ def test_a_large_document_does_not_keep_others_from_their_groups(stage: Stage, m
     assert others < {hit["document_id"] for hit in answer.json["hits"]}
 
 
+@pytest.mark.parametrize(
+    ("body", "fits"),
+    [
+        ({"top_k": 100, "context": 4}, True),
+        ({"top_k": 100, "context": 5}, False),
+        ({"top_k": 100, "group_by": "document", "hits_per_document": 10}, True),
+        ({"top_k": 100, "group_by": "document", "hits_per_document": 11}, False),
+    ],
+)
+def test_an_answer_has_its_limit(stage: Stage, body: dict[str, Any], fits: bool) -> None:
+    answer = stage.client.search("leave", **body)
+    assert answer.status == (200 if fits else 422)
+    if not fits:
+        assert "1000" in answer.json["errors"][0]["message"]
+
+
+def test_an_answer_that_no_gateway_takes_is_refused_in_words(stage: Stage) -> None:
+    for number in range(5):
+        line = f"{number} " + '"' * 9_000  # each of them two characters in JSON
+        stage.ready("\n".join(f"{n} {line}" for n in range(10)).encode(), f"{number}.txt")
+    assert stage.client.search("x", mode="vector", top_k=50).status == 200
+    answer = stage.client.search("x", mode="vector", top_k=50, context=5)
+    assert_problem(answer, 422, "answer_too_large")
+
+
 # --- pages -----------------------------------------------------------------------------------------------------------
 
 
@@ -254,3 +281,31 @@ def test_without_a_word_hybrid_goes_by_vectors_and_says_so(full: Stage, query: s
 def test_a_filter_that_nothing_satisfies_finds_nothing(full: Stage, filter_: dict[str, Any], mode: str) -> None:
     assert texts(full.client.search("leave", mode=mode, filter=filter_)) == []
     assert len(texts(full.client.search("leave", mode=mode, filter={"not": filter_}, top_k=15))) == 15
+
+
+numbers = st.integers(-2, 1100) | st.floats(-2, 2) | st.just(1e308)
+PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
+    "top_k": st.integers(-1, 101),
+    "mode": st.sampled_from(["hybrid", "vector", "text", "", None]),
+    "depth": st.integers(-1, 1001),
+    "fusion": st.dictionaries(st.sampled_from(["vector_weight", "neighbour_weight"]), numbers),
+    "min_score": numbers | st.dictionaries(st.sampled_from(["vector", "text", "fused", "rerank"]), numbers),
+    "group_by": st.sampled_from(["document", None, "page"]),
+    "hits_per_document": st.integers(-1, 21),
+    "context": st.integers(-1, 6),
+    "rerank": st.booleans() | st.none(),
+    "rerank_candidates": st.integers(-1, 201) | st.none(),
+    "cursor": st.none() | st.text(max_size=10),
+    "filter": st.none() | st.just({"field": "name", "op": "starts_with", "value": "a"}),
+}
+
+
+@FUZZ
+@given(body=st.fixed_dictionaries({"query": st.text(min_size=1, max_size=50)}, optional=PARAMETERS))
+def test_whatever_the_parameters_the_answer_is_hits_or_says_what_is_wrong(full: Stage, body: dict[str, Any]) -> None:
+    client = full.with_reranker(FakeReranker())
+    answer = client.send("POST", "/v1/search", json=body)
+    assert answer.status in {200, 422}, answer.body
+    if answer.status == 200:
+        assert answer.json["degraded"] == []
+        assert len(answer.json["hits"]) <= body.get("top_k", 10) * body.get("hits_per_document", 3)

@@ -13,7 +13,7 @@ EddaError
 ├── ProviderMisconfigured    wrong key, model or dimensions: stops everything, an operator must act
 ├── WebhookFailed            a receiver's trouble: tried again until the event is given up
 └── RequestError             the caller's fault, seen over HTTP only
-    ├── InvalidRequest  ── InvalidFilter  MalformedBody
+    ├── InvalidRequest  ── InvalidFilter  MalformedBody  AnswerTooLarge
     ├── Unauthorized  NotFound  MethodNotAllowed  Conflict
     └── PayloadTooLarge  UnsupportedMediaType  IdempotencyMismatch
 """
@@ -193,6 +193,11 @@ class InvalidRequest(RequestError):
 class InvalidFilter(InvalidRequest):
     code = "invalid_filter"
     default_message = "The filter is not valid."
+
+
+class AnswerTooLarge(InvalidRequest):
+    code = "answer_too_large"
+    default_message = "The answer is larger than the gateway takes: ask for fewer hits, or with less around them."
 
 
 class MalformedBody(InvalidRequest):

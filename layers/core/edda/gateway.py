@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from edda.concurrency import Deadline
 from edda.errors import (
+    AnswerTooLarge,
     EddaError,
     InvalidRequest,
     MalformedBody,
@@ -43,6 +44,7 @@ T = TypeVar("T")
 Event = dict[str, Any]
 
 MAX_JSON_BYTES = 1024 * 1024
+MAX_ANSWER_BYTES = 5 * 1024 * 1024  # Lambda gives 6 MB to an answer, in which each quotation mark is two characters
 PROBLEM: Any = {"content": {PROBLEM_JSON: {"model": Problem}}}
 PROBLEMS: dict[int, Any] = {
     400: {"description": "The body cannot be read", **PROBLEM},
@@ -139,10 +141,11 @@ class Gateway:
 
 
 def answer(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response[Any]:
-    """A model as JSON."""
-    return Response(
-        status_code=status, content_type="application/json", body=body.model_dump_json(), headers=dict(headers or {})
-    )
+    """A model as JSON. Raises AnswerTooLarge."""
+    text = body.model_dump_json()
+    if len(text) > MAX_ANSWER_BYTES or len(text.encode()) > MAX_ANSWER_BYTES:
+        raise AnswerTooLarge
+    return Response(status_code=status, content_type="application/json", body=text, headers=dict(headers or {}))
 
 
 def responses(status: int, description: str, model: type[BaseModel] | None, *others: dict[int, Any]) -> dict[int, Any]:

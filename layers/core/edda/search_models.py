@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from edda.api_models import FILTER_SCHEMA, Reason, Request
 from edda.filters import parse_filter
@@ -20,6 +20,7 @@ MAX_ASKED_DEPTH = 1000
 MAX_RERANKED = 200
 MAX_CONTEXT = 5
 MAX_PER_DOCUMENT = 20
+MAX_PASSAGES = 1000  # in one answer, neighbours too
 SCORE_DIGITS = 6  # half-precision vectors are good for about four
 
 
@@ -118,6 +119,15 @@ class SearchRequest(Request):
         description="The next page: `next_cursor` of the page before, with the same search (`top_k` and `context` may "
         "differ, `top_k` not where hits are reranked).",
     )
+
+    @model_validator(mode="after")
+    def _is_not_too_much(self) -> Self:
+        hits = self.top_k * (self.hits_per_document if self.group_by else 1)
+        if hits * (1 + 2 * self.context) > MAX_PASSAGES:
+            raise ValueError(
+                f"hits and their neighbours may be {MAX_PASSAGES} at most: a smaller top_k, or less context"
+            )
+        return self
 
     def search_query(self) -> SearchQuery:
         """Raises InvalidFilter."""

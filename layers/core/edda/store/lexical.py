@@ -7,7 +7,9 @@ terms that are left could still bring them among the best.
 
 import asyncio
 import struct
-from collections.abc import Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -25,15 +27,18 @@ MOST_TERMS = 16_000  # of a chunk: sparsevec takes no more
 AT_ONCE = 64  # chunks whose terms are worked out before others get a turn
 # How often a term occurs is counted up to here; where a tenant has more chunks, up to FEW, and beyond that estimated
 # from a sample: of chunks that one in a hundred has, 20 of 2,000 are expected, which puts idf wrong by 5 %.
-MOST_COUNTED = 20_000
+MOST_COUNTED = 25_000
 FEW = 2_000
 SAMPLE = 2_000
 FIRST_LOOK = 4_000  # chunks, or four times the depth: those with the rarest terms
+MOST_SETS = 32  # of terms that are looked for together
+KNOWN_FOR_S = 600
+MOST_KNOWN = 20_000
 HEAD = struct.Struct(">3i")
 
 BEST = sql.SQL(
     "SELECT t.version_id, t.ordinal, d.document_id, t.language, t.content_hash, t.score "
-    "FROM (SELECT * FROM chunks_with_terms(%(any_of)b, %(query)s::sparsevec) "
+    "FROM (SELECT * FROM chunks_with_terms(%(any_of)b, %(all_of)s, %(query)s::sparsevec) "
     "ORDER BY score DESC, version_id, ordinal OFFSET 0) t "
     "CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.current_version_id = t.version_id OFFSET 0) d "
     "CROSS JOIN LATERAL (SELECT * FROM document_versions v WHERE v.version_id = t.version_id OFFSET 0) v "
@@ -146,54 +151,104 @@ def to_sparse(weights: dict[int, float]) -> str:
     return f"{{{items}}}/{TERM_IDS}"
 
 
-async def text_query(cursor: Cursor, tenant_id: UUID, asked: QueryTerms) -> TextQuery:
-    """How much each term of the query tells. Chunks that are not visible are counted with the others."""
+class CommonTerms:
+    """What is known of terms that many chunks have: which part of a tenant's. To count them takes long, and changes
+    little; those that few have are counted for every query, so what is new is found."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[UUID, int], tuple[float, float]] = OrderedDict()
+
+    def share(self, tenant_id: UUID, number: int) -> float | None:
+        share, until = self._known.get((tenant_id, number), (0.0, 0.0))
+        return share if until > time.monotonic() else None
+
+    def learn(self, tenant_id: UUID, number: int, share: float) -> None:
+        self._known[tenant_id, number] = (share, time.monotonic() + KNOWN_FOR_S)
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+
+async def text_query(cursor: Cursor, tenant_id: UUID, asked: QueryTerms, chunks: int, common: CommonTerms) -> TextQuery:
+    """How much each term of the query tells, of a tenant's `chunks`. What is not visible is counted with the rest."""
     weights = _by_id(tenant_id, asked.terms)
     if not weights:
         return TextQuery(())
-    chunks = await _chunks(cursor, tenant_id)
-    frequencies = await _frequencies(cursor, tenant_id, list(weights), chunks)
+    frequencies = await _frequencies(cursor, tenant_id, weights, chunks, common)
     terms = (
-        Term(number, frequency, weight * idf(max(chunks, frequency), frequency))
-        for (number, weight), frequency in zip(weights.items(), frequencies, strict=True)
-        if frequency
+        Term(number, frequencies[number], weight * idf(max(chunks, frequencies[number]), frequencies[number]))
+        for number, weight in weights.items()
+        if frequencies[number]
     )
     return TextQuery(tuple(sorted(terms, key=lambda term: (term.chunks, term.number))))
 
 
-async def rarest(cursor: Cursor, tenant_id: UUID, alternatives: Sequence[QueryTerms]) -> Integers:
+async def rarest(cursor: Cursor, tenant_id: UUID, alternatives: Sequence[QueryTerms], chunks: int) -> Integers:
     """Of several words, each with all terms that it may stand for, those of the one that the fewest chunks have."""
     numbers = [term_ids(tenant_id, one.terms) for one in alternatives]
-    every = sorted({number for some in numbers for number in some})
-    chunks = await _chunks(cursor, tenant_id)
-    known = dict(zip(every, await _frequencies(cursor, tenant_id, every, chunks), strict=True))
+    every = {number for some in numbers for number in some}
+    known = await _frequencies(cursor, tenant_id, every, chunks, CommonTerms())
     fewest = min(numbers, key=lambda some: sum(known[number] for number in some), default=[])
     return Integers(number for number in fewest if known[number])
 
 
 async def best(cursor: Cursor, query: TextQuery, condition: Condition, values: dict[str, Any], depth: int) -> list[Row]:
     """The `depth` chunks with the highest scores above 0 that satisfy the condition, best first."""
-    terms, end, rows = query.terms, 0, list[Row]()
+    terms, end = query.terms, 0
     looked_at = max(FIRST_LOOK, 4 * depth)
-    statement = BEST.format(condition=condition.clause)
-    while end < len(terms):
-        while end < len(terms) and (end == 0 or sum(term.chunks for term in terms[: end + 1]) <= looked_at):
-            end += 1
-        any_of = Integers(term.number for term in terms[:end])
-        await cursor.execute(statement, values | {"any_of": any_of, "query": query.vector, "limit": depth})
+    while end < len(terms) and (end == 0 or sum(term.chunks for term in terms[: end + 1]) <= looked_at):
+        end += 1
+    statement, rows = BEST.format(condition=condition.clause), list[Row]()
+    sets: list[list[int]] = []
+    while end:
+        asked = {
+            "any_of": Integers(term.number for term in terms[:end]),
+            "all_of": ["{" + ",".join(map(str, some)) + "}" for some in sets],
+            "query": query.vector,
+            "limit": depth,
+        }
+        await cursor.execute(statement, values | asked)
         rows = await cursor.fetchall()
-        # A chunk that has none of these terms cannot have more than this.
-        least = rows[-1]["score"] if len(rows) == depth else 0.0
-        if sum(term.most for term in terms[end:]) <= least:
+        if sets or end == len(terms):
             break
-        while end < len(terms) and sum(term.most for term in terms[end:]) > least > 0:
-            end += 1
-        looked_at = max(4 * looked_at, sum(term.chunks for term in terms[:end]))
+        # Others have none of these terms: to be among the best they need several of those that are left.
+        least = rows[-1]["score"] if len(rows) == depth else 0.0
+        end, sets = _still_to_look_at(terms, end, least)
+        if not sets and end < len(terms):
+            break
     return rows
 
 
-async def _chunks(cursor: Cursor, tenant_id: UUID) -> int:
-    """How many a tenant has. Hashes are spread evenly: where many are, it follows from how near the first ones lie."""
+def _still_to_look_at(terms: Sequence[Term], end: int, least: float) -> tuple[int, list[list[int]]]:
+    """What chunks with a score above `least` have: one of the first terms, up to which, or all of one of these sets."""
+    while end < len(terms):
+        left = sorted(terms[end:], key=lambda term: -term.most)
+        sets = _sets([term.most for term in left], least)
+        if sets is not None:
+            return end, [[left[place].number for place in places] for places in sets]
+        end += 1
+    return end, []
+
+
+def _sets(most: Sequence[float], least: float) -> list[list[int]] | None:
+    """The smallest sets of places whose sum is above `least`; `most` descends. None when these are too many."""
+    found: list[list[int]] = []
+
+    def add(chosen: list[int], total: float, first: int) -> None:
+        for place in range(first, len(most)):
+            if total + sum(most[place:]) <= least or len(found) > MOST_SETS:
+                return
+            if total + most[place] > least:
+                found.append([*chosen, place])
+            else:
+                add([*chosen, place], total + most[place], place + 1)
+
+    add([], 0.0, 0)
+    return found if len(found) <= MOST_SETS else None
+
+
+async def count_chunks(cursor: Cursor, tenant_id: UUID) -> int:
+    """How many a tenant has, visible or not. Where many are, it follows from how near the first ones lie: hashes are
+    spread evenly."""
     row = await fetch_one(cursor, SQL["first_hashes"], {"tenant_id": tenant_id, "sample": SAMPLE})
     assert row is not None  # noqa: S101 - an aggregate returns a row
     if row["chunks"] < SAMPLE:
@@ -201,18 +256,24 @@ async def _chunks(cursor: Cursor, tenant_id: UUID) -> int:
     return int(row["chunks"] * 2**128 / max(1, UUID(row["last"]).int))
 
 
-async def _frequencies(cursor: Cursor, tenant_id: UUID, numbers: list[int], chunks: int) -> list[int]:
+async def _frequencies(
+    cursor: Cursor, tenant_id: UUID, numbers: Collection[int], chunks: int, common: CommonTerms
+) -> dict[int, int]:
     """How many of a tenant's `chunks` have each of these terms."""
+    shares = {number: share for number in numbers if (share := common.share(tenant_id, number)) is not None}
+    frequencies = {number: max(1, round(share * chunks)) for number, share in shares.items()}
+    unknown = [number for number in numbers if number not in frequencies]
     most = MOST_COUNTED if chunks <= MOST_COUNTED else FEW
-    counted = await fetch_all(cursor, SQL["term_frequencies"], {"ids": Integers(numbers), "most": most})
-    frequencies = [int(row["chunks"]) for row in counted]
-    many = [place for place, frequency in enumerate(frequencies) if frequency >= most]
+    counted = await fetch_all(cursor, SQL["term_frequencies"], {"ids": Integers(unknown), "most": most})
+    frequencies |= {number: row["chunks"] for number, row in zip(unknown, counted, strict=True)}
+    many = [number for number in unknown if frequencies[number] >= most]
     if many:
-        values = {
-            "tenant_id": tenant_id,
-            "sample": SAMPLE,
-            "units": [to_sparse({numbers[place]: 1.0}) for place in many],
-        }
-        for place, row in zip(many, await fetch_all(cursor, SQL["sampled_frequencies"], values), strict=True):
-            frequencies[place] = max(most, round(row["chunks"] * chunks / max(1, row["sampled"])))
+        units = [to_sparse({number: 1.0}) for number in many]
+        values = {"tenant_id": tenant_id, "sample": SAMPLE, "units": units}
+        sampled = await fetch_all(cursor, SQL["sampled_frequencies"], values)
+        for number, row in zip(many, sampled, strict=True):
+            frequencies[number] = max(most, round(row["chunks"] * chunks / row["sampled"]))
+    for number in unknown:
+        if frequencies[number] >= FEW:
+            common.learn(tenant_id, number, frequencies[number] / chunks)
     return frequencies

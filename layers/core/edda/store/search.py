@@ -17,7 +17,7 @@ from psycopg import sql
 
 from edda.models import Candidate, EmbeddingModel, Hit, Passage
 from edda.store import lexical
-from edda.store.conditions import Condition
+from edda.store.conditions import Condition, compile_filter
 from edda.store.database import Cursor, Database, HalfVector, Integers, Row, fetch_all
 from edda.store.nearest import MOST_FOLLOWED, nearest
 from edda.store.queries import queries
@@ -28,6 +28,9 @@ SQL = queries("search")
 # Up to here every matching chunk is compared: no recall is lost.
 EXACT_UP_TO = 20_000
 NO_LIMIT = 2**62
+# A tenant of so many times as many chunks, visible or not, is not asked whether they are too many, unless by a filter.
+SURELY_MORE = 2
+EVERYTHING = compile_filter(None).clause
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
 EF_SEARCH = 200
 
@@ -59,7 +62,7 @@ ALL_CHUNKS = sql.SQL(
 WITH_PHRASES = sql.SQL(
     "total AS (SELECT 0 AS chunks), visible AS MATERIALIZED ("
     "SELECT d.document_id, t.version_id, t.ordinal, t.language, t.content_hash, t.score "
-    "FROM (SELECT * FROM chunks_with_terms(%(any_of)b, %(query)s::sparsevec) OFFSET 0) t "
+    "FROM (SELECT * FROM chunks_with_terms(%(any_of)b, '{{}}', %(query)s::sparsevec) OFFSET 0) t "
     "CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.current_version_id = t.version_id OFFSET 0) d "
     "CROSS JOIN LATERAL (SELECT * FROM document_versions v WHERE v.version_id = t.version_id OFFSET 0) v "
     "CROSS JOIN LATERAL (SELECT c.text FROM chunks c "
@@ -94,6 +97,7 @@ class SearchStore:
         self._database = database
         self._model = model
         self._exact_up_to = exact_up_to
+        self._common = lexical.CommonTerms()
 
     async def candidates(
         self, tenant_id: UUID, vector: HalfVector | None, terms: QueryTerms | None, condition: Condition, depth: int
@@ -107,17 +111,21 @@ class SearchStore:
         ef_search = min(1000, max(EF_SEARCH, 2 * depth))
         async with self._database.transaction(tenant_id) as cursor:
             await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(ef_search)})
+            chunks = await lexical.count_chunks(cursor, tenant_id)
             query = lexical.TextQuery(())
             if terms is not None:
-                query = await lexical.text_query(cursor, tenant_id, terms)
+                query = await lexical.text_query(cursor, tenant_id, terms, chunks, self._common)
             if vector is None and not query.terms:
                 return []
             values["query"] = query.vector
             if terms is not None and terms.phrases:
-                some = await _of_phrases(cursor, tenant_id, terms.phrases)
+                some = await _of_phrases(cursor, tenant_id, terms.phrases, chunks)
                 rows = await self._exact(cursor, WITH_PHRASES, query, condition, values | some)
                 return _candidates(rows or [], terms)
-            rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | {"exact_up_to": self._exact_up_to})
+            rows = None
+            if condition.clause != EVERYTHING or chunks <= SURELY_MORE * self._exact_up_to:
+                some = {"exact_up_to": self._exact_up_to}
+                rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some)
             if rows is None:
                 rows = await self._by_legs(cursor, query, condition, values)
             return _candidates(rows, terms)
@@ -204,10 +212,10 @@ async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:
     await cursor.execute(query, [list(settings), list(settings.values())])
 
 
-async def _of_phrases(cursor: Cursor, tenant_id: UUID, phrases: Iterable[str]) -> dict[str, Any]:
+async def _of_phrases(cursor: Cursor, tenant_id: UUID, phrases: Iterable[str], chunks: int) -> dict[str, Any]:
     """A chunk that holds all the phrases has a term of each of their words: those of the rarest are sought."""
     words = [query_terms(word) for phrase in phrases for word in phrase.split()]
-    any_of = await lexical.rarest(cursor, tenant_id, [word for word in words if word.terms])
+    any_of = await lexical.rarest(cursor, tenant_id, [word for word in words if word.terms], chunks)
     return {"any_of": any_of, "phrases": [_pattern(phrase) for phrase in phrases]}
 
 

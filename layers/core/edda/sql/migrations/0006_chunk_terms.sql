@@ -44,17 +44,24 @@ AS $$
     FROM unnest(ids) WITH ORDINALITY AS i (id, position) ORDER BY i.position
 $$;
 
--- The tenant's chunks that have one of these terms, with their score.
-CREATE FUNCTION chunks_with_terms(ids integer[], query sparsevec)
+-- The tenant's chunks that have one of the terms `any_of`, or all of one of the sets `all_of`, with their score.
+CREATE FUNCTION chunks_with_terms(any_of integer[], all_of text[], query sparsevec)
     RETURNS TABLE (version_id uuid, ordinal integer, content_hash uuid, language text, score double precision)
-    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
     SET enable_bitmapscan = on SET enable_seqscan = off SET enable_indexscan = off
 AS $$
-    SELECT t.version_id, t.ordinal, t.content_hash, t.language, -(t.weights <#> query)
-    FROM chunk_terms t WHERE t.terms && ids AND t.tenant_id = (SELECT app_tenant())
+BEGIN
+    RETURN QUERY EXECUTE
+        'SELECT t.version_id, t.ordinal, t.content_hash, t.language, -(t.weights <#> $2)
+         FROM chunk_terms t WHERE (t.terms && $1'
+        || (SELECT COALESCE(string_agg(format(' OR t.terms @> %L::integer[]', s.ids::integer[]), ''), '')
+            FROM unnest(all_of) AS s (ids))
+        || ') AND t.tenant_id = (SELECT app_tenant())'
+        USING any_of, query;
+END
 $$;
-REVOKE EXECUTE ON FUNCTION term_frequencies(integer[], bigint), chunks_with_terms(integer[], sparsevec) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION term_frequencies(integer[], bigint), chunks_with_terms(integer[], sparsevec) TO edda_app;
+REVOKE EXECUTE ON FUNCTION term_frequencies(integer[], bigint), chunks_with_terms(integer[], text[], sparsevec) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION term_frequencies(integer[], bigint), chunks_with_terms(integer[], text[], sparsevec) TO edda_app;
 
 -- For what asks by segments only. A vector that is looked up by its text must never be sought among all of a tenant's,
 -- which a planner without statistics thinks as good.

@@ -80,6 +80,7 @@ class Settings(BaseModel):
     max_whole_bytes: int = Field(default=100 * MEGABYTE, ge=1)
     part_bytes: int = Field(default=4 * MEGABYTE, ge=64 * 1024)
     part_pages: int = Field(default=50, ge=1)
+    chunk_strategy: Literal["structure", "fixed", "sentence"] = "structure"
     chunk_tokens: int = Field(default=200, ge=20, le=8000)
     chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)
     max_chunks: int = Field(default=2_500_000, ge=1)  # 1 GB of text has about 1.8 million

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from edda.errors import DatabaseUnavailable
+from edda.search_models import SearchRequest
 from edda.services import ApiServices
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,8 +94,7 @@ ANY_JSON = st.recursive(
     max_leaves=8,
 )
 FIELDS = st.sampled_from(
-    "name title tags metadata size_bytes content_type query top_k filter mode depth fusion min_score group_by "
-    "hits_per_document context rerank rerank_candidates cursor".split()
+    ["name", "title", "tags", "metadata", "size_bytes", "content_type", *SearchRequest.model_fields]
 )
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from evaluation import judged
 from evaluation.api import CORPUS_ID, Route
@@ -51,7 +50,7 @@ def main() -> int:
     parser.add_argument("--mode", default="hybrid", help="of search (default: hybrid)")
     parser.add_argument("--state", type=Path, default=ROOT / ".edda" / "evaluate", help="folder of the data")
     options = parser.parse_args()
-    return run(lambda: evaluate(options, Console(highlight=False)))
+    return run(lambda: evaluate(options, Console(highlight=False, width=120)))
 
 
 def evaluate(options: argparse.Namespace, console: Console) -> int:
@@ -65,7 +64,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         own = _some(collection.judged, options.questions)
         kinds: dict[str, list[Asked]] = {
             "own": _ask_all(route, own, options.mode, lambda query: _Judged(collection, query)),
-            "own, without what answers them": _ask_all(
+            "own, answers filtered out": _ask_all(
                 route, own, options.mode, lambda query: _Judged(collection, query, hidden=True)
             )
             if collection.qrels
@@ -123,12 +122,12 @@ def _ask(route: Route, question: str, mode: str, judgement: _Judged | None) -> A
 
 
 def _print(console: Console, collection: Collection, kinds: dict[str, Sequence[Asked]]) -> None:
-    table = Table("questions", "number", "median", *(f"≥ {one}" for one in THRESHOLDS), title=collection.name)
+    console.print(f"{collection.name}: questions that are answered, by the threshold")
+    console.print(f"{'':34}{'':>9}{'median':>8}{''.join(f'{one:>7}' for one in THRESHOLDS)}")
     for name, asked in kinds.items():
         relevances = [one.relevance if one.status == "answered" else 0.0 for one in asked]
-        shares = [f"{statistics.mean(one >= threshold for one in relevances):.3f}" for threshold in THRESHOLDS]
-        table.add_row(name, str(len(asked)), f"{statistics.median(relevances):.2f}", *shares)
-    console.print(table)
+        shares = (f"{statistics.mean(one >= threshold for one in relevances):7.3f}" for threshold in THRESHOLDS)
+        console.print(f"{name:34}{len(asked):9}{statistics.median(relevances):8.2f}{''.join(shares)}")
     own = kinds["own"]
     met, first = statistics.mean(one.meets for one in own), statistics.mean(one.first_meets for one in own)
     console.print(f"a quote meets what is judged: {met:.3f}, the first quote: {first:.3f}")

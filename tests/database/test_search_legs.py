@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from edda.errors import InvalidRequest
 from edda.filters import parse_filter
 from edda.models import Candidate, Chunk, EmbeddingModel, Tenant
 from edda.store import lexical
@@ -15,7 +16,7 @@ from edda.store.conditions import compile_filter
 from edda.store.database import Database, HalfVector
 from edda.store.lexical import insert_terms, term_rows
 from edda.store.search import SearchStore
-from edda.terms import QueryTerms, document_weights, idf, query_terms
+from edda.terms import QueryTerms, document_weights, idf, query_terms, term_ids
 from edda.vectors import from_floats, to_halfvec_binary
 
 from tests.postgres import MODEL_DIMENSIONS, DatabaseUrls
@@ -94,11 +95,12 @@ class Shelf:
 
     def scores(self, query: str, year: int | None = None) -> dict[tuple[UUID, int], float]:
         """BM25 of every visible chunk that has a term of the query."""
-        asked = query_terms(query).terms
+        asked = query_terms(query)
         every = [weights for _, weights, _, _ in self.chunks.values()]
-        idfs = {term: idf(len(every) + self.hidden, sum(term in weights for weights in every)) for term in asked}
+        frequencies = {term: sum(term in weights for weights in every) for term in asked.terms}
+        told = asked.weights(len(every) + self.hidden, frequencies)
         scores = {
-            key: sum(weights.get(term, 0) * idfs[term] * weight for term, weight in asked.items())
+            key: sum(weights.get(term, 0) * weight for term, weight in told.items())
             for key, (_, weights, _, of_year) in self.chunks.items()
             if year is None or of_year == year
         }
@@ -227,13 +229,13 @@ async def test_a_chunk_that_the_provider_refused_is_found_by_its_words(shelf: Sh
 
 PHRASES = [
     ("the quick brown", {0, 1, 2}),
-    ("to be or not to be", {3}),
     ("ERR-0x80070057", {4}),
     ("a.b(c)|d*", {5}),
     ("straße ÄNDERN", {6}),
     ("東京大学", {7}),
     ("quick fox", set()),
-    ("nowhere at all", set()),
+    ("unheard passage", set()),
+    ("quick-brown", set()),
 ]
 
 
@@ -264,6 +266,16 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
     assert {ordinal for _, ordinal in found} == {n for n in wanted if "the" in texts[n].lower()}
 
 
+async def test_a_phrase_of_function_words_is_found_by_reading_what_matches(shelf: Shelf) -> None:
+    """No chunk in their language has a term of them."""
+    await shelf.add(["To be or  not\nto be, that is the question", "not to be found", "Sein oder nicht"])
+    quoted = query_terms('"to be or not to be"')
+    for vector in (None, [1.0] * MODEL_DIMENSIONS):
+        assert {ordinal for _, ordinal in await shelf.ask(vector, quoted)} == {0}
+        with pytest.raises(InvalidRequest):  # too many would have to be read
+            await shelf.ask(vector, quoted, exact_up_to=0)
+
+
 async def test_where_a_tenant_has_many_chunks_frequencies_are_near_the_truth(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,8 +289,11 @@ async def test_where_a_tenant_has_many_chunks_frequencies_are_near_the_truth(
         query = await lexical.text_query(cursor, shelf.tenant.tenant_id, asked, chunks, lexical.CommonTerms())
     assert chunks == pytest.approx(1000, rel=0.2)
     every = [weights for _, weights, _, _ in shelf.chunks.values()]
-    exact = sorted(idf(len(every), sum(term in weights for weights in every)) for term in asked.terms)
-    assert sorted(term.weight for term in query.terms) == pytest.approx(exact, abs=0.35)
+    numbers = dict(zip(term_ids(shelf.tenant.tenant_id, asked.terms), asked.terms, strict=True))
+    for term in query.terms:
+        truth = sum(numbers[term.number] in weights for weights in every)
+        assert idf(len(every), term.chunks) == pytest.approx(idf(len(every), truth), abs=0.35)
+        assert term.chunks == truth or term.chunks >= 30
     assert {term.chunks for term in query.terms if term.chunks < 30}  # the rare one was counted
 
 

@@ -24,10 +24,16 @@ def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]
     """In order, none overlaps another. A word is found by its stem in `language`, as in the index; an identifier whole
     if the query has it whole."""
     spans = list(_phrases(text, terms.phrases))
-    if wanted := {term for term in terms.terms if not term.startswith(GRAM)}:
+    if wanted := _words(terms.terms):
         for run in _RUN.finditer(text):
             spans += _in_run(run.group(), run.start(), language, wanted)
     return _joined(spans)
+
+
+def _words(terms: Iterable[str]) -> frozenset[str]:
+    """Without pieces of words; single ideographs only where there is nothing else."""
+    found = frozenset(term for term in terms if not term.startswith(GRAM))
+    return found or frozenset(term for term in terms if len(term) == len(GRAM) + 1)
 
 
 def _in_run(run: str, start: int, language: str | None, wanted: AbstractSet[str]) -> Iterator[Span]:
@@ -44,13 +50,26 @@ def _in_run(run: str, start: int, language: str | None, wanted: AbstractSet[str]
         return
     for word, of_word in zip(words, of_words, strict=True):
         if not wanted.isdisjoint(of_word):
-            yield from _in_word(word.group(), start + word.start(), wanted)
+            yield from _in_word(word.group(), start + word.start(), of_word, wanted)
 
 
-def _in_word(word: str, start: int, wanted: AbstractSet[str]) -> Iterator[Span]:
-    """The word; of a script without spaces, the pairs of characters in it that are looked for."""
-    pairs = [Span(start + i, start + i + 2) for i in range(len(word) - 1) if word[i : i + 2] in wanted]
-    yield from pairs if pairs and not word.isascii() else [Span(start, start + len(word))]
+def _in_word(word: str, start: int, of_word: AbstractSet[str], wanted: AbstractSet[str]) -> Iterator[Span]:
+    """The word; of characters without spaces between words, those that are looked for."""
+    found = [term.removeprefix(GRAM) for term in wanted & of_word]
+    is_unspaced = len(_words(of_word)) > 1 or any(len(piece) == 1 for piece in found)
+    if not word.isascii() and is_unspaced:
+        pieces = [(at, at + len(piece)) for piece in found for at in _places(piece, word)]
+        if pieces:
+            yield from (Span(start + begin, start + end) for begin, end in pieces)
+            return
+    yield Span(start, start + len(word))
+
+
+def _places(piece: str, word: str) -> Iterator[int]:
+    at = word.find(piece)
+    while at >= 0:
+        yield at
+        at = word.find(piece, at + 1)
 
 
 def _phrases(text: str, phrases: Iterable[str]) -> Iterator[Span]:

@@ -74,9 +74,6 @@ class FusionBody(Request):
             "vectors count less by themselves.",
         ),
     ] = DEFAULT_FUSION.vector_weight
-    neighbour_weight: Annotated[
-        float, Field(ge=0, le=1, description="How much of the scores of the passages beside it a passage is given.")
-    ] = DEFAULT_FUSION.neighbour_weight
 
 
 class SearchRequest(Request):
@@ -95,10 +92,10 @@ class SearchRequest(Request):
     fusion: FusionBody = FusionBody()
     min_score: float | MinScores | None = Field(
         default=None,
-        description="Hits with a lower `score` are left out; or, by an object, those that a part gave less. Cosines "
-        "and rerankers' scores mean the same from one question to the next, fused scores do not. A threshold of a part "
-        "that was left out is left out with it, and so is a plain number when the reranker was.",
-        examples=[{"vector": 0.3}, 0.5],
+        description="Hits below it are left out. A number is of what means the same for every question: the reranker's "
+        "score where hits are reranked, else the cosine similarity, in mode text BM25's score. An object names the "
+        "parts itself. A threshold of a part that was left out is left out with it.",
+        examples=[0.3, {"rerank": 0.5}],
     )
     group_by: Literal["document"] | None = Field(
         default=None,
@@ -144,7 +141,7 @@ class SearchRequest(Request):
             mode=Mode(self.mode),
             filter=parse_filter(self.filter),
             depth=self.depth,
-            fusion=Fusion(self.fusion.vector_weight, self.fusion.neighbour_weight),
+            fusion=Fusion(self.fusion.vector_weight),
             min_score=None if isinstance(self.min_score, MinScores) else self.min_score,
             min_scores=tuple((part, least) for part, least in thresholds.items() if least is not None),
             group_by_document=self.group_by == "document",
@@ -272,7 +269,8 @@ class SearchBody(BaseModel):
         "provider_unavailable, provider_throttled, provider_misconfigured, embedding_rejected."
     )
     no_terms: bool = Field(
-        description="The query has no word to look for (only emoji, say): the text leg found nothing by it."
+        description="The query has no word to look for (only emoji or function words, say): the text leg found "
+        "nothing, but for what holds a quoted phrase."
     )
     next_cursor: str | None = Field(
         description="Ask for the next page with it; null at the end of the candidates, of which there are at least "

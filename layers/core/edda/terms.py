@@ -177,6 +177,11 @@ def idf(chunks: int, chunks_with_term: int) -> float:
     return math.log(1 + (chunks - chunks_with_term + 0.5) / (chunks_with_term + 0.5))
 
 
+def is_function_word(word: str) -> bool:
+    """Whether some language has it for one: chunks in that language have no term of it."""
+    return all(_plain(part) in _speakers() for part in _PART.findall(_normalised(word)))
+
+
 def is_of_script(language: str, languages: Iterable[str]) -> bool:
     """Whether one of `languages` is written like `language`, so that they share names and loanwords."""
     return any(_scripts_of(language) & _scripts_of(other) for other in languages)

@@ -20,7 +20,7 @@ from edda.models import Chunk
 from edda.store.conditions import Condition
 from edda.store.database import Cursor, Integers, Row, SparseVectors, Uuids, fetch_all, fetch_one
 from edda.store.queries import queries
-from edda.terms import K1, TERM_IDS, QueryTerms, document_weights, idf, term_ids
+from edda.terms import K1, TERM_IDS, QueryTerms, document_weights, is_function_word, query_terms, term_ids
 
 SQL = queries("search")
 MOST_TERMS = 16_000  # of a chunk: sparsevec takes no more
@@ -170,24 +170,30 @@ class CommonTerms:
 
 async def text_query(cursor: Cursor, tenant_id: UUID, asked: QueryTerms, chunks: int, common: CommonTerms) -> TextQuery:
     """How much each term of the query tells, of a tenant's `chunks`. What is not visible is counted with the rest."""
-    weights = _by_id(tenant_id, asked.terms)
-    if not weights:
-        return TextQuery(())
-    frequencies = await _frequencies(cursor, tenant_id, weights, chunks, common)
-    terms = (
-        Term(number, frequencies[number], weight * idf(max(chunks, frequencies[number]), frequencies[number]))
-        for number, weight in weights.items()
-        if frequencies[number]
-    )
+    numbers = dict(zip(asked.terms, term_ids(tenant_id, asked.terms), strict=True))
+    known = await _frequencies(cursor, tenant_id, sorted(set(numbers.values())), chunks, common)
+    frequencies = {term: known[number] for term, number in numbers.items()}
+    weights = asked.weights(max([chunks, *known.values()]), frequencies)
+    by_id = _by_id(tenant_id, {term: weight for term, weight in weights.items() if frequencies[term]})
+    terms = (Term(number, known[number], weight) for number, weight in by_id.items())
     return TextQuery(tuple(sorted(terms, key=lambda term: (term.chunks, term.number))))
 
 
-async def rarest(cursor: Cursor, tenant_id: UUID, alternatives: Sequence[QueryTerms], chunks: int) -> Integers:
-    """Of several words, each with all terms that it may stand for, those of the one that the fewest chunks have."""
-    numbers = [term_ids(tenant_id, one.terms) for one in alternatives]
-    every = {number for some in numbers for number in some}
+async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks: int) -> Integers | None:
+    """Of the words of these phrases, the terms of the one that the fewest chunks have: who holds the phrases has one of
+    them. None when there are function words only: chunks in their language have no term of those."""
+    words = {word for phrase in phrases for word in phrase.split()}
+    groups = [
+        term_ids(tenant_id, group)
+        for word in words
+        for group in query_terms(word).alternatives
+        if not is_function_word(group[0])
+    ]
+    if not groups:
+        return None
+    every = sorted({number for group in groups for number in group})
     known = await _frequencies(cursor, tenant_id, every, chunks, CommonTerms())
-    fewest = min(numbers, key=lambda some: sum(known[number] for number in some), default=[])
+    fewest = min(groups, key=lambda group: sum(known[number] for number in group))
     return Integers(number for number in fewest if known[number])
 
 
@@ -263,6 +269,8 @@ async def _frequencies(
     shares = {number: share for number in numbers if (share := common.share(tenant_id, number)) is not None}
     frequencies = {number: max(1, round(share * chunks)) for number, share in shares.items()}
     unknown = [number for number in numbers if number not in frequencies]
+    if not unknown:
+        return frequencies
     most = MOST_COUNTED if chunks <= MOST_COUNTED else FEW
     counted = await fetch_all(cursor, SQL["term_frequencies"], {"ids": Integers(unknown), "most": most})
     frequencies |= {number: row["chunks"] for number, row in zip(unknown, counted, strict=True)}

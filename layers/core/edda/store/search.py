@@ -15,13 +15,14 @@ from uuid import UUID
 
 from psycopg import sql
 
+from edda.errors import InvalidRequest
 from edda.models import Candidate, EmbeddingModel, Hit, Passage
 from edda.store import lexical
 from edda.store.conditions import Condition, compile_filter
 from edda.store.database import Cursor, Database, HalfVector, Integers, Row, fetch_all
 from edda.store.nearest import MOST_FOLLOWED, nearest
 from edda.store.queries import queries
-from edda.terms import QueryTerms, query_terms
+from edda.terms import QueryTerms
 
 SQL = queries("search")
 
@@ -30,6 +31,7 @@ EXACT_UP_TO = 20_000
 NO_LIMIT = 2**62
 # A tenant of so many times as many chunks, visible or not, is not asked whether they are too many, unless by a filter.
 SURELY_MORE = 2
+MOST_READ = 10  # times as many are read for a phrase
 EVERYTHING = compile_filter(None).clause
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
 EF_SEARCH = 200
@@ -55,19 +57,22 @@ ALL_CHUNKS = sql.SQL(
     "total AS MATERIALIZED (SELECT COALESCE(sum(planned_chunks), 0) AS chunks FROM matching), "
     "visible AS MATERIALIZED ("
     "SELECT m.document_id, t.version_id, t.ordinal, t.language, t.content_hash, {score} AS score "
-    "FROM matching m CROSS JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = m.version_id OFFSET 0) t "
+    "FROM matching m "
+    "CROSS JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = m.version_id OFFSET 0) t {read}"
     "WHERE (SELECT chunks FROM total) <= %(exact_up_to)s)"
 )
-# Those that hold each phrase: found by one of its words, then read.
+# Those that hold each phrase: found by one of its words, then read. Where there is none, all are read.
+READ = sql.SQL(
+    "CROSS JOIN LATERAL (SELECT c.text FROM chunks c WHERE c.version_id = t.version_id AND c.ordinal = t.ordinal "
+    "AND c.text ~ ALL (%(phrases)s) OFFSET 0) c "
+)
 WITH_PHRASES = sql.SQL(
     "total AS (SELECT 0 AS chunks), visible AS MATERIALIZED ("
     "SELECT d.document_id, t.version_id, t.ordinal, t.language, t.content_hash, t.score "
     "FROM (SELECT * FROM chunks_with_terms(%(any_of)b, '{{}}', %(query)s::sparsevec) OFFSET 0) t "
     "CROSS JOIN LATERAL (SELECT * FROM documents d WHERE d.current_version_id = t.version_id OFFSET 0) d "
     "CROSS JOIN LATERAL (SELECT * FROM document_versions v WHERE v.version_id = t.version_id OFFSET 0) v "
-    "CROSS JOIN LATERAL (SELECT c.text FROM chunks c "
-    "WHERE c.version_id = t.version_id AND c.ordinal = t.ordinal OFFSET 0) c "
-    "WHERE d.tenant_id = %(tenant_id)s AND ({condition}) AND c.text ~ ALL (%(phrases)s))"
+    "{read}WHERE d.tenant_id = %(tenant_id)s AND ({condition}))"
 )
 # The distance is a sum, so that no approximate index can be chosen. Whoever is near is visible: the join is a left one.
 WITH_DISTANCES = sql.SQL(
@@ -87,6 +92,10 @@ NEAREST = sql.SQL(
 BEST = sql.SQL(
     "(SELECT {columns} FROM scored WHERE score > 0 ORDER BY score DESC, document_id, ordinal LIMIT %(limit)s)"
 )
+# Who holds the phrases was found by words, though it may have none of the terms.
+BEST_WITH_PHRASES = sql.SQL(
+    "(SELECT {columns} FROM scored ORDER BY COALESCE(score, 0) DESC, document_id, ordinal LIMIT %(limit)s)"
+)
 TOTAL = sql.SQL("SELECT NULL, NULL, NULL, NULL, NULL, chunks FROM total")
 
 
@@ -105,7 +114,9 @@ class SearchStore:
         """The best `depth` of each leg that is asked, with the scores of both: by `vector`, by `terms`.
 
         They satisfy the condition and hold every phrase. By vectors min(depth, matching) are found, by words those
-        that have one of the terms. In no particular order.
+        that have one of the terms, or a phrase. In no particular order.
+
+        Raises InvalidRequest where a phrase of function words alone would have to be sought in too many chunks.
         """
         values = {**condition.values, "tenant_id": tenant_id, "vector": vector, "limit": depth}
         ef_search = min(1000, max(EF_SEARCH, 2 * depth))
@@ -115,20 +126,21 @@ class SearchStore:
             query = lexical.TextQuery(())
             if terms is not None:
                 query = await lexical.text_query(cursor, tenant_id, terms, chunks, self._common)
-            if vector is None and not query.terms:
+            if vector is None and not query.terms and not (terms and terms.phrases):
                 return []
             values["query"] = query.vector
             if terms is not None and terms.phrases:
-                some = await _of_phrases(cursor, tenant_id, terms.phrases, chunks)
-                rows = await self._exact(cursor, WITH_PHRASES, query, condition, values | some)
-                return _candidates(rows or [], terms)
-            rows = None
+                any_of = await lexical.rarest(cursor, tenant_id, terms.phrases, chunks)
+                values["phrases"] = [_pattern(phrase) for phrase in terms.phrases]
+                rows = await self._with_phrases(cursor, query, condition, values, any_of)
+                return _candidates(rows, terms)
+            found = None
             if condition.clause != EVERYTHING or chunks <= SURELY_MORE * self._exact_up_to:
                 some = {"exact_up_to": self._exact_up_to}
-                rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some)
-            if rows is None:
-                rows = await self._by_legs(cursor, query, condition, values)
-            return _candidates(rows, terms)
+                found = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some)
+            if found is None:
+                found = await self._by_legs(cursor, query, condition, values)
+            return _candidates(found, terms)
 
     async def _exact(
         self, cursor: Cursor, chunks: sql.SQL, query: lexical.TextQuery, condition: Condition, values: dict[str, Any]
@@ -139,17 +151,35 @@ class SearchStore:
         legs = []
         if values["vector"] is not None:
             legs.append(NEAREST)
-        if query.terms:
-            legs.append(BEST)
+        if query.terms or "phrases" in values:
+            legs.append(BEST_WITH_PHRASES if "phrases" in values else BEST)
         legs.append(TOTAL)
+        read = READ if "phrases" in values else sql.SQL("")
         statement = sql.SQL("WITH {chunks}, {distances} {legs}").format(
-            chunks=chunks.format(condition=condition.clause, score=score),
+            chunks=chunks.format(condition=condition.clause, score=score, read=read),
             distances=distances.format(model_id=sql.Literal(self._model.model_id)),
             legs=sql.SQL(" UNION ALL ").join(leg.format(columns=SCORED_COLUMNS) for leg in legs),
         )
         await cursor.execute(statement, values)
         *rows, total = await cursor.fetchall()
         return rows if total["distance"] <= values.get("exact_up_to", NO_LIMIT) else None
+
+    async def _with_phrases(
+        self,
+        cursor: Cursor,
+        query: lexical.TextQuery,
+        condition: Condition,
+        values: dict[str, Any],
+        any_of: Integers | None,
+    ) -> list[Row]:
+        """Raises InvalidRequest when too many would have to be read."""
+        if any_of is not None:
+            return await self._exact(cursor, WITH_PHRASES, query, condition, values | {"any_of": any_of}) or []
+        limit = {"exact_up_to": MOST_READ * self._exact_up_to}
+        rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | limit)
+        if rows is None:
+            raise InvalidRequest("A phrase of nothing but function words cannot be sought in so many documents.")
+        return rows
 
     async def _by_legs(
         self, cursor: Cursor, query: lexical.TextQuery, condition: Condition, values: dict[str, Any]
@@ -210,13 +240,6 @@ async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:
     """For the rest of this transaction."""
     query = "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
     await cursor.execute(query, [list(settings), list(settings.values())])
-
-
-async def _of_phrases(cursor: Cursor, tenant_id: UUID, phrases: Iterable[str], chunks: int) -> dict[str, Any]:
-    """A chunk that holds all the phrases has a term of each of their words: those of the rarest are sought."""
-    words = [query_terms(word) for phrase in phrases for word in phrase.split()]
-    any_of = await lexical.rarest(cursor, tenant_id, [word for word in words if word.terms], chunks)
-    return {"any_of": any_of, "phrases": [_pattern(phrase) for phrase in phrases]}
 
 
 def _pattern(phrase: str) -> str:

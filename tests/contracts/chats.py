@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from edda.adapters.bedrock_chat import BedrockChat
-from edda.adapters.http_client import HttpTimeouts
 from edda.adapters.openai_chat import OpenAIChat
 from edda.errors import ChatRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import ChatReply
@@ -35,8 +34,8 @@ class ChatProvider:
     server: Any = None
 
 
-def openai(server: OpenAIChatServer, *, key: str = KEY, total_s: float = 5.0) -> OpenAIChat:
-    return OpenAIChat(server.base_url, "gpt-5-mini", key, timeouts=HttpTimeouts(5, total_s, total_s))
+def openai(server: OpenAIChatServer, *, key: str = KEY, timeout_s: float = 5.0) -> OpenAIChat:
+    return OpenAIChat(server.base_url, "gpt-5-mini", key, timeout_s=timeout_s)
 
 
 def bedrock(server: ConverseServer, *, read_timeout_s: float = 5.0) -> BedrockChat:

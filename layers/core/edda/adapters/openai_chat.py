@@ -10,13 +10,13 @@ from typing import Any
 import aiohttp
 import orjson
 
-from edda.adapters.http_client import Answer, AnswerTooLarge, HttpClient, HttpTimeouts
+from edda.adapters.http_client import TIMEOUTS, Answer, AnswerTooLarge, HttpClient
 from edda.batching import retry_after_s
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, EddaError, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import ChatReply, ChatRequest
 
-TIMEOUTS = HttpTimeouts(connect_s=3, read_s=25, total_s=25)  # nothing is heard before the last word is written
+TIMEOUT_S = 25.0  # of one request: an HTTP API gives 30 to the whole answer
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 REFUSED = {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
 PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY, HTTPStatus.TOO_EARLY}
@@ -34,7 +34,7 @@ class OpenAIChat:
         model: str,
         api_key: str,
         *,
-        timeouts: HttpTimeouts = TIMEOUTS,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         if not model:
             raise ProviderMisconfigured("The chat provider needs a model.")
@@ -49,11 +49,11 @@ class OpenAIChat:
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._timeouts = timeouts
-        self._client = HttpClient(1, timeouts)  # an environment answers one question at a time
+        self._timeout_s = timeout_s
+        self._client = HttpClient(1, TIMEOUTS)  # an environment answers one question at a time
 
     async def reply(self, request: ChatRequest, deadline: Deadline) -> ChatReply:
-        deadline = deadline.sooner(self._timeouts.total_s)
+        deadline = deadline.sooner(self._timeout_s)
         if deadline.expired:
             raise ProviderUnavailable("No time was left to ask the chat provider.")
         try:

@@ -28,7 +28,7 @@ from edda.ports import ChatModel
 from edda.prompting import BudgetTooSmall, Prompt, again, build_prompt, parse_reply
 from edda.searching import Degraded as SearchDegraded
 from edda.searching import Found, Searching, SearchQuery
-from edda.terms import query_terms
+from edda.terms import is_of_script, query_terms
 from edda.tokens import count_tokens
 
 logger = logging.getLogger(__name__)
@@ -37,8 +37,6 @@ logger = logging.getLogger(__name__)
 # and is spared only what has nothing to do with the question.
 THRESHOLD = 0.33
 CHAT_SHARE_OF_THRESHOLD = 0.6
-# Where no vector was compared, the words alone tell.
-WORDS_THRESHOLD = 0.25
 
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
 # Of the question before, what a follow-up is searched with.
@@ -156,7 +154,7 @@ class _Answer:
             extracting.relevance(sentences, one.similarity) for sentences, one in zip(ranked, searched, strict=True)
         ]
         self.relevance = max(judged)
-        least = WORDS_THRESHOLD if searched[0].similarity is None else self.verb.threshold
+        least = self.verb.threshold
         if self.verb.chat is not None and self.question.generate and self.relevance >= CHAT_SHARE_OF_THRESHOLD * least:
             try:
                 grounded = await self._generated(self.verb.chat, prompt)
@@ -294,10 +292,11 @@ class _Unanswered(Exception):
 
 
 def _reads(model: str | None, question: str) -> bool:
-    """Whether the embedding model can tell what the question means; None: there was none."""
+    """Whether the embedding model can read the question's script; None: there was none. If not, all texts are near each
+    other to it; a language that is written alike has words and names in common with one that it knows."""
     languages = None if model is None else languages_of_model(model)
     asked = query_terms(question).languages
-    return languages is None or not asked or not languages.isdisjoint(asked)
+    return languages is None or not asked or any(is_of_script(one, languages) for one in asked)
 
 
 def _interleaved(lists: Sequence[Sequence[Found]]) -> list[Found]:

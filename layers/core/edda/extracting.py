@@ -1,7 +1,7 @@
 """Answers without a model that writes: the sentences of the passages that say most of what was asked.
 
-And the rule by which nothing is answered. Both need no list of stop words, no language and no statistics of the corpus:
-a word that many of the sentences have weighs little, one that none has weighs most. The figures are in docs/answers.md.
+And the rule by which nothing is answered. Both need no statistics of the corpus: a word that many of the sentences have
+weighs little, one that none has weighs most. The figures are in docs/answers.md.
 """
 
 import math
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from edda.models import Hit
 from edda.quoting import fold
 from edda.sentences import LINE_END, SENTENCE_END, Span, parts
-from edda.words import words
+from edda.terms import query_terms
+from edda.words import runs, stem, words
 
 SENTENCES = 3
 TOP_PASSAGES = 5  # sentences are taken from these; those after them only tell which words are common
@@ -21,6 +22,9 @@ MOST_CHARACTERS = 600  # of one sentence
 LINES_FROM = 300  # what is longer without a full stop is a table or a list: its lines are taken
 FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers would count as a common one
 LEAST_OF_BEST = 0.6  # a sentence that says less of what was asked than this share of the best is left out
+
+# Makes the words alone comparable with the mean of words and cosine.
+WORDS_ALONE = 1.5
 
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
 
@@ -38,7 +42,7 @@ class Sentence:
 
 def ranked_sentences(question: str, passages: Sequence[Hit]) -> list[Sentence]:
     """The sentences of the first passages, best first."""
-    asked = words(question)
+    asked = _asked(question)
     found = [
         (index, span, words(hit.text[span[0] : span[1]]) & asked)
         for index, hit in enumerate(passages)
@@ -62,7 +66,9 @@ def relevance(sentences: Sequence[Sentence], similarity: float | None) -> float:
     `similarity` is the cosine of the nearest passage; None where no vector was compared.
     """
     coverage = max((one.coverage for one in sentences), default=0.0)
-    return coverage if similarity is None else (coverage + max(0.0, similarity)) / 2
+    if similarity is None:
+        return min(1.0, WORDS_ALONE * coverage)
+    return (coverage + max(0.0, similarity)) / 2
 
 
 def best_sentences(sentences: Sequence[Sentence], passages: Sequence[Hit]) -> list[Sentence]:
@@ -88,6 +94,13 @@ def sentence_spans(text: str) -> Iterator[Span]:
             separator = LINE_END if last - first > LINES_FROM else None
             for left, right in parts(text, first, last, separator):
                 yield left, _cut(text, left, right)
+
+
+def _asked(question: str) -> set[str]:
+    """The words that say what is asked; of a question of function words alone, these."""
+    said = runs(question)
+    terms = query_terms(question).terms
+    return {stem(run) for run in said if fold(run).text in terms} or {stem(run) for run in said}
 
 
 def _cut(text: str, start: int, end: int) -> int:

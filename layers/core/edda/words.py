@@ -18,10 +18,20 @@ _IS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 
 def words(text: str) -> set[str]:
     """Each word of `text` once."""
+    return {stem(run) for run in runs(text)}
+
+
+def runs(text: str) -> set[str]:
+    """The words as they are, in lower case; pairs of characters, where a script has no spaces."""
     found: set[str] = set()
     for run in _RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
         if _IS_UNSPACED.match(run):
             found.update(run[index : index + 2] for index in range(max(1, len(run) - 1)))
         else:
-            found.add(run[:STEM_CHARACTERS])
+            found.add(run)
     return found
+
+
+def stem(run: str) -> str:
+    """What stands for a word and those that are made of it."""
+    return run[:STEM_CHARACTERS]

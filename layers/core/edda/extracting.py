@@ -24,7 +24,7 @@ FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers wo
 LEAST_OF_BEST = 0.6  # a sentence that says less of what was asked than this share of the best is left out
 
 # Makes the words alone comparable with the mean of words and cosine.
-WORDS_ALONE = 1.5
+WORDS_ALONE = 1.3
 
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
 
@@ -78,7 +78,9 @@ def best_sentences(sentences: Sequence[Sentence], passages: Sequence[Hit]) -> li
     least = LEAST_OF_BEST * max((one.score for one in sentences), default=0.0)
     for one in sentences:
         text = fold(passages[one.passage].text[one.start : one.end]).text
-        if one.score < least or one.coverage <= 0 or any(text in other or other in text for other in texts):
+        if one.score < least or one.coverage <= 0 or text.startswith("#"):  # a heading says nothing of its own
+            continue
+        if any(text in other or other in text for other in texts):
             continue
         texts.add(text)
         chosen.append(one)
@@ -111,4 +113,5 @@ def _cut(text: str, start: int, end: int) -> int:
 
 
 def _rarity(having: int, of: int) -> float:
-    return math.log(1 + (of - having + 0.5) / (having + 0.5))
+    """By the square root: what none of the retrieved sentences has would otherwise outweigh what the question is about."""
+    return math.sqrt(math.log(1 + (of - having + 0.5) / (having + 0.5)))

@@ -113,5 +113,5 @@ def _cut(text: str, start: int, end: int) -> int:
 
 
 def _rarity(having: int, of: int) -> float:
-    """By the square root: what none of the retrieved sentences has would otherwise outweigh what the question is about."""
+    """By the square root: what none of the sentences has would otherwise outweigh what the question is about."""
     return math.sqrt(math.log(1 + (of - having + 0.5) / (having + 0.5)))

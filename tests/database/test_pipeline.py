@@ -12,6 +12,7 @@ from edda.errors import Corrupt, QueueUnavailable, RetryableError, StorageUnavai
 from edda.messages import IngestVersion
 from edda.s3_events import padded_sequencer
 from edda.store.bucket import LastKnown, Outcome, Sighting
+from edda.terms import query_terms, term_ids
 
 from tests.database.world import MAX_CHUNKS, MAX_DOCUMENT_BYTES, World
 from tests.postgres import DatabaseUrls
@@ -35,6 +36,18 @@ async def test_every_column_of_a_chunk_is_stored_as_it_was_parsed(world: World) 
         (0, "first", 5, 0, 5, None, ["a.txt"], "en"),
         (1, "second", 6, 8, 14, None, ["a.txt"], "en"),
     ]
+
+
+async def test_a_chunk_s_terms_are_those_of_its_text_and_of_the_title_that_its_document_was_given(world: World) -> None:
+    await world.bring_in("a.txt", "one lorry")
+    world.rows("UPDATE documents SET title = 'Courier handbook'")
+    await world.bring_in("a.txt", "two lorries")
+    rows = world.rows("SELECT c.text, t.terms FROM chunks c JOIN chunk_terms t USING (version_id, ordinal)")
+    terms = {text: set(terms) for text, terms in rows}
+    assert terms.keys() >= {"two lorries"}
+    for word, wanted in (("lorry", True), ("courier", True), ("handbook", True), ("one", False)):
+        numbers = set(term_ids(world.tenant_id, query_terms(word).terms))
+        assert bool(numbers & terms["two lorries"]) is wanted, word
 
 
 async def test_nothing_is_visible_before_every_vector_is_there(world: World) -> None:

@@ -316,6 +316,15 @@ async def test_hits_are_in_the_order_asked_for_and_neighbours_beside_them(shelf:
     assert await store.neighbours(tenant_id, [], 1) == []
 
 
+async def test_a_chunk_is_found_by_its_headings_and_its_document_s_title(shelf: Shelf) -> None:
+    tenant_id = shelf.tenant.tenant_id
+    chunk = Chunk(0, "sixteen litres", 0, 14, 2, None, ("Volume", "Boxes"), "en", uuid4())
+    rows = await term_rows(tenant_id, [chunk], "Courier handbook")
+    for word in ("litre", "volume", "box", "courier"):
+        assert set(term_ids(tenant_id, query_terms(word).terms)) & set(rows.terms)
+    assert not set(term_ids(tenant_id, query_terms("lorry").terms)) & set(rows.terms)
+
+
 async def test_a_chunk_may_have_more_terms_than_a_sparsevec_holds(shelf: Shelf) -> None:
     await shelf.add([" ".join(f"x{n}y" for n in range(40_000)) + " found found found"])
     assert len(await shelf.ask(None, query_terms("found"))) == 1

@@ -96,7 +96,8 @@ class Users:
 
         async def find() -> list[Hit]:
             found = await store.candidates(tenant.tenant_id, vector, terms, compile_filter(None), 1000)
-            return await store.hits(tenant.tenant_id, found)
+            # By words also those are found that have no vector: the provider refused them.
+            return await store.hits(tenant.tenant_id, [one for one in found if one.similarity is not None])
 
         hits = await self._world.run_in(environment, find(), API_TIMEOUT_S)
         self._world.give_back(environment)

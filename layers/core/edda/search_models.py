@@ -266,7 +266,7 @@ class SearchBody(BaseModel):
     reranker: str | None = Field(description="The reranker that ordered them; null if none did.")
     degraded: list[DegradedBody] = Field(
         description="Empty if all went as asked. `code` is that of the problem it would have been: "
-        "provider_unavailable, provider_throttled, provider_misconfigured, embedding_rejected."
+        "provider_unavailable, provider_throttled, provider_misconfigured, embedding_rejected, internal_error."
     )
     no_terms: bool = Field(
         description="The query has no word to look for (only emoji or function words, say): the text leg found "

@@ -280,7 +280,7 @@ class _Search:
 
         try:
             return reranked(order, await _once_more(ask)), True
-        except EddaError as error:
+        except Exception as error:  # a reranker only makes hits better: whatever is wrong with it costs no answer
             self._left_out("rerank", error)
             return order, False
 
@@ -319,11 +319,13 @@ class _Search:
             for one, hit, passages in zip(page, hits, beside, strict=True)
         ]
 
-    def _left_out(self, part: Part, error: EddaError) -> None:
-        # A wrong key or model does not pass: an operator must see it though the search was answered.
-        level = logging.ERROR if isinstance(error, ProviderMisconfigured) else logging.WARNING
-        logger.log(level, "search degraded", extra={"part": part, "code": error.code}, exc_info=error)
-        self.degraded.append(Degraded(part, error.code, error.message))
+    def _left_out(self, part: Part, error: Exception) -> None:
+        """Of an error that is not ours nothing is told: it may hold secrets."""
+        known = error if isinstance(error, EddaError) else EddaError()
+        # What does not pass by itself an operator must see, though the search was answered.
+        level = logging.WARNING if isinstance(known, ProviderUnavailable | EmbeddingRejected) else logging.ERROR
+        logger.log(level, "search degraded", extra={"part": part, "code": known.code}, exc_info=error)
+        self.degraded.append(Degraded(part, known.code, known.message))
 
 
 async def _once_more(ask: Callable[[], Awaitable[T]]) -> T:

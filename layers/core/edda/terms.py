@@ -24,7 +24,7 @@ GRAM = "~"  # what terms that are no words begin with
 # chunk's weights depend on nothing but its text.
 K1 = 1.2
 B = 0.75
-AVERAGE_WORDS = 100
+AVERAGE_WORDS = 150
 GRAM_LETTERS = 4
 GRAM_WEIGHT = 0.3
 # Other than in these, words of a language are found by four letters, too.
@@ -49,13 +49,13 @@ _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711-\u074a"
     "\u07a6-\u07b0\u0816-\u082d\u08d3-\u0963\u0966-\u0df3\u0f18-\u0fbc\u1ab0-\u1aff\u1dc0-\u1dff\u200c\u200d\u20d0-\u20f0"
 )
-_LETTER = rf"(?:[^\W_{_UNSPACED}]|[{_MARKS}])"
+_WORD = rf"[^\W_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[{_MARKS}])*"
 # Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words.
-_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|_*{_LETTER}+(?:[-._/\\:@'’+#]+{_LETTER}+)*(?:\+\+|#)?")
+_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
 _HAS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
 _HAS_SYLLABLES = re.compile(rf"[{_SYLLABLES}]")
 _KANA = re.compile("[\u3040-\u30ff]")
-_PART = re.compile(rf"{_LETTER}+")
+_PART = re.compile(_WORD)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
@@ -111,11 +111,14 @@ class QueryTerms:
         return {term: weight for term, weight in weights.items() if weight > 0}
 
 
-def document_weights(text: str, language: str | None) -> dict[str, float]:
+def document_weights(text: str, language: str | None, headings: Sequence[str] = ()) -> dict[str, float]:
     """BM25's weight of each term of a chunk, idf apart: above 0, below K1 + 1. `language` is ISO 639-1.
 
-    Score of a chunk: sum over the query's terms of this weight times `QueryTerms.weights`.
+    `headings`: those that it stands under; their words count as its own. Score of a chunk: sum over the query's terms
+    of this weight times `QueryTerms.weights`.
     """
+    if above := [heading for heading in headings if heading not in text]:
+        text = "\n".join([*above, text])
     counts: dict[str, int] = {}
     words = 0
     text = _normalised(text)
@@ -179,7 +182,7 @@ def idf(chunks: int, chunks_with_term: int) -> float:
 
 def is_function_word(word: str) -> bool:
     """Whether some language has it for one: chunks in that language have no term of it."""
-    return all(_plain(part) in _speakers() for part in _PART.findall(_normalised(word)))
+    return _plain(word) in _speakers()
 
 
 def is_of_script(language: str, languages: Iterable[str]) -> bool:
@@ -214,13 +217,14 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
 
 def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     """The languages of a query: those that most of its function words belong to; if it has none, those of its script.
-    And whether there were any: () and False where it is written in Latin letters only."""
+    And whether it has some: () and False where it is written in Latin letters and has none."""
     letters: Counter[str] = Counter()
     votes: defaultdict[str, float] = defaultdict(float)
     words: Counter[str] = Counter()
     for token in tokens:
         letters[_script(token)] += len(token) * (_LETTERS_A_PAIR if _HAS_UNSPACED.match(token) else 1)
-        speakers = _speakers().get(_plain(token), ()) if len(token) > 1 else ()  # a letter may stand for anything
+    for word in {_plain(token) for token in tokens if len(token) > 1}:  # a letter may stand for anything
+        speakers = _speakers().get(word, ())
         for language in speakers:
             votes[language] += 1 / len(speakers)
             words[language] += 1

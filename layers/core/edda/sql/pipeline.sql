@@ -14,7 +14,7 @@ WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id
   AND v.status IN ('queued', 'parsing') AND v.attempt - v.releases < %(max_failures)s
   AND (v.lease_until IS NULL OR v.lease_until < now())
 RETURNING v.version_id, v.document_id, v.attempt, v.s3_version_id, v.sequencer, d.object_key, d.name,
-          v.media_type, v.size_bytes, v.parsed_chunks, v.parse_state, v.content_sha256;
+          d.title, v.media_type, v.size_bytes, v.parsed_chunks, v.parse_state, v.content_sha256;
 
 -- name: renew_version
 -- Not one that was given back, or taken over.

@@ -39,6 +39,7 @@ class VersionLease:
     size_bytes: int
     cursor: ParseCursor | None = None  # where parsing goes on; None: at the beginning
     content_sha256: bytes | None = None  # of the file whose parts are stored
+    title: str | None = None  # that it was given; one that is given later is not among the chunks' terms
 
 
 class LaneFull(Exception):
@@ -89,6 +90,7 @@ class IngestStore:
                 size_bytes=row["size_bytes"],
                 cursor=None if state is None else ParseCursor(row["parsed_chunks"], state),
                 content_sha256=row["content_sha256"],
+                title=row["title"],
             )
 
     async def renew_lease(self, lease: VersionLease, lease_s: float) -> None:
@@ -108,7 +110,7 @@ class IngestStore:
         With it goes how far parsing has got; after the last part the version is no longer parsed but embedded.
         Raises QuotaExceeded, and stores nothing, when what has yet to be embedded is more than the tenant's caps allow.
         """
-        terms = await term_rows(lease.tenant_id, outcome.chunks)
+        terms = await term_rows(lease.tenant_id, outcome.chunks, lease.title or outcome.title)
         async with self._database.transaction(lease.tenant_id) as cursor:
             await hold_vectors(cursor, lease.tenant_id)
             fence = {"version_id": lease.version_id, "attempt": lease.attempt}

@@ -74,20 +74,23 @@ WITH_PHRASES = sql.SQL(
     "CROSS JOIN LATERAL (SELECT * FROM document_versions v WHERE v.version_id = t.version_id OFFSET 0) v "
     "{read}WHERE d.tenant_id = %(tenant_id)s AND ({condition}))"
 )
-# The distance is a sum, so that no approximate index can be chosen. Whoever is near is visible: the join is a left one.
+# The distance is a sum, so that no approximate index can be chosen.
 WITH_DISTANCES = sql.SQL(
     "near AS MATERIALIZED (SELECT e.content_hash, (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
     "WHERE e.tenant_id = %(tenant_id)s AND e.model_id = {model_id} "
-    "AND e.content_hash = ANY (ARRAY(SELECT content_hash FROM visible))), "
+    "AND {texts}), "
     "scored AS MATERIALIZED (SELECT v.document_id, v.version_id, v.ordinal, v.language, v.score, n.distance "
     "FROM visible v FULL JOIN near n ON n.content_hash = v.content_hash)"
 )
+OF_VISIBLE = sql.SQL("e.content_hash = ANY (ARRAY(SELECT content_hash FROM visible))")
+OF_TENANT = sql.SQL("e.segment >= 0")  # all of them: in the order of writing, which is faster than by hash
 WITHOUT_DISTANCES = sql.SQL(
     "scored AS (SELECT document_id, version_id, ordinal, language, score, NULL::float8 AS distance FROM visible)"
 )
 SCORED_COLUMNS = sql.SQL("document_id, version_id, ordinal, language, score, distance")
 NEAREST = sql.SQL(
-    "(SELECT {columns} FROM scored WHERE distance IS NOT NULL ORDER BY distance, document_id, ordinal LIMIT %(limit)s)"
+    "(SELECT {columns} FROM scored WHERE distance IS NOT NULL AND version_id IS NOT NULL "
+    "ORDER BY distance, document_id, ordinal LIMIT %(limit)s)"
 )
 BEST = sql.SQL(
     "(SELECT {columns} FROM scored WHERE score > 0 ORDER BY score DESC, document_id, ordinal LIMIT %(limit)s)"
@@ -134,18 +137,26 @@ class SearchStore:
                 values["phrases"] = [_pattern(phrase) for phrase in terms.phrases]
                 rows = await self._with_phrases(cursor, query, condition, values, any_of)
                 return _candidates(rows, terms)
-            found = None
-            if condition.clause != EVERYTHING or chunks <= SURELY_MORE * self._exact_up_to:
+            found, few = None, chunks <= SURELY_MORE * self._exact_up_to
+            if condition.clause != EVERYTHING or few:
+                texts = OF_TENANT if condition.clause == EVERYTHING else OF_VISIBLE
                 some = {"exact_up_to": self._exact_up_to}
-                found = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some)
+                found = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some, texts=texts)
             if found is None:
                 found = await self._by_legs(cursor, query, condition, values)
             return _candidates(found, terms)
 
     async def _exact(
-        self, cursor: Cursor, chunks: sql.SQL, query: lexical.TextQuery, condition: Condition, values: dict[str, Any]
+        self,
+        cursor: Cursor,
+        chunks: sql.SQL,
+        query: lexical.TextQuery,
+        condition: Condition,
+        values: dict[str, Any],
+        *,
+        texts: sql.SQL = OF_VISIBLE,
     ) -> list[Row] | None:
-        """Every matching chunk is compared. None when there are too many."""
+        """Every matching chunk is compared. None when there are too many. `texts`: whose vectors are read."""
         score = sql.SQL("-(t.weights <#> %(query)s::sparsevec)" if query.terms else "NULL::float8")
         distances = WITHOUT_DISTANCES if values["vector"] is None else WITH_DISTANCES
         legs = []
@@ -157,7 +168,7 @@ class SearchStore:
         read = READ if "phrases" in values else sql.SQL("")
         statement = sql.SQL("WITH {chunks}, {distances} {legs}").format(
             chunks=chunks.format(condition=condition.clause, score=score, read=read),
-            distances=distances.format(model_id=sql.Literal(self._model.model_id)),
+            distances=distances.format(model_id=sql.Literal(self._model.model_id), texts=texts),
             legs=sql.SQL(" UNION ALL ").join(leg.format(columns=SCORED_COLUMNS) for leg in legs),
         )
         await cursor.execute(statement, values)

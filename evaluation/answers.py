@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.console import Console
 
-from evaluation import judged
+from evaluation import follow_ups, judged
 from evaluation.api import CORPUS_ID, Route
 from evaluation.in_process import in_process
 from evaluation.ingesting import ingest
@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, required=True, help="the collection's folder")
     parser.add_argument("--strange", type=Path, action="append", default=[], help="another's; may be repeated")
     parser.add_argument("--questions", type=int, default=200, help="of each kind, at most (default: 200)")
+    parser.add_argument("--follow-ups", action="store_true", help="instead: how follow-ups are best searched for")
     parser.add_argument("--mode", default="hybrid", help="of search (default: hybrid)")
     parser.add_argument("--state", type=Path, default=ROOT / ".edda" / "evaluate", help="folder of the data")
     options = parser.parse_args()
@@ -61,6 +62,9 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
     # Nothing is left out by the threshold: it is applied here.
     with in_process(options.state.expanduser().resolve(), tenant, {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
         ingest(route, collection, 3600, lambda done: None)
+        if options.follow_ups:
+            follow_ups.measure(console, route, collection, options.questions)
+            return 0
         own = _some(collection.judged, options.questions)
         kinds: dict[str, list[Asked]] = {
             "own": _ask_all(route, own, options.mode, lambda query: _Judged(collection, query)),

@@ -1,5 +1,7 @@
 """What makes an answer stand, and what makes it fall."""
 
+import time
+
 import pytest
 from edda.grounding import Citation, Grounded, Rejected, ground, positions
 from edda.models import Hit
@@ -127,3 +129,11 @@ def test_a_link_of_the_documents_is_taken_out_and_the_answer_stands() -> None:
     )
     assert answer.text == "Vacation days are booked at (link removed) before June [1]."
     assert answer.removed == 1
+
+
+@pytest.mark.parametrize("piece", ["a-", "a_", "a ", "1.", "[1] ", "a\n", "1,000", "\u5047"])
+def test_a_long_answer_takes_time_in_proportion(piece: str) -> None:
+    began = time.process_time()
+    with pytest.raises(Rejected):
+        grounded(piece * (30_000 // len(piece)) + "b-7", LEAVE)
+    assert time.process_time() - began < 5

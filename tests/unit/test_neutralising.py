@@ -2,6 +2,7 @@
 
 import html
 import re
+import time
 
 import pytest
 from edda.neutralising import REMOVED, neutralise
@@ -128,3 +129,12 @@ def test_names_stay_only_if_the_sources_have_them() -> None:
 
 def test_marks_that_stand_side_by_side_stay_marks() -> None:
     assert neutralise("Good![1][2](3) [4]: yes", "").text == "Good! [1] [2] (3) [4] : yes"
+
+
+@pytest.mark.parametrize(
+    "piece", ["a_", "a-", "a.", "a@", "//", "a:", "![", "](", "&#", "<a ", "ab.cd", "\\\\a", "1.2.3.4:"]
+)
+def test_a_long_text_takes_time_in_proportion(piece: str) -> None:
+    began = time.process_time()
+    neutralise(piece * (40_000 // len(piece)), "x" * 40_000)
+    assert time.process_time() - began < 5

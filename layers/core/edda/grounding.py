@@ -28,9 +28,8 @@ MARKER = re.compile(r"\[(\d{1,3})\]")
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})+)\]")
 # What must be in the sources as it is: what has a digit or an underscore, what is too long for a word, what is spelled.
 _SIGN = rf"[^\W_{UNSPACED}]"
-_HARD = re.compile(
-    rf"{_SIGN}*\d{_SIGN}*(?:[-_./:#@+]{_SIGN}+)*|{_SIGN}+(?:[-_]{_SIGN}+)*[-_]{_SIGN}*(?:\d|_){_SIGN}*|{_SIGN}{{28,}}"
-)
+_TOKEN = re.compile(rf"(?:{_SIGN}|_)+(?:[-./:#@+]+(?:{_SIGN}|_)+)*")
+_LONGEST_WORD = 27
 _SPELLED = re.compile(rf"(?:(?<!\w){_SIGN}(?!\w)[\s.,·_-]*){{5,}}")
 _COUNTED = 20  # numbers up to here are in words as often as not
 _GROUPED = re.compile(r"(?<=\d)[,'’\u00a0\u202f ](?=\d{3}(?!\d))")
@@ -142,9 +141,15 @@ def _same_language(question: str, passages: Sequence[Hit]) -> bool:
 def _check_hard(text: str, source: str) -> None:
     known = _plain(source)
     text = _GROUPED.sub("", text)
-    for token in [*_HARD.findall(text), *_SPELLED.findall(text)]:
+    for token in [*filter(_is_hard, _TOKEN.findall(text)), *_SPELLED.findall(text)]:
         if not _holds(known, token) and not _is_compound(known, token):
             raise Rejected("it holds a number, a code or a name that the cited passages do not hold.")
+
+
+def _is_hard(token: str) -> bool:
+    if "_" in token or any(character.isdecimal() for character in token):
+        return True
+    return len(token) > _LONGEST_WORD and max(map(len, re.split(r"[-./:#@+]", token))) > _LONGEST_WORD
 
 
 def _holds(known: str, token: str) -> bool:

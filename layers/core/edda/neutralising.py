@@ -18,18 +18,20 @@ REMOVED = "(link removed)"
 # What a link starts with, in text whose compatibility forms, entities and backslashes are resolved.
 _LINK = re.compile(
     r"(?<![a-z0-9+.-])(?:"
-    r"[a-z][a-z0-9+.-]+:[/\\]+(?=[^\s/\\])"  # any scheme with slashes: also https:/, which browsers take
+    r"[a-z][a-z0-9+.-]{1,30}:[/\\]+(?=[^\s/\\])"  # any scheme with slashes: also https:/, which browsers take
     r"|(?:https?|wss?|ftp|mailto|tel|sms|file|blob|javascript|vbscript|intent|magnet|xmpp|cid):(?=\S)"
     r"|data:(?=[^\s,]*,)"
     r"|www\.(?=\w)"
-    r"|(?<![/\\:\w])(?://|\\\\)(?=[\w-]+\.?[\w.-]*)(?=\S*[./\\])"  # of the same scheme as the page; a Windows share
-    r"|(?:[\w-]+\.)+[a-z]{2,24}(?::\d+)?[/?#](?=\S)"  # without a scheme, but with a path
+    r"|(?<![/\\:\w])(?://|\\\\)(?=[\w.-]{1,200}[./\\])"  # of the same scheme as the page; a Windows share
+    r"|(?:[\w-]{1,63}\.){1,9}[a-z]{2,24}(?::\d+)?[/?#](?=\S)"  # without a scheme, but with a path
     r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[/?#](?=\S)"
     r")",
     re.I,
 )
 # A name that some programs make a link of: it may stay if the documents have it.
-_NAME = re.compile(r"[\w.+-]+@(?:[\w-]+\.)+\w{2,24}|(?<![\w.@-])(?:[\w-]+\.)+[a-z]{2,24}(?![\w-])", re.I)
+_NAME = re.compile(
+    r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,9}\w{2,24}|(?<![\w.@-])(?:[\w-]{1,63}\.){1,9}[a-z]{2,24}(?![\w-])", re.I
+)
 _END = re.compile(
     rf"(?:[^\s<>\"'`\[\]{{}}|^()*（）。，、！？；：「」『』【】《》{UNSPACED}]|。(?=[a-zA-Z0-9]))*"
 )  # a browser takes an ideographic full stop for a dot

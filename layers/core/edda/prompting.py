@@ -29,6 +29,8 @@ Reply with one JSON object and nothing else:
 {"found": true, "answer": "text with [1]", "citations": [{"passage": 1, "quote": "words of passage 1"}]}
 or, when the passages do not answer it: {"found": false}"""
 HISTORY_SHARE = 4  # of the budget, one part in so many at most is for what was said before
+MAX_ANSWER_CHARACTERS = 40_000  # more than twice what the most tokens of an answer make
+MAX_REPLY_CHARACTERS = 6 * MAX_ANSWER_CHARACTERS  # as JSON may write them
 _OVERHEAD_TOKENS = 12  # of a message's or a passage's frame
 
 
@@ -49,7 +51,7 @@ class Draft(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     found: bool = True
-    answer: str = ""
+    answer: Annotated[str, Field(max_length=MAX_ANSWER_CHARACTERS)] = ""
     citations: Annotated[list[DraftCitation], Field(max_length=100)] = []
 
 
@@ -111,6 +113,8 @@ def again(prompt: Prompt, reply: str, reason: str) -> tuple[ChatTurn, ...]:
 
 def parse_reply(text: str) -> Draft:
     """The JSON object in a reply, whatever stands around it. Raises ValueError, which says what is wrong."""
+    if len(text) > MAX_REPLY_CHARACTERS:
+        raise ValueError("it is too long.")
     start, end = text.find("{"), text.rfind("}")
     try:
         return Draft.model_validate(json.loads(text[start : end + 1], strict=False))

@@ -18,7 +18,7 @@ _FOREIGN_SCRIPT = 0.01
 _ROUNDING = 1e-9  # scores no further apart than this are equal
 _BEST = 10  # hits of the text leg whose languages tell that of an unclear query
 # Parts of the names of models that know English only. Of others it is assumed that they read whatever they get.
-_ENGLISH_ONLY = ("all-minilm", "embed-english", "titan-embed-text-v1", "titan-embed-g1-text", "all-mpnet")
+_ENGLISH_ONLY = ("all-minilm", "all-mpnet", "embed-english", "bge-small-en", "bge-base-en", "bge-large-en")
 
 
 @dataclass(frozen=True, slots=True)

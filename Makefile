@@ -162,4 +162,7 @@ evaluate: setup evaluation/.venv/.ready  ## judged questions: make evaluate [COR
 	@.venv/bin/python -m evaluation $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(MODES),--modes "$(MODES)") \
 		$(if $(BASELINE),--baseline "$(BASELINE)") $(if $(API),--api "$(API)") $(if $(KEY),--key "$(KEY)") $(MORE)
 
-.PHONY: evaluate cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick bench-search
+evaluate-answers: setup  ## what is answered that should not be: make evaluate-answers CORPUS=folder [STRANGE=folder] [MORE="--help"]
+	@.venv/bin/python -m evaluation.answers --corpus "$(CORPUS)" $(if $(STRANGE),--strange "$(STRANGE)") $(MORE)
+
+.PHONY: evaluate evaluate-answers cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick bench-search

@@ -39,6 +39,7 @@ from edda.s3_events import object_changes
 from edda.services import ApiServices
 
 from evaluation.vectors import RememberingEmbedder
+from functions.answer import app as answer_app
 from functions.api import app as api_app
 from functions.search import app as search_app
 from local import postgres
@@ -202,7 +203,8 @@ class _Functions(httpx.BaseTransport):
             return httpx.Response(204)
         if self.api is None:
             self.api = api_app.build(self.provide_api)
-        gateway = search_app.gateway if request.url.path == "/v1/search" else self.api
+        own = {"/v1/search": search_app.gateway, "/v1/answers": answer_app.gateway}
+        gateway = own.get(request.url.path, self.api)
         answer = gateway(_event(request, body), _Context())
         content = answer.get("body") or ""
         raw = base64.b64decode(content) if answer.get("isBase64Encoded") else content.encode()

@@ -81,6 +81,10 @@ class EddaClient:
         ]
         return hits
 
+    def answer(self, question: str) -> dict[str, Any]:
+        """An answer with its citations. Raises ApiError."""
+        return json_of(self._http.post("answers", json={"question": question}))
+
 
 def json_of(answer: httpx.Response) -> dict[str, Any]:
     """The body of a success. Raises ApiError."""

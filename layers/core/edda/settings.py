@@ -62,6 +62,13 @@ class Settings(BaseModel):
     rerank_candidates: int = Field(default=50, ge=1, le=200)
     rerank_timeout_s: float = Field(default=5, gt=0, le=25)
 
+    chat_provider: Literal["none", "openai", "bedrock"] = "none"
+    chat_model: str = ""
+    chat_base_url: str = "https://api.openai.com/v1"
+    chat_api_key_secret_arn: str = ""
+    chat_api_key: str = ""  # for a local run
+    answer_threshold: float = Field(default=0.33, ge=0, le=1)  # docs/answers.md
+
     event_bus_name: str = ""  # empty: none
     webhook_allow_private: bool = False  # for a local run
 

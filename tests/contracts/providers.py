@@ -47,12 +47,12 @@ class Provider:
 
 
 def openai(server: OpenAIServer, **options: object) -> OpenAIEmbedder:
-    settings = {"api_key": KEY, "timeouts": HttpTimeouts(connect_s=5, read_s=5, total_s=5), **options}
+    settings = {"api_key": KEY, "timeouts": HttpTimeouts(connect_s=5, silence_s=5), **options}
     return OpenAIEmbedder(server.base_url, "text-embedding-3-small", server.dimensions, **settings)  # type: ignore[arg-type]
 
 
-def bedrock(server: BedrockServer, model_id: str, dimensions: int, read_timeout_s: float = 5.0) -> BedrockEmbedder:
-    return BedrockEmbedder(SESSION, model_id, dimensions, endpoint_url=server.url, read_timeout_s=read_timeout_s)
+def bedrock(server: BedrockServer, model_id: str, dimensions: int, silence_s: float = 5.0) -> BedrockEmbedder:
+    return BedrockEmbedder(SESSION, model_id, dimensions, endpoint_url=server.url, silence_s=silence_s)
 
 
 def items(edit: Callable[[list[dict[str, Any]]], Any]) -> Fault:

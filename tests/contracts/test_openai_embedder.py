@@ -177,7 +177,7 @@ async def test_an_answer_without_end_is_cut_off(server: OpenAIServer, embedder: 
 @pytest.mark.parametrize("fault", [hang, dripping(0.01)], ids=["hangs", "drips"])
 async def test_one_call_has_a_limit_of_its_own_when_the_deadline_is_far(server: OpenAIServer, fault: Fault) -> None:
     server.script = [fault]
-    embedder = openai(server, timeouts=HttpTimeouts(total_s=0.2))
+    embedder = openai(server, timeouts=HttpTimeouts(silence_s=0.2))
     with pytest.raises(ProviderUnavailable, match="in time"):
         await embed(embedder)
     await embedder.aclose()

@@ -5,12 +5,13 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
 from edda.concurrency import Deadline
 from edda.errors import DatabaseUnavailable, ProviderThrottled, ProviderUnavailable
-from edda.governing import Governor, NoSlot, SharedBudget, heard
+from edda.governing import START, Governor, NoSlot, SharedBudget, heard
 from edda.governing import governed as governed_request
 
 from tests.fakes.limited_provider import ROUND_TRIP_S, LimitedProvider, SharedInMemory, now_s
@@ -106,10 +107,11 @@ async def compete(
 
 
 @pytest.mark.parametrize("environments", [1, 4])
-def test_an_unlimited_provider_gets_all_requests_at_once_and_costs_the_database_nothing(environments: int) -> None:
+def test_an_unlimited_provider_soon_gets_all_requests_and_costs_the_database_nothing(environments: int) -> None:
     provider = LimitedProvider()
     outcome = run(lambda: compete(provider, environments, LARGE, 10))
-    assert sum(at_s <= ROUND_TRIP_S for at_s in provider.asked_at_s) == environments * MOST
+    assert sum(at_s <= ROUND_TRIP_S for at_s in provider.asked_at_s) == environments * START
+    assert sum(at_s <= 1 for at_s in provider.asked_at_s) >= environments * (START + 2 * START + MOST)
     assert provider.most_in_flight == environments * MOST
     assert (outcome.budget.reads, outcome.budget.changes) == (0, 0)
 
@@ -129,9 +131,12 @@ LIMITS: dict[str, dict[str, Any]] = {
 def test_what_a_rate_limit_allows_is_used_nearly_without_refusals_and_shared_alike(
     limit: str, tokens: int, environments: int
 ) -> None:
-    provider = LimitedProvider(tokens_a_second=RATE, **LIMITS[limit])
-    outcome = run(lambda: compete(provider, environments, tokens, 240))
-    assert outcome.share >= 0.9
+    outcomes = []
+    for seed in (1, 2):
+        provider = LimitedProvider(tokens_a_second=RATE, chance=random.Random(seed), **LIMITS[limit])
+        outcomes.append(run(partial(compete, provider, environments, tokens, 240)))
+    assert sum(outcome.share for outcome in outcomes) / 2 >= 0.9  # one may be misled for a while
+    outcome = outcomes[-1]
     requests = sum(provider.answered.values()) / tokens
     assert outcome.late_refusals <= 0.04 * requests
     assert outcome.least_and_most[0] >= 0.6
@@ -157,7 +162,7 @@ def test_environments_that_come_later_know_the_limit() -> None:
         return refused, provider.refused - refused
 
     first, further = run(work)
-    assert first >= 20
+    assert first >= 10
     assert further <= 2
 
 
@@ -189,6 +194,24 @@ def test_a_spell_of_refusals_by_a_provider_without_a_limit_is_over_three_minutes
     assert run(work) >= 0.9 * 20 / 0.26 * MOST
 
 
+def test_a_provider_that_lets_requests_wait_is_not_sent_many_more_while_its_best_is_remembered() -> None:
+    async def work() -> int:
+        place = asyncio.Semaphore(2)
+        governed, until = governor(SharedInMemory()), deadline(30)
+
+        async def worker() -> None:
+            while not until.expired:
+                async with governed.slot(LARGE, deadline()), place:
+                    await asyncio.sleep(0.5)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(MOST):
+                group.create_task(worker())
+        return int(governed.window.size)
+
+    assert run(work) <= START + 8
+
+
 def test_a_limit_of_requests_at_once_is_found_without_a_word_about_it() -> None:
     provider = LimitedProvider(at_once=16)
     run(lambda: compete(provider, 1, LARGE, 60))
@@ -213,7 +236,7 @@ def test_the_window_is_halved_once_a_round_trip_and_grows_by_one_a_round_trip() 
             sizes.append(int(governed.window.size))
         return sizes
 
-    assert run(work) == [24, 12, 13, 14]
+    assert run(work) == [START // 2, START // 4, START // 4 + 1, START // 4 + 2]
 
 
 def test_the_window_keeps_one_place_and_its_first_size() -> None:
@@ -392,7 +415,7 @@ def test_a_provider_that_is_too_slow_gets_less_at_once_and_one_that_fails_does_n
             await fail(governed, error)
         return governed.window.size
 
-    assert run(work) == (6.0 if isinstance(cause, TimeoutError) else MOST)
+    assert run(work) == (START / 8 if isinstance(cause, TimeoutError) else START)
 
 
 def test_an_outage_that_says_for_how_long_pauses_every_request_without_making_a_limit() -> None:

@@ -173,9 +173,12 @@ class Embedding:
         met the provider's limits does not make more of them than need be.
         """
         limits = self.embedder.limits
-        if self.governor is not None and self.governor.is_limited:
-            return limits.max_texts_per_request
-        evenly = -(-texts // limits.max_concurrent_requests)
+        at_once = limits.max_concurrent_requests
+        if self.governor is not None:
+            if self.governor.is_limited:
+                return limits.max_texts_per_request
+            at_once = min(at_once, int(self.governor.window.size))
+        evenly = -(-texts // at_once)
         return min(limits.max_texts_per_request, max(LEAST_TEXTS, evenly))
 
     async def _await_others(self, tenants: Sequence[_Work], deadline: Deadline) -> None:

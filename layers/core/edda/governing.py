@@ -1,7 +1,8 @@
 """How many requests an environment has in flight, and when the next one may begin: a governor for each provider.
 
-Two limits. The **window** is the environment's own: all requests that are allowed from the start, half of them after
-the provider has refused one (once a round trip), one more a round trip while it refuses none. The **budget** of tokens
+Two limits. The **window** is the environment's own: 16 requests at first, twice as many each round trip until the
+provider refuses one; half of them then (once a round trip), and one more a round trip while it refuses none. It does
+not grow while requests wait at the provider: what waits too long is given up, and paid twice. The **budget** of tokens
 a second is shared with all environments that ask the same model of the same provider (`budgets.py`). It is asked only
 once the provider has refused somebody: before that a slot costs an integer.
 """
@@ -26,6 +27,8 @@ from edda.errors import ProviderThrottled, ProviderUnavailable, RetryableError
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+START = 16
+QUEUED = 4.0  # times as long as the fastest answer of late: it was not worked on at once
 ALONE_S = 1.0  # refused with nothing else in flight, and not told for how long
 SPARE = 0.1  # of a request is left when all goes well
 LONGEST_PAUSE_S = 60.0  # whatever is asked for: a request a minute costs little, and one odd header stops everybody
@@ -77,15 +80,18 @@ def heard(headers: Mapping[str, str]) -> None:
 
 @dataclass(slots=True)
 class Window:
-    """How many requests may be in flight: additive increase, multiplicative decrease. First come, first served."""
+    """How many requests may be in flight: slow start, additive increase, multiplicative decrease. First come, first
+    served.
+    """
 
     most: int
     size: float = field(init=False)
+    has_met_a_limit: bool = False
     in_flight: int = 0
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.size = float(self.most)
+        self.size = float(min(START, self.most))
 
     async def enter(self) -> None:
         if self.in_flight < int(self.size) and not self._waiting:
@@ -105,11 +111,12 @@ class Window:
         self._let_in()
 
     def grow(self) -> None:
-        self.size = min(float(self.most), self.size + 1 / self.size)
+        self.size = min(float(self.most), self.size + (1 / self.size if self.has_met_a_limit else 1.0))
         self._let_in()
 
     def halve(self) -> None:
         self.size = max(1.0, self.size / 2)
+        self.has_met_a_limit = True
 
     def _let_in(self) -> None:
         while self._waiting and self.in_flight < int(self.size):
@@ -146,6 +153,7 @@ class Governor:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.window = Window(most)
+        self._times: deque[tuple[int, float]] = deque(maxlen=200)  # tokens and seconds of requests
         self._budget = budget
         self._clock = clock
         self._chance = chance
@@ -192,7 +200,7 @@ class Governor:
         try:
             yield
             self._accepted += tokens
-            self.window.grow()
+            self._answered(tokens, self._clock() - slot.began_s)
         except ProviderThrottled as error:
             self._returned += tokens if slot.is_leased else 0
             await self._refused(slot, error.retry_after_s)
@@ -267,6 +275,12 @@ class Governor:
         await asyncio.sleep(wait_s)
         if wait_s > LOOK_S:  # perhaps another environment was refused meanwhile
             await self.refresh()
+
+    def _answered(self, tokens: int, seconds: float) -> None:
+        self._times.append((tokens, seconds))
+        least_s = min(known_s for known, known_s in self._times if 2 * known >= tokens)
+        if seconds <= QUEUED * least_s:
+            self.window.grow()
 
     async def _refused(self, slot: _Slot, retry_after_s: float | None) -> None:
         """Half the window, once a round trip; and where the provider says for how long, everybody waits."""

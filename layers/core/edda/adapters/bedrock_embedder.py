@@ -102,6 +102,8 @@ FAMILIES = (
     ),
 )
 
+LAMBDAS_LONGEST_S = 900
+
 MISCONFIGURED = {
     "AccessDeniedException",
     "IncompleteSignature",
@@ -133,7 +135,7 @@ class BedrockEmbedder:
         endpoint_url: str | None = None,
         limits: EmbeddingLimits | None = None,
         connect_timeout_s: float = 3.0,
-        read_timeout_s: float = 30.0,
+        silence_s: float = 60.0,
     ) -> None:
         self._family = _family_of(model_id, dimensions)
         self.name = f"bedrock/{model_id}"
@@ -142,11 +144,10 @@ class BedrockEmbedder:
         self._session = session
         self._model_id = model_id
         self._endpoint_url = endpoint_url
-        self._total_timeout_s = connect_timeout_s + read_timeout_s
-        self._usual_time = UsualTime()
+        self._usual_time = UsualTime(silence_s)
         self._config = Config(
             connect_timeout=connect_timeout_s,
-            read_timeout=read_timeout_s,
+            read_timeout=LAMBDAS_LONGEST_S,  # it is `UsualTime` that bounds a request
             max_pool_connections=self.limits.max_concurrent_requests,
             retries={"total_max_attempts": 1},
         )
@@ -159,13 +160,11 @@ class BedrockEmbedder:
     ) -> Sequence[bytes | EmbeddingRejected]:
         if not texts:
             return []
-        deadline = deadline.sooner(self._total_timeout_s)
         if deadline.expired:
             raise ProviderUnavailable("No time was left to ask Bedrock.")
         body = json.dumps(self._family.body(texts, purpose, self.dimensions))
-        began_s = deadline.clock()
         try:
-            async with self._usual_time.patience(len(body), deadline):
+            async with self._usual_time.patience(len(body), deadline) as wait:
                 answer = await self._invoke(body)
         except TimeoutError as error:
             if not deadline.expired:
@@ -177,7 +176,7 @@ class BedrockEmbedder:
             raise ProviderMisconfigured(f"Bedrock cannot be called ({type(error).__name__}).") from error
         except (BotoCoreError, aiohttp.ClientError, ConnectionError) as error:
             raise ProviderUnavailable(f"Bedrock was cut off ({type(error).__name__}).") from error
-        self._usual_time.answered(len(body), deadline.clock() - began_s)
+        self._usual_time.answered(wait)
         return self._vectors(answer, len(texts))
 
     async def aclose(self) -> None:

@@ -17,11 +17,11 @@ READ_AHEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class HttpTimeouts:
-    """`total_s` bounds a request from its first byte to its last: a server that drips passes every `read_s`."""
+    """`silence_s`: how long nothing may come, neither this answer nor another. Not how long one answer may take, for
+    a server may let requests wait."""
 
     connect_s: float = 3.0
-    read_s: float = 30.0
-    total_s: float = 60.0
+    silence_s: float = 60.0
 
 
 TIMEOUTS = HttpTimeouts()
@@ -48,7 +48,7 @@ class HttpClient:
 
     def __init__(self, max_connections: int, timeouts: HttpTimeouts) -> None:
         self._max_connections = max_connections
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s, sock_read=timeouts.read_s)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, url: str, headers: Mapping[str, str], content: bytes, most_bytes: int) -> Answer:

@@ -67,8 +67,7 @@ class OpenAIEmbedder:
         self.limits = limits
         self._url = f"{base_url.rstrip('/')}/embeddings"
         self._api_key = api_key
-        self._timeouts = timeouts
-        self._usual_time = UsualTime()
+        self._usual_time = UsualTime(timeouts.silence_s)
         self._settings: dict[str, Any] = {"model": model, "encoding_format": "base64"}
         if send_dimensions:
             self._settings["dimensions"] = dimensions
@@ -79,12 +78,11 @@ class OpenAIEmbedder:
     ) -> Sequence[bytes | EmbeddingRejected]:
         if not texts:
             return []
-        deadline = deadline.sooner(self._timeouts.total_s)
         if deadline.expired:
             raise ProviderUnavailable("No time was left to ask the embedding provider.")
-        size, began_s = sum(map(len, texts)), deadline.clock()
+        size = sum(map(len, texts))
         try:
-            async with self._usual_time.patience(size, deadline):
+            async with self._usual_time.patience(size, deadline) as wait:
                 answer = await self._post(texts)
         except AnswerTooLarge as error:
             raise ProviderUnavailable("The embedding provider's answer has no end.") from error
@@ -97,7 +95,7 @@ class OpenAIEmbedder:
         heard(answer.headers)
         if answer.status != HTTPStatus.OK:
             raise _error(answer)
-        self._usual_time.answered(size, deadline.clock() - began_s)
+        self._usual_time.answered(wait)
         return self._vectors(_json(answer), len(texts))
 
     async def aclose(self) -> None:

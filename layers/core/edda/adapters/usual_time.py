@@ -1,7 +1,8 @@
 """How long a provider usually takes. What takes many times as long will not come, and is asked for again.
 
-Otherwise one connection in a hundred that hangs costs a whole invocation half a minute, the limit for slow providers.
-As long as other answers come, a provider may only be letting requests wait: what is asked again then is paid twice.
+Otherwise one connection in a hundred that hangs costs a whole invocation a minute, the limit for slow providers. But a
+provider may only be letting requests wait, and what is asked again then is paid twice. So two things are measured: for
+how long no answer came to any request, and how late an answer is, counted from the first one to a later request.
 """
 
 import asyncio
@@ -14,48 +15,81 @@ from dataclasses import dataclass, field
 from edda.concurrency import Deadline
 
 ENOUGH = 4  # answers to judge by
-TIMES = 10.0  # a provider that queues requests takes many times its first answers' time, and would be paid twice
+TIMES = 10.0
 LEAST_S = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """For one answer."""
+
+    size: int
+    began_s: float
+    longest_s: float  # since any answer
+    deadline_s: float
+    limit: asyncio.Timeout
+    overtaken_s: float = math.inf  # when a request that began later was answered
+
+    def ends_at(self, when_s: float) -> None:
+        if not self.limit.expired():
+            self.limit.reschedule(min(when_s, self.deadline_s))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    size: int
+    seconds: float
+    late_s: float
 
 
 @dataclass(slots=True)
 class UsualTime:
-    """Learns from the last answers, and becomes more patient when waiting was in vain: the provider may have slowed."""
+    """Learns from the last answers, and becomes more patient when waiting was in vain: the provider may have slowed.
+    `silence_s`: how long to wait at most, since anything was answered last.
+    """
 
-    _answers: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=50))
+    silence_s: float
+    _answers: deque[_Answered] = field(default_factory=lambda: deque(maxlen=50))
     _in_vain: int = 0
-    _waiting: dict[asyncio.Timeout, tuple[float, Deadline]] = field(default_factory=dict)
+    _waiting: set[Wait] = field(default_factory=set)
 
     @asynccontextmanager
-    async def patience(self, size: int, deadline: Deadline) -> AsyncIterator[None]:
-        """Wait for the answer to a request of this size. Raises TimeoutError at the deadline, and when neither this nor
-        any other answer has come for too long.
-        """
+    async def patience(self, size: int, deadline: Deadline) -> AsyncIterator[Wait]:
+        """Wait for the answer to a request of this size. Raises TimeoutError when it will not come by the deadline."""
         async with asyncio.timeout(None) as limit:
-            self._waiting[limit] = self.longest_s(size), deadline
-            self._begin_anew(limit)
+            now_s = asyncio.get_running_loop().time()
+            wait = Wait(size, now_s, self.longest_s(size), now_s + deadline.remaining_s(), limit)
+            wait.ends_at(now_s + wait.longest_s)
+            self._waiting.add(wait)
             try:
-                yield
+                yield wait
             finally:
-                del self._waiting[limit]
+                self._waiting.remove(wait)
 
-    def longest_s(self, size: int) -> float:
-        """How long to wait for the answer to a request of this size: for ever, where none like it has been answered."""
-        times_s = [seconds for answered, seconds in self._answers if 2 * answered >= size]
-        if len(times_s) < ENOUGH:
-            return math.inf
-        return max(LEAST_S, TIMES * max(times_s)) * 2.0 ** min(self._in_vain, 10)
-
-    def answered(self, size: int, seconds: float) -> None:
-        self._answers.append((size, seconds))
+    def answered(self, wait: Wait) -> None:
+        """It was answered well."""
+        now_s = asyncio.get_running_loop().time()
+        self._answers.append(_Answered(wait.size, now_s - wait.began_s, max(0.0, now_s - wait.overtaken_s)))
         self._in_vain = 0
-        for limit in self._waiting:
-            self._begin_anew(limit)
+        for other in self._waiting:
+            if other.overtaken_s == math.inf and other.began_s < wait.began_s:
+                other.overtaken_s = now_s
+                other.deadline_s = min(other.deadline_s, now_s + self.latest_s(other.size))
+            other.ends_at(now_s + other.longest_s)
 
     def given_up(self) -> None:
+        """It was not, for too long."""
         self._in_vain += 1
 
-    def _begin_anew(self, limit: asyncio.Timeout) -> None:
-        longest_s, deadline = self._waiting[limit]
-        if not limit.expired():
-            limit.reschedule(asyncio.get_running_loop().time() + min(longest_s, deadline.remaining_s()))
+    def longest_s(self, size: int) -> float:
+        """How long to wait for the answer to a request of this size since anything was answered last."""
+        return self._many_times([one.seconds for one in self._answers if 2 * one.size >= size])
+
+    def latest_s(self, size: int) -> float:
+        """How long to wait for the answer to a request of this size since a later one was answered."""
+        return self._many_times([one.late_s for one in self._answers if 2 * one.size >= size])
+
+    def _many_times(self, known_s: list[float]) -> float:
+        if len(known_s) < ENOUGH:
+            return self.silence_s
+        return min(self.silence_s, max(LEAST_S, TIMES * max(known_s)) * 2.0 ** min(self._in_vain, 10))

@@ -65,6 +65,18 @@ def test_a_candidate_that_one_leg_does_not_know_counts_as_its_last() -> None:
     assert fused[0] == pytest.approx(fused[1])
 
 
+def test_a_chunk_beside_good_ones_is_before_its_equals() -> None:
+    places = [("a", 1), ("a", 2), ("b", 3), (None, 2), (None, 3), ("a", 9)]
+    texts = [9.0, 5.0, 5.0, 5.0, 5.0, 1.0]
+    candidates = [
+        Scores(None, text, document=place[0], ordinal=place[1]) for text, place in zip(texts, places, strict=True)
+    ]
+    fused = fuse(candidates, ENGLISH, Fusion(), None)
+    assert fused[1] == pytest.approx(fused[2] + 0.1 * fused[0])
+    assert fused[2] == fused[3] == fused[4]
+    assert fuse(candidates, ENGLISH, Fusion(neighbour_weight=0), None)[1] == fused[2]
+
+
 def test_none_and_one_and_equal_candidates_are_no_trouble() -> None:
     assert fuse([], ENGLISH, Fusion(), None) == []
     assert fuse([Scores(0.5, 2.0)], ENGLISH, Fusion(), None) == [0.0]

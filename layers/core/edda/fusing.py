@@ -6,7 +6,7 @@ whether the model can read the query: it places texts in a foreign language by t
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from edda.terms import QueryTerms, is_of_script
@@ -23,18 +23,23 @@ _ENGLISH_ONLY = ("all-minilm", "embed-english", "titan-embed-text-v1", "titan-em
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What is known of a candidate. None: this leg was not asked. `language` is the chunk's, ISO 639-1."""
+    """What is known of a candidate. None: this leg was not asked. `language` is the chunk's, ISO 639-1. Candidates of
+    one `document` (anything hashable) are neighbours if their ordinals are; None: not known."""
 
     similarity: float | None
     text: float | None
     language: str | None = None
+    document: Hashable = None
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """Measured defaults. `vector_weight`: 0 is text alone, 1 is vectors alone."""
+    """Measured defaults. `vector_weight`: 0 is text alone, 1 is vectors alone. `neighbour_weight`: how much of the
+    scores of the chunks just before and after a chunk, where these are good, is added to its own."""
 
     vector_weight: float = 0.65
+    neighbour_weight: float = 0.1
 
 
 def languages_of_model(name: str) -> frozenset[str] | None:
@@ -60,10 +65,11 @@ def fuse(
     elif 0 < weight < 1:
         weight *= _readability(candidates, query, model_languages)
     nothing = [0.0] * len(candidates)
-    return [
+    fused = [
         weight * similarity + (1 - weight) * words
         for similarity, words in zip(vector or nothing, text or nothing, strict=True)
     ]
+    return _with_neighbours(candidates, fused, fusion.neighbour_weight)
 
 
 def _standardised(scores: Sequence[float | None]) -> list[float] | None:
@@ -92,3 +98,18 @@ def _readable(languages: Iterable[str], known: frozenset[str]) -> float:
     if not known.isdisjoint(languages):
         return 1.0
     return _FOREIGN if any(is_of_script(one, known) for one in languages) else _FOREIGN_SCRIPT
+
+
+def _with_neighbours(candidates: Sequence[Scores], fused: Sequence[float], weight: float) -> list[float]:
+    """An answer is seldom alone: what is beside good chunks counts for more."""
+    good = {
+        (one.document, one.ordinal): score
+        for one, score in zip(candidates, fused, strict=True)
+        if one.document is not None and score > 0
+    }
+    return [
+        score
+        + weight
+        * sum(good.get((one.document, one.ordinal + step), 0.0) for step in (-1, 1) if one.document is not None)
+        for one, score in zip(candidates, fused, strict=True)
+    ]

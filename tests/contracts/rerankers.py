@@ -33,7 +33,7 @@ class RerankProvider:
 
 
 def http(server: RerankServer, **options: object) -> HttpReranker:
-    settings = {"base_url": server.url, "timeouts": HttpTimeouts(5, 5, 5), **options}
+    settings = {"base_url": server.url, "timeouts": HttpTimeouts(5, 5), **options}
     return HttpReranker(server.kind, "a-model", KEY, **settings)  # type: ignore[arg-type]  # options are of many types
 
 

@@ -130,6 +130,13 @@ RERANK_FAILURES = [
 ]
 
 
+def test_what_nobody_thought_of_in_a_reranker_costs_no_answer_and_tells_no_secret(stage: Stage) -> None:
+    stage.ready(LINES)
+    answer = stage.with_reranker(FakeReranker(script=[RuntimeError("password=hunter2")])).search("days of leave")
+    assert len(texts(answer)) == 4
+    assert answer.json["degraded"] == [{"code": "internal_error", "message": "Something went wrong.", "part": "rerank"}]
+
+
 @pytest.mark.parametrize("error", RERANK_FAILURES, ids=["throttled", "locked out"])
 def test_a_reranker_that_fails_leaves_the_order_before_it_and_the_answer_says_so(
     stage: Stage, error: EddaError

@@ -69,15 +69,18 @@ def test_a_quoted_phrase_is_in_every_hit(full: Stage) -> None:
     assert texts(full.client.search('"7 of  LEAVE"')) == ["Line 7 of leave."]
     assert texts(full.client.search('"7 of leave"', mode="text")) == ["Line 7 of leave."]
     assert texts(full.client.search('"leave of 7"')) == []
+    assert len(texts(full.client.search('"of"', top_k=100))) == 15  # function words have no terms, but are read
+    assert len(texts(full.client.search('"of"', mode="text", top_k=100))) == 15
 
 
-def test_a_threshold_leaves_out_what_is_below_it(full: Stage) -> None:
-    for mode in ("hybrid", "vector", "text"):
-        every = full.client.search("Line 7 of leave.", mode=mode, top_k=100).json["hits"]
-        threshold = every[3]["score"]
-        some = full.client.search("Line 7 of leave.", mode=mode, top_k=100, min_score=threshold - 1e-6).json["hits"]
-        assert some == [hit for hit in every if hit["score"] >= threshold - 1e-6]
-    assert texts(full.client.search("Line", min_score=10**6)) == []
+@pytest.mark.parametrize(("mode", "part"), [("hybrid", "vector"), ("vector", "vector"), ("text", "text")])
+def test_a_threshold_is_of_what_means_the_same_for_every_question(full: Stage, mode: str, part: str) -> None:
+    every = full.client.search("Line 7 of leave.", mode=mode, top_k=100).json["hits"]
+    threshold = sorted(hit["scores"][part]["score"] for hit in every)[-3] - 1e-6
+    some = full.client.search("Line 7 of leave.", mode=mode, top_k=100, min_score=threshold).json["hits"]
+    assert some == [hit for hit in every if hit["scores"][part]["score"] >= threshold]
+    assert 3 <= len(some) < len(every)
+    assert texts(full.client.search("Line", mode=mode, min_score=10**6)) == []
 
 
 def test_each_part_can_have_a_threshold(full: Stage) -> None:
@@ -97,9 +100,9 @@ def test_weights_say_which_leg_counts(full: Stage) -> None:
     def order(**body: Any) -> list[str]:
         return texts(full.client.search("Line 7 of leave", top_k=100, **body))
 
-    by_vector = order(fusion={"vector_weight": 1})
+    by_vector = order(fusion={"vector_weight": 1, "neighbour_weight": 0})
     assert by_vector == order(mode="vector")
-    by_words = order(fusion={"vector_weight": 0})
+    by_words = order(fusion={"vector_weight": 0, "neighbour_weight": 0})
     only_words = order(mode="text")
     assert by_words[: len(only_words)] == only_words
     assert order(fusion={}) == order()
@@ -288,7 +291,7 @@ PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
     "top_k": st.integers(-1, 101),
     "mode": st.sampled_from(["hybrid", "vector", "text", "", None]),
     "depth": st.integers(-1, 1001),
-    "fusion": st.dictionaries(st.just("vector_weight"), numbers),
+    "fusion": st.dictionaries(st.sampled_from(["vector_weight", "neighbour_weight"]), numbers),
     "min_score": numbers | st.dictionaries(st.sampled_from(["vector", "text", "fused", "rerank"]), numbers),
     "group_by": st.sampled_from(["document", None, "page"]),
     "hits_per_document": st.integers(-1, 21),

@@ -33,8 +33,9 @@ def test_each_part_says_its_score_and_rank() -> None:
 def test_one_leg_alone_decides() -> None:
     assert ordinals(ranked([candidate(0, 0.1), candidate(1, -0.2), candidate(2, 0.0)], None)) == [0, 2, 1]
     by_text = ranked([candidate(0, None, 1.0), candidate(1, None, 2.0), candidate(2, None, 0.0)], None)
-    assert ordinals(by_text) == [1, 0]
-    assert [one.score for one in by_text] == [2.0, 1.0]
+    assert ordinals(by_text) == [1, 0, 2]
+    assert [one.score for one in by_text] == [2.0, 1.0, 0.0]
+    assert by_text[2].scores.text is None
 
 
 def test_equal_scores_are_in_the_same_order_every_time() -> None:

@@ -56,9 +56,8 @@ def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> li
     by_fusion = _parts(fused, keys) if fused is not None else [None] * len(candidates)
     found = []
     for candidate, vector, text, fusion in zip(candidates, by_vector, by_text, by_fusion, strict=True):
-        deciding = fusion or vector or text
-        if deciding is not None:
-            found.append(Ranked(candidate, PartScores(vector, text, fusion), deciding.score))
+        deciding = fusion or vector or text  # none: found by a phrase without a word that counts
+        found.append(Ranked(candidate, PartScores(vector, text, fusion), deciding.score if deciding else 0.0))
     return sorted(found, key=lambda one: one.position)
 
 

@@ -24,13 +24,14 @@ MAX_PASSAGES = 1000  # in one answer, neighbours too
 SCORE_DIGITS = 6  # half-precision vectors are good for about four
 
 
-def _without_nul(value: Any) -> Any:
+def without_nul(value: Any) -> Any:
+    """What a person typed, as Postgres can take it."""
     return value.replace("\x00", "").strip() if isinstance(value, str) else value
 
 
 Query = Annotated[
     str,
-    BeforeValidator(_without_nul),
+    BeforeValidator(without_nul),
     Field(
         min_length=1,
         max_length=MAX_QUERY_CHARACTERS,
@@ -73,6 +74,9 @@ class FusionBody(Request):
             "vectors count less by themselves.",
         ),
     ] = DEFAULT_FUSION.vector_weight
+    neighbour_weight: Annotated[
+        float, Field(ge=0, le=1, description="How much of the scores of the passages beside it a passage is given.")
+    ] = DEFAULT_FUSION.neighbour_weight
 
 
 class SearchRequest(Request):
@@ -91,10 +95,10 @@ class SearchRequest(Request):
     fusion: FusionBody = FusionBody()
     min_score: float | MinScores | None = Field(
         default=None,
-        description="Hits with a lower `score` are left out; or, by an object, those that a part gave less. Cosines "
-        "and rerankers' scores mean the same from one question to the next, fused scores do not. A threshold of a part "
-        "that was left out is left out with it, and so is a plain number when the reranker was.",
-        examples=[{"vector": 0.3}, 0.5],
+        description="Hits below it are left out. A number is of what means the same for every question: the reranker's "
+        "score where hits are reranked, else the cosine similarity, in mode text BM25's score. An object names the "
+        "parts itself. A threshold of a part that was left out is left out with it.",
+        examples=[0.3, {"rerank": 0.5}],
     )
     group_by: Literal["document"] | None = Field(
         default=None,
@@ -140,7 +144,7 @@ class SearchRequest(Request):
             mode=Mode(self.mode),
             filter=parse_filter(self.filter),
             depth=self.depth,
-            fusion=Fusion(self.fusion.vector_weight),
+            fusion=Fusion(self.fusion.vector_weight, self.fusion.neighbour_weight),
             min_score=None if isinstance(self.min_score, MinScores) else self.min_score,
             min_scores=tuple((part, least) for part, least in thresholds.items() if least is not None),
             group_by_document=self.group_by == "document",
@@ -265,10 +269,11 @@ class SearchBody(BaseModel):
     reranker: str | None = Field(description="The reranker that ordered them; null if none did.")
     degraded: list[DegradedBody] = Field(
         description="Empty if all went as asked. `code` is that of the problem it would have been: "
-        "provider_unavailable, provider_throttled, provider_misconfigured, embedding_rejected."
+        "provider_unavailable, provider_throttled, provider_misconfigured, embedding_rejected, internal_error."
     )
     no_terms: bool = Field(
-        description="The query has no word to look for (only emoji, say): the text leg found nothing by it."
+        description="The query has no word to look for (only emoji or function words, say): the text leg found "
+        "nothing, but for what holds a quoted phrase."
     )
     next_cursor: str | None = Field(
         description="Ask for the next page with it; null at the end of the candidates, of which there are at least "

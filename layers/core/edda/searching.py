@@ -52,15 +52,17 @@ class Mode(StrEnum):
 
 
 SCORED_BY: dict[Mode, ScoredBy] = {Mode.HYBRID: "fused", Mode.VECTOR: "vector", Mode.TEXT: "text"}
+# What thresholds are of: a fused score says where a hit stands among the candidates of its own query.
+SAME_FOR_EVERY_QUERY: dict[Mode, ScoredBy] = {Mode.HYBRID: "vector", Mode.VECTOR: "vector", Mode.TEXT: "text"}
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
     """What is searched for, and how.
 
-    `depth`: candidates of each leg, and how far pages go. `min_score` is of the scale that the hits are ranked by,
-    `min_scores` of the parts that they name. `top_k` counts documents where hits are grouped by them. `rerank` None: if
-    there is a reranker.
+    `depth`: candidates of each leg, and how far pages go. `min_score` is of the reranker's score, else of the cosine,
+    in mode text of BM25's; `min_scores` are of the parts that they name. `top_k` counts documents where hits are
+    grouped by them. `rerank` None: if there is a reranker.
     """
 
     text: str
@@ -169,7 +171,7 @@ class _Search:
             scored_by = "rerank"
         thresholds = list(query.min_scores)
         if query.min_score is not None and is_reranked == (reranking is not None):  # or it is of another scale
-            thresholds.append((scored_by, query.min_score))
+            thresholds.append(("rerank" if is_reranked else SAME_FOR_EVERY_QUERY[query.mode], query.min_score))
         took_part: dict[ScoredBy, bool] = {
             "vector": vector is not None,
             "text": query.mode is not Mode.VECTOR and bool(terms.terms),
@@ -245,7 +247,7 @@ class _Search:
         """Of each leg that can be asked, and how deep they were searched: on the first page as deep as it takes, and on
         the next ones as on the first, or their order would be another one."""
         is_first, depth = depth is None, depth or max(self.query.depth, self.query.top_k)
-        looked_for = terms if self.query.mode is not Mode.VECTOR and terms.terms else None
+        looked_for = terms if self.query.mode is not Mode.VECTOR and (terms.terms or terms.phrases) else None
         if vector is None and looked_for is None:
             return [], depth
         condition = compile_filter(self.query.filter)
@@ -261,7 +263,9 @@ class _Search:
     def _ranked(self, candidates: Sequence[Candidate], terms: QueryTerms) -> list[Ranked]:
         if self.query.mode is not Mode.HYBRID:
             return ranked(candidates, None)
-        scores = [Scores(one.similarity, one.text_score, one.language) for one in candidates]
+        scores = [
+            Scores(one.similarity, one.text_score, one.language, one.version_id, one.ordinal) for one in candidates
+        ]
         languages = languages_of_model(self.verb.embedder.name)
         return ranked(candidates, fuse(scores, terms, self.query.fusion, languages))
 
@@ -278,7 +282,7 @@ class _Search:
 
         try:
             return reranked(order, await _once_more(ask)), True
-        except EddaError as error:
+        except Exception as error:  # a reranker only makes hits better: whatever is wrong with it costs no answer
             self._left_out("rerank", error)
             return order, False
 
@@ -317,11 +321,13 @@ class _Search:
             for one, hit, passages in zip(page, hits, beside, strict=True)
         ]
 
-    def _left_out(self, part: Part, error: EddaError) -> None:
-        # A wrong key or model does not pass: an operator must see it though the search was answered.
-        level = logging.ERROR if isinstance(error, ProviderMisconfigured) else logging.WARNING
-        logger.log(level, "search degraded", extra={"part": part, "code": error.code}, exc_info=error)
-        self.degraded.append(Degraded(part, error.code, error.message))
+    def _left_out(self, part: Part, error: Exception) -> None:
+        """Of an error that is not ours nothing is told: it may hold secrets."""
+        known = error if isinstance(error, EddaError) else EddaError()
+        # What does not pass by itself an operator must see, though the search was answered.
+        level = logging.WARNING if isinstance(known, ProviderUnavailable | EmbeddingRejected) else logging.ERROR
+        logger.log(level, "search degraded", extra={"part": part, "code": known.code}, exc_info=error)
+        self.degraded.append(Degraded(part, known.code, known.message))
 
 
 async def _once_more(ask: Callable[[], Awaitable[T]]) -> T:

@@ -78,13 +78,11 @@ class HttpReranker:
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
-        self._timeouts = timeouts
         self._client = HttpClient(self.limits.max_concurrent_requests, timeouts)
 
     async def rerank(self, query: str, texts: Sequence[str], deadline: Deadline) -> Sequence[float]:
         if not texts:
             return []
-        deadline = deadline.sooner(self._timeouts.total_s)
         if deadline.expired:
             raise ProviderUnavailable("No time was left to ask the reranker.")
         content = orjson.dumps(self._dialect.body(self._model, query, texts))

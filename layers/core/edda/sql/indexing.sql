@@ -24,11 +24,11 @@ SELECT model_id, name, dimensions FROM embedding_models WHERE state <> 'retiring
 SELECT last_value AS numbers FROM embedding_numbers;
 
 -- name: rows_of_tenant
--- How many vectors a tenant has in each of these intervals, counted up to a limit.
+-- How many vectors a tenant has in each of these intervals, counted up to a limit. No segment is below 0: the index says so.
 SELECT (SELECT count(*) FROM (
             SELECT FROM embeddings e
-            WHERE e.tenant_id = %(tenant_id)s AND e.model_id + 0 = %(model_id)s
-              AND e.segment >= i.first AND e.segment < i.until
+            WHERE e.tenant_id = %(tenant_id)s AND e.model_id = %(model_id)s
+              AND e.segment >= 0 AND e.segment >= i.first AND e.segment < i.until
             LIMIT i.most + 1) AS counted) AS rows
 FROM unnest(%(first)s::integer[], %(until)s::integer[], %(most)s::integer[])
     WITH ORDINALITY AS i (first, until, most, position)

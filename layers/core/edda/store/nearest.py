@@ -44,7 +44,7 @@ BY_INDEX = sql.SQL(
 ONE_BY_ONE = sql.SQL(
     "(SELECT {columns}, e.distance FROM ("
     "SELECT e.tenant_id, e.content_hash, (e.vector <=> %(vector)b) + 0 AS distance FROM embeddings e "
-    "WHERE e.tenant_id = %(tenant_id)s AND e.model_id + 0 = {model_id} AND {segments} "
+    "WHERE e.tenant_id = %(tenant_id)s AND e.model_id = {model_id} AND {segments} "
     "ORDER BY distance LIMIT %(most_followed)s) AS e {followed} WHERE ({condition}) "
     "ORDER BY e.distance LIMIT %(limit)s)"
 )

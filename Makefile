@@ -39,7 +39,7 @@ lock:  ## recompile every requirements file from pyproject.toml
 	$(LOCK) --no-deps --group model -o layers/model/requirements.txt
 	$(LOCK) --no-deps --group model-build -o requirements/model-build.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
-	for folder in benchmarks benchmarks/peers/*/; do test ! -e $$folder/requirements.in || \
+	for folder in benchmarks benchmarks/peers/*/ evaluation; do test ! -e $$folder/requirements.in || \
 		$(LOCK) $$folder/requirements.in -o $$folder/requirements.txt; done
 	cd benchmarks/peers/node && npm install --package-lock-only --omit-lockfile-registry-resolved
 	@.venv/bin/python -c "import json, pathlib; p = pathlib.Path('benchmarks/peers/node/package-lock.json'); \
@@ -79,10 +79,10 @@ build: .venv/.ready .venv-sam/.ready  ## build for AWS: make build [RUNTIME=pyth
 lint: .venv/.ready  ## formatting, lint and types
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
-	@.venv/bin/mypy layers/core/edda local layers/model tests benchmarks
+	@.venv/bin/mypy layers/core/edda local layers/model tests benchmarks evaluation
 	@for folder in functions/*/; do .venv/bin/mypy $$folder || exit 1; done
 
-test: setup  ## every test there is, on a real Postgres and the local stack
+test: setup evaluation/.venv/.ready  ## every test there is, on a real Postgres and the local stack
 	@.venv/bin/python -m pytest
 
 SEEDS ?= 0:200
@@ -128,6 +128,9 @@ bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the
 bench-quick: .venv/.ready bench-setup  ## the same in about two minutes
 	@.venv/bin/python -m benchmarks quick
 
+bench-search: .venv/.ready  ## search beside the bare SQL: make bench-search [PLAN=full]
+	@.venv/bin/python -m benchmarks.search $(or $(PLAN),quick)
+
 memory-sizes: .venv/.ready  ## which memory is the cheapest, by measuring at Lambda's shares of a CPU (root, Linux)
 	@.venv/bin/python -m benchmarks.memory_sizes $(if $(SIZES),--sizes $(SIZES))
 
@@ -148,4 +151,18 @@ cost-docs: .venv/.ready  # after a change of the assumptions
 scale: .venv/.ready  ## how long 10 million documents take, and what holds them up: make scale [ASSUMPTIONS=…] [PROVIDER=openai-5]
 	@$(COST) scale $(GIVEN) $(if $(PROVIDER),--provider "$(PROVIDER)")
 
-.PHONY: cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick
+# --- evaluation: README.md, "How good is search?" ----------------------------------------------------------------
+
+# What scores and plots, apart from what runs.
+evaluation/.venv/.ready: evaluation/requirements.txt
+	$(call environment,evaluation/.venv,$^)
+	@touch $@
+
+evaluate: setup evaluation/.venv/.ready  ## judged questions: make evaluate [CORPUS=folder] [MODES=hybrid,vector,text] [BASELINE=scores.json] [API=… KEY=…] [MORE="--help"]
+	@.venv/bin/python -m evaluation $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(MODES),--modes "$(MODES)") \
+		$(if $(BASELINE),--baseline "$(BASELINE)") $(if $(API),--api "$(API)") $(if $(KEY),--key "$(KEY)") $(MORE)
+
+evaluate-answers: setup  ## what is answered that should not be: make evaluate-answers CORPUS=folder [STRANGE=folder] [MORE="--help"]
+	@.venv/bin/python -m evaluation.answers --corpus "$(CORPUS)" $(if $(STRANGE),--strange "$(STRANGE)") $(MORE)
+
+.PHONY: evaluate evaluate-answers cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick bench-search

@@ -24,6 +24,7 @@ MEGABYTE = 1024**2
 CLIENTS = {
     "api": ("secretsmanager", "s3"),
     "search": ("secretsmanager", "bedrock-runtime"),
+    "answer": ("secretsmanager", "bedrock-runtime"),
     "chunk": ("sqs", "secretsmanager", "s3"),
     "embed": ("sqs", "secretsmanager", "bedrock-runtime"),
     "sweep": ("secretsmanager", "s3", "sqs"),

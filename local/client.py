@@ -45,12 +45,12 @@ class EddaClient:
         """Send a small file in one request. Its document id. Raises ApiError."""
         with path.open("rb") as file:
             answer = self._http.post("documents", files={"file": (name, file)}, data={"tags": json.dumps(["demo"])})
-        return str(_json(answer)["document_id"])
+        return str(json_of(answer)["document_id"])
 
     def upload_presigned(self, path: Path, name: str) -> str:
         """Ask for a form, then send the file straight to the bucket with it. Its document id. Raises ApiError."""
         promise = {"name": name, "size_bytes": path.stat().st_size, "tags": ["demo"]}
-        created = _json(self._http.post("uploads", json=promise))
+        created = json_of(self._http.post("uploads", json=promise))
         form = created["upload"]
         with path.open("rb") as file:
             answer = httpx.post(form["url"], data=form["fields"], files={"file": (name, file)}, timeout=TIMEOUT_S)
@@ -63,7 +63,7 @@ class EddaClient:
         cursor: str | None = None
         while True:
             query = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
-            page = _json(self._http.get("documents", params=query))
+            page = json_of(self._http.get("documents", params=query))
             yield from page["documents"]
             cursor = page.get("next_cursor")
             if not cursor:
@@ -71,16 +71,22 @@ class EddaClient:
 
     def chunks(self, document_id: str) -> list[dict[str, Any]]:
         """The first chunks of a document. Raises ApiError."""
-        chunks: list[dict[str, Any]] = _json(self._http.get(f"documents/{document_id}/chunks"))["chunks"]
+        chunks: list[dict[str, Any]] = json_of(self._http.get(f"documents/{document_id}/chunks"))["chunks"]
         return chunks
 
     def search(self, question: str, top_k: int) -> list[dict[str, Any]]:
         """The passages nearest to a question. Raises ApiError."""
-        hits: list[dict[str, Any]] = _json(self._http.post("search", json={"query": question, "top_k": top_k}))["hits"]
+        hits: list[dict[str, Any]] = json_of(self._http.post("search", json={"query": question, "top_k": top_k}))[
+            "hits"
+        ]
         return hits
 
+    def answer(self, question: str) -> dict[str, Any]:
+        """An answer with its citations. Raises ApiError."""
+        return json_of(self._http.post("answers", json={"question": question}))
 
-def _json(answer: httpx.Response) -> dict[str, Any]:
+
+def json_of(answer: httpx.Response) -> dict[str, Any]:
     """The body of a success. Raises ApiError."""
     try:
         body = answer.json()

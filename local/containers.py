@@ -43,7 +43,15 @@ from local.stack import Stack, run, sam_pid_file, stack
 
 BUILD = ROOT / ".aws-sam" / "build"
 DEFAULT_RUNTIME = "python3.13"  # the template's
-FUNCTIONS = ("ApiFunction", "SearchFunction", "ChunkFunction", "EmbedFunction", "SweepFunction", "MigrateFunction")
+FUNCTIONS = (
+    "ApiFunction",
+    "SearchFunction",
+    "AnswerFunction",
+    "ChunkFunction",
+    "EmbedFunction",
+    "SweepFunction",
+    "MigrateFunction",
+)
 # The key in the files of events/. It opens this machine's stack only.
 EVENTS_KEY = f"edda_0123456789ab_{'A' * 43}"
 START_WITHIN_S = 60

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from local import deploy, report
 from local.client import ApiError, EddaClient
 from local.errors import LocalError
-from local.report import Report, Search
+from local.report import Answered, Report, Search
 from local.settings import ROOT, LocalSettings, add_arguments, from_arguments
 from local.stack import Stack, create_api_key, run, stack
 from local.uploading import Sender, SentFile, files_of, sending
@@ -85,9 +85,15 @@ def _ingest_and_search(
                 searches.append(_search(api, question))
             except (ApiError, httpx.HTTPError) as error:
                 problems.append(f"search for {question!r}: {error}")
+        answers: list[Answered] = []
+        if searches:
+            try:
+                answers.append(_answer(api, searches[0].question))
+            except (ApiError, httpx.HTTPError) as error:
+                problems.append(f"answer to {searches[0].question!r}: {error}")
     if not any(search.hits for search in searches):
         problems.append("no search found anything")
-    return Report(files, searches, seconds, problems)
+    return Report(files, searches, seconds, problems, answers)
 
 
 class _Bars:
@@ -109,6 +115,12 @@ def _search(api: EddaClient, question: str) -> Search:
     began = time.monotonic()
     hits = api.search(question, TOP_K)
     return Search(question, time.monotonic() - began, hits)
+
+
+def _answer(api: EddaClient, question: str) -> Answered:
+    began = time.monotonic()
+    body = api.answer(question)
+    return Answered(question, time.monotonic() - began, body)
 
 
 def _questions(api: EddaClient, files: Sequence[SentFile], folder: Path) -> Iterator[str]:

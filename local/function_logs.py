@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local import deploy
 from local.settings import STACK_NAME, LocalSettings
 
-FUNCTIONS = ("api", "search", "chunk", "embed", "sweep", "migrate")
+FUNCTIONS = ("api", "search", "answer", "chunk", "embed", "sweep", "migrate")
 EVERY_S = 1.0
 
 

@@ -26,6 +26,15 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """One question and its answer, as the API gave it."""
+
+    question: str
+    seconds: float
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One demo."""
 
@@ -33,6 +42,7 @@ class Report:
     searches: Sequence[Search]
     seconds: float
     problems: Sequence[str]
+    answers: Sequence[Answered] = ()
 
     @property
     def chunks(self) -> int:
@@ -66,6 +76,9 @@ class Report:
                 {"query": search.question, "seconds": round(search.seconds, 3), "hits": list(search.hits)}
                 for search in self.searches
             ],
+            "answers": [
+                {"question": one.question, "seconds": round(one.seconds, 3), "answer": one.body} for one in self.answers
+            ],
         }
 
     def write(self, path: Path) -> None:
@@ -78,6 +91,8 @@ def show(console: Console, report: Report) -> None:
     """Hits, then one line a file, then the totals."""
     for search in report.searches:
         console.print(_hits(search))
+    for answered in report.answers:
+        _show_answer(console, answered)
     console.print(_files(report))
     console.print(_totals(report))
     for problem in report.problems:
@@ -97,6 +112,17 @@ def _hits(search: Search) -> Table:
         passage = text if len(text) <= PASSAGE_CHARACTERS else text[:PASSAGE_CHARACTERS] + " …"
         table.add_row(f"{hit['score']:.2f}", escape(hit["name"]), escape(_place(hit)), escape(passage))
     return table
+
+
+def _show_answer(console: Console, answered: Answered) -> None:
+    body = answered.body
+    console.print(f"[bold]“{escape(answered.question)}”[/]  ({body['kind']}, {answered.seconds * 1000:.0f} ms)")
+    console.print(escape(body["answer"]))
+    for one in body["citations"]:
+        place = ", ".join(part for part in (one["name"], _place(one)) if part)
+        span = f"characters {one['char_start']}–{one['char_end']}"
+        console.print(f"  \\[{one['marker']}] {escape(place)}, {span}", style="dim")
+    console.print()
 
 
 def _place(hit: dict[str, Any]) -> str:

@@ -180,6 +180,7 @@ USAGE = """
   curl -H 'Authorization: Bearer {key}' -F file=@README.md {url}/v1/documents
   curl -H 'Authorization: Bearer {key}' {url}/v1/documents
   curl -H 'Authorization: Bearer {key}' -d '{{"query": "how do I deploy?"}}' {url}/v1/search
+  curl -H 'Authorization: Bearer {key}' -d '{{"question": "how do I deploy?"}}' {url}/v1/answers
 
   logs are in {logs}; Ctrl-C stops, the data stays
 """

@@ -9,6 +9,7 @@ from uuid import UUID
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
 from edda import openapi, preloading, services
+from edda.answer_models import AnswerRequest
 from edda.api_models import (
     DEFAULT_PAGE,
     MAX_PAGE,
@@ -255,6 +256,10 @@ def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
             )
 
         return answer(gateway.run(work()))
+
+    @app.post(**openapi.ANSWER_OPERATION)
+    def answers(question: Annotated[AnswerRequest, Body()]) -> Response[Any]:
+        raise NotFound  # as below
 
     @app.post(**openapi.SEARCH_OPERATION)
     def search(question: Annotated[SearchRequest, Body()]) -> Response[Any]:

@@ -26,6 +26,8 @@ OWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "search-question.json": ("SearchFunction", lambda answer: answer["statusCode"] == 200),
     "search-parameters.json": ("SearchFunction", lambda answer: answer["statusCode"] == 200),
     "search-nasty.json": ("SearchFunction", lambda answer: answer["statusCode"] == 200),
+    "answer-question.json": ("AnswerFunction", lambda answer: answer["statusCode"] == 200),
+    "answer-nasty.json": ("AnswerFunction", lambda answer: answer["statusCode"] == 200),
     "s3-put.json": ("ChunkFunction", lambda answer: answer is None),
     "ingest-s3-put.json": ("ChunkFunction", lambda answer: answer == {"batchItemFailures": []}),
     "ingest-nasty.json": ("ChunkFunction", lambda answer: "not-json" in failed(answer)),

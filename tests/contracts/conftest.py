@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from local.model import minilm_folder
 from tests.fakes.leaks import no_leaked_tasks  # noqa: F401 - a fixture
-from tests.fakes.model import minilm_folder
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from edda.adapters.minilm_embedder import MiniLMEmbedder
 from edda.concurrency import Deadline
 from edda.errors import ProviderMisconfigured, ProviderUnavailable
 
-from tests.fakes.model import BUILD, build_model
+from local.model import BUILD, build_model
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaked_tasks")]
 

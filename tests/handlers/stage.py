@@ -13,12 +13,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 import httpx
+from edda.answering import Answering
 from edda.gateway import Gateway
 from edda.models import EmbeddingModel
-from edda.ports import Reranker
+from edda.ports import ChatModel, Reranker
 from edda.runtime import run
 from edda.searching import Reranking, Searching
-from edda.services import ApiServices, SearchServices
+from edda.services import AnswerServices, ApiServices, SearchServices
 from edda.settings import Settings
 from edda.store.documents import DocumentStore
 from edda.store.keys import KeyStore, create_key
@@ -27,6 +28,7 @@ from edda.store.usage import UsageStore
 from hypothesis import HealthCheck
 from hypothesis import settings as fuzzing
 
+from functions.answer import app as answer_app
 from functions.api import app as api_app
 from functions.search import app as search_app
 from tests.database.world import World
@@ -112,6 +114,7 @@ class Client:
 
     api: Gateway
     search_function: Gateway
+    answer_function: Gateway
     key: str | None
 
     def send(self, method: str, path: str, **request: Any) -> Answer:
@@ -122,7 +125,8 @@ class Client:
         if "json" in request:
             request["body"] = json.dumps(request.pop("json"))
             headers.setdefault("content-type", "application/json")
-        gateway = self.search_function if (method, path) == ("POST", "/v1/search") else self.api
+        routes = {("POST", "/v1/search"): self.search_function, ("POST", "/v1/answers"): self.answer_function}
+        gateway = routes.get((method, path), self.api)
         return call(gateway, http_event(method, path, headers=headers, **request))
 
     def upload(
@@ -138,6 +142,9 @@ class Client:
     def search(self, query: Any = "text", **rest: Any) -> Answer:
         return self.send("POST", "/v1/search", json={"query": query, **rest})
 
+    def ask(self, question: Any, **rest: Any) -> Answer:
+        return self.send("POST", "/v1/answers", json={"question": question, **rest})
+
 
 @dataclass(slots=True)
 class Stage:
@@ -147,6 +154,7 @@ class Stage:
     other_world: World
     api: Gateway
     search_function: Gateway
+    answer_function: Gateway
     client: Client
     other: Client
     stranger: Client
@@ -169,6 +177,11 @@ class Stage:
         self.digest()
         return str(answer.json["document_id"])
 
+    def with_chat(self, chat: ChatModel, client: Client | None = None) -> Client:
+        """A client, by default the first tenant's, of a deployment that has a chat model."""
+        function = _answer_function(self.search_services, chat)
+        return replace(client or self.client, answer_function=function)
+
     def with_reranker(self, reranker: Reranker, candidates: int = 50, timeout_s: float = 5) -> Client:
         """The first tenant's client of a deployment that has a reranker."""
         searching = replace(self.search_services.searching, reranking=Reranking(reranker, candidates, timeout_s))
@@ -178,6 +191,15 @@ class Stage:
             return services
 
         return replace(self.client, search_function=search_app.build(provide))
+
+
+def _answer_function(services: SearchServices, chat: ChatModel | None) -> Gateway:
+    answering = Answering(services.searching, chat)
+
+    async def provide() -> AnswerServices:
+        return AnswerServices(services.settings, answering, services.keys, services.database)
+
+    return answer_app.build(provide)
 
 
 def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage:
@@ -207,6 +229,7 @@ def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage
         return search_services
 
     api, search = api_app.build(provide_api), search_app.build(provide_search)
+    answer = _answer_function(search_services, None)
     key = run(create_key(urls.owner, world.tenant, "test"))
     other_key = run(create_key(urls.owner, other_world.tenant, "test"))
     return Stage(
@@ -214,9 +237,10 @@ def build_stage(urls: DatabaseUrls, model: EmbeddingModel, number: int) -> Stage
         other_world=other_world,
         api=api,
         search_function=search,
-        client=Client(api, search, key),
-        other=Client(api, search, other_key),
-        stranger=Client(api, search, None),
+        answer_function=answer,
+        client=Client(api, search, answer, key),
+        other=Client(api, search, answer, other_key),
+        stranger=Client(api, search, answer, None),
         api_services=api_services,
         search_services=search_services,
     )

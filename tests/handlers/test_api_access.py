@@ -48,7 +48,7 @@ def test_without_a_valid_key_nothing_is_told(stage: Stage, headers: dict[str, st
 def test_a_revoked_key_is_no_key(stage: Stage) -> None:
     assert stage.client.key is not None
     key = run(create_key(stage.world.urls.owner, stage.world.tenant, "second"))
-    client = Client(stage.api, stage.search_function, key)
+    client = Client(stage.api, stage.search_function, stage.answer_function, key)
     assert client.send("GET", "/v1/documents").status == 200
     assert run(revoke_key(stage.world.urls.owner, key.split("_")[1]))
     assert_problem(client.send("GET", "/v1/documents"), 401, "unauthorized")

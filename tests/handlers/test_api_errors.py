@@ -126,7 +126,7 @@ def broken(error: Exception) -> Client:
     async def provide() -> ApiServices:
         raise error
 
-    return Client(api_app.build(provide), api_app.build(provide), "edda_key")
+    return Client(api_app.build(provide), api_app.build(provide), api_app.build(provide), "edda_key")
 
 
 def test_what_we_did_not_expect_tells_nothing_and_is_logged(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:

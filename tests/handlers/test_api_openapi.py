@@ -24,12 +24,14 @@ def test_one_openapi_document_describes_both_functions(stage: Stage) -> None:
         ("GET", "/v1/documents/{document_id}/chunks"),
         ("POST", "/v1/uploads"),
         ("POST", "/v1/search"),
+        ("POST", "/v1/answers"),
         ("GET", "/v1/usage"),
         ("GET", "/v1/usage/documents"),
         ("GET", "/v1/health"),
     }
     search = {route.rule.pattern for route in stage.search_function.resolver._static_routes}
     assert search == {"^/v1/search$"}
+    assert {route.rule.pattern for route in stage.answer_function.resolver._static_routes} == {"^/v1/answers$"}
 
 
 def test_every_operation_documents_its_problems(stage: Stage) -> None:

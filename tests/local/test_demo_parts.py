@@ -5,10 +5,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from local.client import ApiError, EddaClient
 from local.demo import DOCUMENTS, problems_of
-from local.report import Report, Search
+from local.report import Answered, Report, Search, show
 from local.uploading import DIRECT_LIMIT_BYTES, SentFile, Way, files_of
 
 
@@ -98,3 +99,15 @@ def test_the_documents_that_ship_are_of_many_kinds() -> None:
     kinds = {file.path.suffix for file in files_of(DOCUMENTS)}
 
     assert {".md", ".txt", ".html", ".csv", ".json", ".docx", ".pdf", ".xlsx", ".eml"} <= kinds
+
+
+def test_an_answer_is_shown_with_the_place_of_each_quote() -> None:
+    citation = {
+        "marker": 1, "name": "a.pdf", "page": 2, "heading_path": ["[Leave]"], "char_start": 7, "char_end": 19,
+    }  # fmt: skip
+    body = {"kind": "extractive", "answer": "25 days [1]", "citations": [citation]}
+    console = Console(record=True, width=100)
+    show(console, Report([ended("ready", chunks=3)], [], 1.0, [], [Answered("How [many]?", 0.1, body)]))
+    shown = console.export_text()
+    assert "“How [many]?”  (extractive, 100 ms)\n25 days [1]\n" in shown
+    assert "[1] a.pdf, page 2, [Leave], characters 7–19" in shown

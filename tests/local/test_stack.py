@@ -28,6 +28,7 @@ FOUND = {  # the file that each of the demo's questions is about
 FUNCTION_LAYERS = {  # as in the template; Dependencies and Core are every function's
     "ApiFunction": [],
     "SearchFunction": ["ModelLayer"],
+    "AnswerFunction": ["ModelLayer"],
     "ChunkFunction": ["ParsingLayer"],
     "EmbedFunction": ["ModelLayer"],
     "SweepFunction": [],
@@ -66,17 +67,27 @@ def test_each_question_finds_its_document(question: str, api: EddaClient, ingest
     assert all({"page", "heading_path", "text", "score"} <= hit.keys() for hit in hits)
 
 
+@pytest.mark.parametrize("question", QUESTIONS[:2])
+def test_each_answer_quotes_its_document(question: str, api: EddaClient, ingested: list[SentFile]) -> None:
+    answer = api.answer(question)
+
+    assert (answer["status"], answer["kind"]) == ("answered", "extractive"), answer
+    assert FOUND[question] in {citation["name"] for citation in answer["citations"]}
+
+
 def test_another_tenant_finds_nothing(running_stack: Stack, ingested: list[SentFile]) -> None:
     with EddaClient(running_stack.deployment.api_url, create_api_key(running_stack.database, "stranger")) as stranger:
         assert list(stranger.documents()) == []
         assert stranger.search(QUESTIONS[0], top_k=3) == []
+        assert stranger.answer(QUESTIONS[0])["status"] == "not_found"
 
 
-def test_routes_of_both_functions_are_reached(running_stack: Stack) -> None:
+def test_routes_of_all_functions_are_reached(running_stack: Stack) -> None:
     url = running_stack.deployment.api_url
 
     assert httpx.get(f"{url}/v1/documents").status_code == 401
     assert httpx.post(f"{url}/v1/search", json={"query": "x"}).status_code == 401
+    assert httpx.post(f"{url}/v1/answers", json={"question": "x"}).status_code == 401
     assert httpx.get(f"{url}/v1/nothing").status_code in {401, 404}
 
 

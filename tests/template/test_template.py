@@ -13,7 +13,15 @@ from edda.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".venv-sam" / "bin" / "sam"
-FUNCTIONS = {"ApiFunction", "SearchFunction", "ChunkFunction", "EmbedFunction", "SweepFunction", "MigrateFunction"}
+FUNCTIONS = {
+    "ApiFunction",
+    "SearchFunction",
+    "AnswerFunction",
+    "ChunkFunction",
+    "EmbedFunction",
+    "SweepFunction",
+    "MigrateFunction",
+}
 UNZIPPED_LIMIT_BYTES = 250 * 1024 * 1024  # Lambda's, of a function and its layers together
 
 # Statements that may name all resources, and why.
@@ -224,7 +232,9 @@ def test_only_explained_statements_name_all_resources(resources: Template) -> No
     assert wide == WILDCARDS.keys()
 
 
-def test_search_may_call_its_reranker_and_no_other_function_may(resources: Template, source: Template) -> None:
+def test_search_and_answer_may_call_the_reranker_and_no_other_function_may(
+    resources: Template, source: Template
+) -> None:
     allowed = {s["Sid"]: s for holder, s in statements(resources) if holder == "RerankPolicy"}
     assert {sid: s["Action"] for sid, s in allowed.items()} == {
         "Rerank": "bedrock:Rerank",
@@ -234,12 +244,30 @@ def test_search_may_call_its_reranker_and_no_other_function_may(resources: Templ
     assert referred(allowed["RerankByThisModel"]["Resource"]) >= {"RerankModel"}
     assert allowed["ReadRerankApiKey"]["Resource"] == {"Ref": "RerankApiKeySecretArn"}
     users = {name for name in FUNCTIONS if allowed["Rerank"] in statements_of(name, resources)}
-    assert users == {"SearchFunction"}
+    assert users == {"SearchFunction", "AnswerFunction"}
     assert set(source["Rules"]) >= {
         "RerankersOutsideAwsNeedEgress",
         "RerankersNeedAModel",
         "ARerankerOfYourOwnNeedsItsAddress",
     }
+
+
+def test_answer_may_call_its_chat_model_and_no_other_function_may(resources: Template, source: Template) -> None:
+    allowed = {s["Sid"]: s for holder, s in statements(resources) if holder == "ChatPolicy"}
+    assert {sid: s["Action"] for sid, s in allowed.items()} == {
+        "Chat": "bedrock:InvokeModel",
+        "ReadChatApiKey": "secretsmanager:GetSecretValue",
+    }
+    _, behind_profile, one_model = allowed["Chat"]["Resource"]["Fn::If"]
+    assert [referred(one) - {"AWS::Partition", "AWS::Region", "AWS::AccountId"} for one in behind_profile] == [
+        {"ChatModel"},
+        {"ChatFoundationModel"},
+    ]
+    assert referred(one_model) >= {"ChatModel"}
+    assert allowed["ReadChatApiKey"]["Resource"] == {"Ref": "ChatApiKeySecretArn"}
+    users = {name for name in FUNCTIONS if allowed["Chat"] in statements_of(name, resources)}
+    assert users == {"AnswerFunction"}
+    assert set(source["Rules"]) >= {"ChatProvidersOutsideAwsNeedEgress", "ChatProvidersNeedAModel"}
 
 
 def test_no_statement_allows_all_actions_of_a_service(resources: Template) -> None:
@@ -301,7 +329,7 @@ def function_of(uri: Any, resources: Template) -> str:
     return function
 
 
-AHEAD = {"Api", "Search"}  # whom somebody waits for
+AHEAD = {"Api", "Search", "Answer"}  # whom somebody waits for
 
 
 def test_by_default_no_version_is_published_and_nothing_starts_ahead(source: Template, resources: Template) -> None:

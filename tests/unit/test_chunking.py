@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 import regex
-from edda.chunking import chunk
+from edda.chunking import Strategy, chunk
 from edda.errors import NoText, TooManyChunks
 from edda.models import Block, BlockKind, Chunk, ParsedDocument
 from edda.parsing import parse
@@ -70,14 +70,17 @@ def check(parsed: ParsedDocument, chunks: list[Chunk], max_tokens: int = 200) ->
     text=st.text(alphabet="ab .\n\t#|-`é漢字。👩‍👧🇩🇪\u0301ก", max_size=400),
     name=st.sampled_from(["a.txt", "a.md", "a.csv", "a.py", "a.rst"]),
     max_tokens=st.integers(4, 60),
+    strategy=st.sampled_from(["structure", "fixed", "sentence"]),
 )
-@settings(deadline=None, max_examples=300)
-def test_any_text_is_covered_in_order_by_chunks_that_fit(text: str, name: str, max_tokens: int) -> None:
+@settings(deadline=None, max_examples=500)
+def test_any_text_is_covered_in_order_by_chunks_that_fit(
+    text: str, name: str, max_tokens: int, strategy: Strategy
+) -> None:
     try:
         parsed = parse(text.encode(), name, None)
     except NoText:
         return
-    check(parsed, chunk(parsed, max_tokens=max_tokens, overlap_tokens=max_tokens // 4), max_tokens)
+    check(parsed, chunk(parsed, max_tokens=max_tokens, overlap_tokens=max_tokens // 4, strategy=strategy), max_tokens)
 
 
 @given(st.text(alphabet="aé\u0301👩👧\u200d🇩🇪각ก็", min_size=1, max_size=300))
@@ -216,6 +219,43 @@ def test_without_overlap_nothing_is_repeated() -> None:
 def test_an_overlap_larger_than_half_a_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="half"):
         chunk(document("x"), max_tokens=100, overlap_tokens=51)
+
+
+# --- other strategies --------------------------------------------------------------------------------------------
+
+
+def test_fixed_chunks_are_full_but_for_the_last() -> None:
+    chunks = chunk(document(prose(400)), overlap_tokens=0, strategy="fixed")
+    longest_sentence = 30
+    assert all(200 - longest_sentence < one.tokens <= 200 for one in chunks[:-1])
+    assert all(one.text.endswith(".") for one in chunks)
+    assert len(chunks) < len(chunk(document(prose(400)), overlap_tokens=0))
+
+
+def test_fixed_chunks_overlap_like_others() -> None:
+    chunks = chunk(document(prose(100)), strategy="fixed")
+    assert all(before.char_end > after.char_start for before, after in pairwise(chunks))
+
+
+def test_single_sentences_do_not_overlap() -> None:
+    chunks = chunk(document("The first one. And the second.\n\nA third!"), strategy="sentence")
+    assert [one.text for one in chunks] == ["The first one.", "And the second.", "A third!"]
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "sentence"])
+def test_a_heading_stays_with_what_follows_it(strategy: Strategy) -> None:
+    text = "".join(f"# {' '.join(WORDS[:20])}\n\n## Section {n}\n\n{prose(12, n)}\n\n" for n in range(20))
+    chunks = chunk(markdown(text), max_tokens=120, overlap_tokens=0, strategy=strategy)
+    assert len(chunks) > 20
+    assert not [one.text for one in chunks if one.text.splitlines()[-1].startswith("#")]
+
+
+def test_a_heading_as_long_as_a_chunk_is_one() -> None:
+    chunks = chunk(
+        markdown(f"# {' '.join(WORDS[:20])}\n\n{prose(1)}"), max_tokens=24, overlap_tokens=0, strategy="fixed"
+    )
+    assert chunks[0].text.startswith("#")
+    assert all(one.tokens <= 24 for one in chunks)
 
 
 # --- change ------------------------------------------------------------------------------------------------------

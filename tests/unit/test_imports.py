@@ -25,6 +25,7 @@ VERBS = {
     "edda.documents",
     "edda.reporting",
     "edda.searching",
+    "edda.answering",
     "edda.indexing",
     "edda.observing",
     "edda.operating",

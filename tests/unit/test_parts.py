@@ -109,6 +109,24 @@ def test_a_text_in_parts_makes_the_chunks_of_the_whole(tmp_path: Path, name: str
     assert all(len(json.dumps(part.state)) < 5_000 for part in parts)
 
 
+def test_sentences_in_parts_are_those_of_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "novel.txt"
+    path.write_text(TEXTS[path.name])
+    parts = list(in_parts(path, LIMITS._replace(strategy="sentence")))
+    assert len(parts) >= 4
+    assert joined(parts) == [seen(one) for one in chunk(parse(path.read_bytes(), path.name, None), strategy="sentence")]
+
+
+def test_fixed_chunks_begin_anew_with_each_part_and_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "novel.txt"
+    path.write_text(TEXTS[path.name])
+    parts = list(in_parts(path, LIMITS._replace(strategy="fixed", overlap_tokens=0)))
+    assert len(parts) >= 4
+    chunks = [one for part in parts for one in part.chunks]
+    assert "".join("".join(one.text for one in chunks).split()) == "".join(TEXTS[path.name].split())
+    assert [one.char_start for one in chunks] == sorted(one.char_start for one in chunks)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
 def test_a_text_whose_lines_end_as_on_an_old_macintosh_makes_the_chunks_of_the_whole(
     tmp_path: Path, encoding: str

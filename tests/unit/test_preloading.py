@@ -48,15 +48,15 @@ def output(script: str, *arguments: str, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("mode", ["snap-start", "provisioned-concurrency"])
-@pytest.mark.parametrize("function", ["api", "search"])
+@pytest.mark.parametrize("function", ["api", "search", "answer"])
 def test_what_the_first_request_needs_is_there_when_an_environment_starts_ahead(function: str, mode: str) -> None:
     modules = loaded(function, AWS_LAMBDA_INITIALIZATION_TYPE=mode, EDDA_EMBEDDING_PROVIDER="bedrock")
 
     assert modules >= LATE
-    assert ("edda.adapters.bedrock_embedder" in modules) == (function == "search")
+    assert ("edda.adapters.bedrock_embedder" in modules) == (function != "api")
 
 
-@pytest.mark.parametrize("function", ["api", "search", "chunk", "embed", "sweep", "migrate"])
+@pytest.mark.parametrize("function", ["api", "search", "answer", "chunk", "embed", "sweep", "migrate"])
 def test_on_demand_nothing_is_loaded_before_it_is_needed(function: str) -> None:
     assert not loaded(function, AWS_LAMBDA_INITIALIZATION_TYPE="on-demand") & LATE
 

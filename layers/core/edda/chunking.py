@@ -7,6 +7,10 @@ built, and it has a treap's virtue: an inserted sentence changes the chunk it fa
 all others keep their text, their hash and their embedding.
 
 Each chunk but the first starts with the end of the one before, so that a phrase across a boundary is whole in one.
+
+Two other strategies may be chosen. `fixed` fills chunks with whole sentences from the beginning: they are fuller, but
+an inserted sentence moves all boundaries behind it. `sentence` makes a chunk of each sentence, line or table row: to be
+searched with neighbours around each hit. docs/chunking.md compares them.
 """
 
 import re
@@ -15,7 +19,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from edda.errors import TooManyChunks
 from edda.formats.plain import heading_title
@@ -23,6 +27,8 @@ from edda.identity import content_hash
 from edda.models import Block, BlockKind, Chunk, ParsedDocument
 from edda.segments import FORBIDDEN, SENTENCE, Segments, first_at_or_after, grapheme_boundary
 from edda.tokens import count_tokens
+
+Strategy = Literal["structure", "fixed", "sentence"]
 
 # No half of a division is smaller than this share of the most that a chunk may hold, if that can be had.
 _SMALLEST_SHARE = 0.3
@@ -63,17 +69,29 @@ _START = Before()
 
 
 def chunk(
-    document: ParsedDocument, *, max_tokens: int = 200, overlap_tokens: int = 30, max_chunks: int | None = None
+    document: ParsedDocument,
+    *,
+    max_tokens: int = 200,
+    overlap_tokens: int = 30,
+    max_chunks: int | None = None,
+    strategy: Strategy = "structure",
 ) -> list[Chunk]:
     """The chunks of a document, in order. Deterministic, and linear but for a logarithm.
 
     No chunk has more than `max_tokens` tokens (by `count_tokens`), the overlap of up to `overlap_tokens` included,
-    unless a single grapheme cluster has. Every character that is not white space is in a chunk.
+    unless a single grapheme cluster has. Every character that is not white space is in a chunk. Single sentences do not
+    overlap.
 
     Raises TooManyChunks when there would be more than `max_chunks`.
     """
     return chunk_part(
-        document, _START, None, max_tokens=max_tokens, overlap_tokens=overlap_tokens, max_chunks=max_chunks
+        document,
+        _START,
+        None,
+        max_tokens=max_tokens,
+        overlap_tokens=overlap_tokens,
+        max_chunks=max_chunks,
+        strategy=strategy,
     ).chunks
 
 
@@ -85,8 +103,10 @@ def chunk_part(
     max_tokens: int,
     overlap_tokens: int,
     max_chunks: int | None,
+    strategy: Strategy = "structure",
 ) -> Part:
-    """The chunks of the next part of a document too long to be taken at once, as `chunk` would make them of the whole.
+    """The chunks of the next part of a document too long to be taken at once, as `chunk` would make them of the whole
+    (`fixed`: which begins anew with each part).
 
     `document` is the part and some more of the text. The part ends at the best boundary among `ends`, ascending
     offsets (at the end of the text where there is none), or is the last when `ends` is None. Where a boundary is better
@@ -96,6 +116,8 @@ def chunk_part(
     """
     if not 0 <= overlap_tokens <= max_tokens // 2:
         raise ValueError("overlap_tokens may be half of max_tokens at most")
+    if strategy == "sentence":
+        overlap_tokens = 0
     shift = len(before.tail)
     document = _behind(before.tail, document)
     fresh_tokens = max_tokens - overlap_tokens
@@ -104,7 +126,10 @@ def chunk_part(
     size, end = len(segments), len(document.text)
     if ends is not None:
         size, end = _best_end(segments, priorities, [place + shift for place in ends]) or (size, end)
-    spans = _divide(segments, priorities, size, fresh_tokens)
+    if strategy == "structure":
+        spans = _divide(segments, priorities, size, fresh_tokens)
+    else:
+        spans = _fill(segments, size, fresh_tokens if strategy == "fixed" else 0, fresh_tokens)
     if max_chunks is not None and len(spans) > max_chunks:
         raise TooManyChunks
     _, heading_paths = _open_headings(document, before.headings, len(document.text))
@@ -196,6 +221,26 @@ def _divide(segments: Segments, priorities: list[int], size: int, most: int) -> 
             cut = _cut(priorities, before, first, last, most)
             waiting += [(cut, last), (first, cut)]  # the left half is taken next
     return spans
+
+
+def _fill(segments: Segments, size: int, most: int, room: int) -> list[tuple[int, int]]:
+    """Spans of the first `size` segments, in order as many as `most` tokens hold, at least one. A heading stays with
+    what follows it where both together are no more than `room`."""
+    kept: list[tuple[int, int, int]] = []  # first, last, tokens: headings with what follows
+    for index, tokens in enumerate(segments.tokens[:size]):
+        if kept and segments.rank[index] == FORBIDDEN and kept[-1][2] + tokens <= room:
+            first, _, held = kept.pop()
+            kept.append((first, index + 1, held + tokens))
+        else:
+            kept.append((index, index + 1, tokens))
+    spans: list[tuple[int, int, int]] = []
+    for one in kept:
+        if spans and spans[-1][2] + one[2] <= most:
+            first, _, held = spans.pop()
+            spans.append((first, one[1], held + one[2]))
+        else:
+            spans.append(one)
+    return [(first, last) for first, last, _ in spans]
 
 
 def _cut(priorities: list[int], before: list[int], first: int, last: int, most: int) -> int:

@@ -9,6 +9,7 @@ EddaError
 ├── RetryableError           goes back to the queue, 503 over HTTP
 │   ├── DatabaseUnavailable  StorageUnavailable  QueueUnavailable
 │   └── ProviderUnavailable  ── ProviderThrottled
+├── ChatRejected             the chat provider refuses this one request: answered by extraction
 ├── ProviderMisconfigured    wrong key, model or dimensions: stops everything, an operator must act
 ├── WebhookFailed            a receiver's trouble: tried again until the event is given up
 └── RequestError             the caller's fault, seen over HTTP only
@@ -154,6 +155,13 @@ class ProviderMisconfigured(EddaError):
 
     code = "provider_misconfigured"
     default_message = "The embedding provider refused the configuration."
+
+
+class ChatRejected(EddaError):
+    """Asking again is of no use: its filter, or a request that is too long for the model."""
+
+    code = "chat_rejected"
+    default_message = "The chat provider rejected the request."
 
 
 class WebhookFailed(EddaError):

@@ -6,7 +6,7 @@ Character offsets are Python string offsets (code points) into the parsed text: 
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 
@@ -239,6 +239,34 @@ class BusEvent:
     type: str
     time: datetime
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """What one side said. Turns alternate; the user's is the first and the last."""
+
+    role: Literal["user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What a chat model is asked: `system` is what it is told to do, the last turn what it shall answer now."""
+
+    system: str
+    turns: tuple[ChatTurn, ...]
+    max_output_tokens: int
+    temperature: float | None = None  # None: the model's own; some refuse the parameter
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """`is_whole`: the model ended of its own accord. Tokens are the provider's count, None where it does not tell."""
+
+    text: str
+    is_whole: bool
+    input_tokens: int | None
+    output_tokens: int | None
 
 
 class Account(NamedTuple):

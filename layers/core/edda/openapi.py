@@ -1,4 +1,4 @@
-"""The OpenAPI document: one for the whole API, though two functions answer it."""
+"""The OpenAPI document: one for the whole API, though several functions answer it."""
 
 import json
 from importlib.resources import files
@@ -6,6 +6,7 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
+from edda.answer_models import AnswerBody
 from edda.gateway import responses
 from edda.search_models import SearchBody
 
@@ -13,7 +14,7 @@ API_VERSION = "1"
 
 POWERTOOLS_ERRORS = ("HTTPValidationError", "ValidationError", "ResponseValidationError")  # here they are problems
 
-# The search function declares its operation by this, and so does the api function, for the document alone.
+# The search and answer functions declare their operations by these; so does the api function, for the document alone.
 SEARCH_OPERATION: dict[str, Any] = {
     "rule": "/v1/search",
     "summary": "Find passages by meaning and by words",
@@ -23,6 +24,17 @@ SEARCH_OPERATION: dict[str, Any] = {
     "operation_id": "search",
     "tags": ["search"],
     "responses": responses(200, "Hits, best first", SearchBody),
+}
+
+ANSWER_OPERATION: dict[str, Any] = {
+    "rule": "/v1/answers",
+    "summary": "Answer a question from the documents, with citations",
+    "description": "Every citation is checked against the stored text. Without a chat model, or when it fails or "
+    "writes what the documents do not say, the answer is made of their best sentences: see `kind` and `degraded`. When "
+    "nothing that was found answers the question, `status` is not_found. The answer comes whole: it is checked first.",
+    "operation_id": "answer",
+    "tags": ["search"],
+    "responses": responses(200, "An answer, or that there is none", AnswerBody),
 }
 
 FILE_FORM: dict[str, Any] = {

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from edda import media_types as kinds
 from edda import ole
-from edda.chunking import Before, chunk_part
+from edda.chunking import Before, Strategy, chunk_part
 from edda.decoding import byte_order_mark, clean, encoding_of, scrub
 from edda.detecting import declared_charset, detect, is_blank
 from edda.errors import Corrupt, DocumentTooLarge, NoText
@@ -44,6 +44,7 @@ class Limits(NamedTuple):
     part_bytes: int
     part_pages: int
     whole_bytes: int
+    strategy: Strategy = "structure"
 
 
 class ReadPart(NamedTuple):
@@ -90,6 +91,7 @@ def read_part(path: Path, name: str, content_type: str | None, state: State | No
         max_tokens=limits.max_tokens,
         overlap_tokens=limits.overlap_tokens,
         max_chunks=limits.max_chunks,
+        strategy=limits.strategy,
     )
     facts = document.media_type, document.title, document.language
     if state is None and piece.ends is None and not document.text.strip():

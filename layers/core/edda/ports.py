@@ -9,6 +9,8 @@ from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected
 from edda.models import (
     BusEvent,
+    ChatReply,
+    ChatRequest,
     EmbeddingLimits,
     ObjectListing,
     ParseCursor,
@@ -132,6 +134,24 @@ class Reranker(Protocol):
         """One provider request. For each text, in order, how well it answers the query: finite, higher is better.
 
         Raises ProviderThrottled, ProviderUnavailable (also for an answer that makes no sense), ProviderMisconfigured.
+        """
+
+    async def aclose(self) -> None:
+        """Give connections back."""
+
+
+class ChatModel(Protocol):
+    """A model that writes. What it writes is checked before anybody sees it, so it is taken whole, not as a stream."""
+
+    @property
+    def name(self) -> str:
+        """provider/model."""
+
+    async def reply(self, request: ChatRequest, deadline: Deadline) -> ChatReply:
+        """One provider request.
+
+        Raises ChatRejected, ProviderThrottled, ProviderUnavailable (also for an answer that makes no sense),
+        ProviderMisconfigured.
         """
 
     async def aclose(self) -> None:

@@ -13,6 +13,7 @@ from edda.settings import Settings, is_started_ahead
 DATABASE = ("aioboto3", "edda.adapters.secrets")  # its password comes from Secrets Manager
 API = (*DATABASE, "edda.adapters.s3", "edda.store.documents", "edda.store.usage")
 SEARCH = (*DATABASE, "edda.searching")
+ANSWER = (*SEARCH, "edda.answering")
 EMBEDDERS = {
     "openai": "edda.adapters.openai_embedder",
     "bedrock": "edda.adapters.bedrock_embedder",
@@ -20,7 +21,7 @@ EMBEDDERS = {
 }
 
 
-def preload(modules: Sequence[str], *, embedder: bool = False) -> None:
+def preload(modules: Sequence[str], *, embedder: bool = False, chat: bool = False) -> None:
     """Import these, and the configured models' adapters, if this environment is started ahead; else do nothing."""
     if not is_started_ahead():
         return
@@ -32,3 +33,5 @@ def preload(modules: Sequence[str], *, embedder: bool = False) -> None:
         if settings.rerank_provider != "none":
             kind = "bedrock" if settings.rerank_provider == "bedrock" else "http"
             import_module(f"edda.adapters.{kind}_reranker")
+    if chat and (provider := Settings.from_environment().chat_provider) != "none":
+        import_module(f"edda.adapters.{provider}_chat")

@@ -2,7 +2,7 @@
 
 from edda.adapters.aws import AwsClients
 from edda.errors import ProviderMisconfigured
-from edda.ports import Embedder, Reranker
+from edda.ports import ChatModel, Embedder, Reranker
 from edda.settings import Settings
 
 
@@ -48,6 +48,22 @@ async def build_reranker(settings: Settings, clients: AwsClients) -> Reranker | 
 
     key = await _key(settings, clients, "rerank_api_key")
     return HttpReranker(settings.rerank_provider, settings.rerank_model, key, base_url=settings.rerank_base_url)
+
+
+async def build_chat(settings: Settings, clients: AwsClients) -> ChatModel | None:
+    """The configured chat model's adapter, None if there is none. Raises ProviderMisconfigured as above."""
+    if settings.chat_provider == "none":
+        return None
+    if settings.chat_provider == "bedrock":
+        import aioboto3
+
+        from edda.adapters.bedrock_chat import BedrockChat
+
+        return BedrockChat(aioboto3.Session(), settings.chat_model)
+    from edda.adapters.openai_chat import OpenAIChat
+
+    key = await _key(settings, clients, "chat_api_key")
+    return OpenAIChat(settings.chat_base_url, settings.chat_model, key)
 
 
 async def _key(settings: Settings, clients: AwsClients, name: str) -> str:

@@ -24,13 +24,14 @@ MAX_PASSAGES = 1000  # in one answer, neighbours too
 SCORE_DIGITS = 6  # half-precision vectors are good for about four
 
 
-def _without_nul(value: Any) -> Any:
+def without_nul(value: Any) -> Any:
+    """What a person typed, as Postgres can take it."""
     return value.replace("\x00", "").strip() if isinstance(value, str) else value
 
 
 Query = Annotated[
     str,
-    BeforeValidator(_without_nul),
+    BeforeValidator(without_nul),
     Field(
         min_length=1,
         max_length=MAX_QUERY_CHARACTERS,

@@ -15,6 +15,7 @@ import regex
 
 from edda.errors import TooManyChunks
 from edda.models import Block, BlockKind, ParsedDocument
+from edda.sentences import LINE_END, SENTENCE_END, Span, parts
 from edda.tokens import count_tokens
 
 # Ranks of the boundary before a segment. FORBIDDEN: what follows a heading stays with it. WRAP: a new line within
@@ -27,23 +28,11 @@ MAX_GRAPHEME_CHARACTERS = 1_000
 # More characters than this for each token are never one sentence: they are not even counted in one go.
 _MOST_CHARACTERS_PER_TOKEN = 16
 
-# The end of a sentence: closing punctuation and white space before something that is not lower case, or the full
-# stops of scripts that write no spaces. Initials and a few abbreviations end no sentence. It starts with a class of
-# characters, which is what lets the search skip through the text; it starts at the first of several stops only, and
-# repeats are possessive, so that a line of a million dots takes linear time.
-_SENTENCE_END = re.compile(
-    r"[.!?…。！？｡︒।॥؟۔៕་།](?:"
-    r"(?<=[.!?…])(?<![.!?…][.!?…])(?<!\b[A-Z]\.)(?<!\b(?:Mr|Ms|Dr|St|No)\.)(?<!\b(?:Mrs|Fig|e\.g|i\.e)\.)"
-    r"[.!?…]*+[\"'”’»)\]]*+\s++(?![a-zà-ÿα-ωа-я])"
-    r"|(?<![.!?…])[。！？｡︒।॥؟۔៕་།]*+[」』”’）】\"')\]]*+\s*+)"
-)
-_LINE_END = re.compile(r"\n\s*+")
 _WORD = re.compile(r"\S++\s*+")
 # A few words up to one that starts with a common letter: places that are found again wherever one starts to look.
 _WORDS = re.compile(r"(?:\S++\s*+){3,11}?(?=[aehinorstаеинострلان])|(?:\S++\s*+){1,11}")
 _GRAPHEME = regex.compile(r"\X")
 
-Span = tuple[int, int]
 _Division = tuple[int, re.Pattern[str]]  # the rank of what such a separator divides, and the separator
 
 
@@ -111,21 +100,21 @@ class Segments:
         """(rank, start, end) of each line of code, table or list, and of each sentence of prose. No blank ones."""
         text, start, end = self.text, block.start, block.end
         if block.kind is BlockKind.HEADING:
-            for piece in _parts(text, start, end, None):
+            for piece in parts(text, start, end, None):
                 yield BLOCK, *piece
         elif block.kind is BlockKind.PARAGRAPH:
-            yield from self._divided(start, end, (SENTENCE, _SENTENCE_END), (WRAP, _LINE_END))
+            yield from self._divided(start, end, (SENTENCE, SENTENCE_END), (WRAP, LINE_END))
         elif block.kind is BlockKind.LIST:
-            yield from self._divided(start, end, (LINE, _LINE_END), (SENTENCE, _SENTENCE_END))
+            yield from self._divided(start, end, (LINE, LINE_END), (SENTENCE, SENTENCE_END))
         else:
-            for piece_start, piece_end in _parts(text, start, end, _LINE_END):
+            for piece_start, piece_end in parts(text, start, end, LINE_END):
                 yield LINE, piece_start, piece_end
 
     def _divided(self, start: int, end: int, outer: _Division, inner: _Division) -> Iterator[tuple[int, int, int]]:
         """Divided by `outer`, and each part by `inner`. The first piece of a part has the rank of the outer one."""
-        for part_start, part_end in _parts(self.text, start, end, outer[1]):
+        for part_start, part_end in parts(self.text, start, end, outer[1]):
             rank = outer[0]
-            for piece_start, piece_end in _parts(self.text, part_start, part_end, inner[1]):
+            for piece_start, piece_end in parts(self.text, part_start, part_end, inner[1]):
                 yield rank, piece_start, piece_end
                 rank = inner[0]
 
@@ -134,11 +123,11 @@ class Segments:
         most = max(1, self._target_tokens // 2)
         for words in _WORDS.finditer(self.text, start, end):
             if self._is_small(words.start(), words.end(), most):
-                yield from _parts(self.text, words.start(), words.end(), None)
+                yield from parts(self.text, words.start(), words.end(), None)
                 continue
             for word in _WORD.finditer(self.text, words.start(), words.end()):
                 if self._is_small(word.start(), word.end(), most):
-                    yield from _parts(self.text, word.start(), word.end(), None)
+                    yield from parts(self.text, word.start(), word.end(), None)
                 else:
                     yield from self._unspaced(word.start(), word.end())
 
@@ -151,7 +140,7 @@ class Segments:
         while start < end:
             cut = start + step
             cut = end if cut >= end else start + _boundary(self.text[start : cut + MAX_GRAPHEME_CHARACTERS], step)
-            yield from _parts(self.text, start, cut, None)
+            yield from parts(self.text, start, cut, None)
             start = cut
 
 
@@ -175,23 +164,6 @@ def _boundary(text: str, position: int) -> int:
 
 def _rank_of(block: Block) -> int:
     return HEADING - block.level if block.kind is BlockKind.HEADING else BLOCK
-
-
-def _parts(text: str, start: int, end: int, separator: re.Pattern[str] | None) -> Iterator[Span]:
-    """The parts of a span that a separator divides, without white space around them; no blank ones.
-
-    A separator belongs to the part before it, so its punctuation does too.
-    """
-    ends = [match.end() for match in separator.finditer(text, start, end)] if separator else []
-    for part_end in (*ends, end):
-        left, right = start, part_end
-        while right > left and text[right - 1].isspace():
-            right -= 1
-        while left < right and text[left].isspace():
-            left += 1
-        if left < right:
-            yield left, right
-        start = part_end
 
 
 def first_at_or_after(column: "array[int]", position: int) -> int:

@@ -17,13 +17,14 @@ from edda.concurrency import Deadline
 from edda.errors import InvalidRequest, NotFound
 from edda.models import EmbeddingLimits, EmbeddingModel
 from edda.ports import ObjectStore, Queue, Secrets
-from edda.providers import build_embedder, build_reranker, model_name
+from edda.providers import build_chat, build_embedder, build_reranker, model_name
 from edda.settings import MEGABYTE, Settings
 from edda.store.database import Database
 from edda.store.keys import KeyStore
 from edda.store.models import find_model
 
 if TYPE_CHECKING:
+    from edda.answering import Answering
     from edda.delivering import Delivery
     from edda.embedding import Embedding
     from edda.governing import Governor
@@ -56,6 +57,16 @@ class SearchServices:
 
     settings: Settings
     searching: "Searching"
+    keys: KeyStore
+    database: Database
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerServices:
+    """What the answer function uses."""
+
+    settings: Settings
+    answering: "Answering"
     keys: KeyStore
     database: Database
 
@@ -134,6 +145,22 @@ async def search_services() -> SearchServices:
     return SearchServices(
         settings=settings,
         searching=await build_searching(settings, clients, database, model),
+        keys=KeyStore(database),
+        database=database,
+    )
+
+
+@once
+async def answer_services() -> AnswerServices:
+    """For functions/answer."""
+    from edda.answering import Answering
+
+    settings, clients, database, model = await _connected()
+    searching = await build_searching(settings, clients, database, model)
+    chat = await build_chat(settings, clients)
+    return AnswerServices(
+        settings=settings,
+        answering=Answering(searching, None if chat is None else _opens(chat), settings.answer_threshold),
         keys=KeyStore(database),
         database=database,
     )

@@ -62,6 +62,13 @@ class Settings(BaseModel):
     rerank_candidates: int = Field(default=50, ge=1, le=200)
     rerank_timeout_s: float = Field(default=5, gt=0, le=25)
 
+    chat_provider: Literal["none", "openai", "bedrock"] = "none"
+    chat_model: str = ""
+    chat_base_url: str = "https://api.openai.com/v1"
+    chat_api_key_secret_arn: str = ""
+    chat_api_key: str = ""  # for a local run
+    answer_threshold: float = Field(default=0.33, ge=0, le=1)  # docs/answers.md
+
     event_bus_name: str = ""  # empty: none
     webhook_allow_private: bool = False  # for a local run
 
@@ -73,8 +80,9 @@ class Settings(BaseModel):
     max_whole_bytes: int = Field(default=100 * MEGABYTE, ge=1)
     part_bytes: int = Field(default=4 * MEGABYTE, ge=64 * 1024)
     part_pages: int = Field(default=50, ge=1)
-    chunk_tokens: int = Field(default=200, ge=20, le=8000)
-    chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)
+    chunk_strategy: Literal["structure", "fixed", "sentence"] = "structure"
+    chunk_tokens: int = Field(default=300, ge=20, le=8000)
+    chunk_overlap_tokens: int = Field(default=0, ge=0, le=4000)
     max_chunks: int = Field(default=2_500_000, ge=1)  # 1 GB of text has about 1.8 million
     max_part_chunks: int = Field(default=100_000, ge=1)
     parse_timeout_s: float = Field(default=120, gt=0)

@@ -88,6 +88,7 @@ class ParserProcess:
             "part_bytes": settings.part_bytes,
             "part_pages": settings.part_pages,
             "whole_bytes": settings.max_whole_bytes,
+            "strategy": settings.chunk_strategy,
         }
         request = {
             "path": str(path.absolute()),

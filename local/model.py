@@ -1,4 +1,4 @@
-"""The in-process model, built once for all test runs into the git-ignored .edda/model."""
+"""The in-process model outside of the layer, built once into the git-ignored .edda/model."""
 
 import hashlib
 import os
@@ -7,7 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from local.settings import ROOT
+
 BUILD = ROOT / "layers" / "model" / "build_model.py"
 
 
@@ -25,4 +26,5 @@ def minilm_folder() -> Path:
 
 
 def build_model(target: Path) -> None:
+    """Into this folder, which becomes a package."""
     subprocess.run([sys.executable, BUILD, target], check=True)

@@ -1,0 +1,145 @@
+"""Text that was made from documents, as plain text that no reader's program turns into a link, an image or HTML.
+
+An answer is shown as Markdown or HTML as often as not. An image there is fetched when it is looked at, and its address
+can carry what the model has read; so can a link that is clicked or previewed. Nothing of that kind is left in: not as
+Markdown or HTML, not bare, not behind look-alikes of `:` and `/`, entities or characters that cannot be seen.
+"""
+
+import html
+import re
+import unicodedata
+from dataclasses import dataclass
+
+from edda.quoting import fold
+from edda.words import UNSPACED
+
+REMOVED = "(link removed)"
+
+# What a link starts with, in text whose compatibility forms, entities and backslashes are resolved.
+_LINK = re.compile(
+    r"(?<![a-z0-9+.-])(?:"
+    r"[a-z][a-z0-9+.-]{1,30}:[/\\]+(?=[^\s/\\])"  # any scheme with slashes: also https:/, which browsers take
+    r"|(?:https?|wss?|ftp|mailto|tel|sms|file|blob|javascript|vbscript|intent|magnet|xmpp|cid):(?=\S)"
+    r"|data:(?=[^\s,]*,)"
+    r"|www\.(?=\w)"
+    r"|(?<![/\\:\w])(?://|\\\\)(?=[\w.-]{1,200}[./\\])"  # of the same scheme as the page; a Windows share
+    r"|(?:[\w-]{1,63}\.){1,9}[a-z]{2,24}(?::\d+)?[/?#](?=\S)"  # without a scheme, but with a path
+    r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[/?#](?=\S)"
+    r")",
+    re.I,
+)
+# A name that some programs make a link of: it may stay if the documents have it.
+_NAME = re.compile(
+    r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,9}\w{2,24}|(?<![\w.@-])(?:[\w-]{1,63}\.){1,9}[a-z]{2,24}(?![\w-])", re.I
+)
+_END = re.compile(
+    rf"(?:[^\s<>\"'`\[\]{{}}|^()*（）。，、！？；：「」『』【】《》{UNSPACED}]|。(?=[a-zA-Z0-9]))*"
+)  # a browser takes an ideographic full stop for a dot
+_TRAILING = ".,;:!?"
+_TAG = re.compile(r"<(?=[a-zA-Z/!?$%])")
+_SEPARATORS = str.maketrans(dict.fromkeys("\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\n") | {"\r": "\n"})
+_VISIBLE_SELECTORS = "\ufe0e\ufe0f"  # text or emoji
+_JOINERS = "\u200c\u200d"  # inside words of Persian and of India's scripts, and inside emoji
+
+
+@dataclass(frozen=True, slots=True)
+class Inert:
+    """The plain text. `removed` counts links; `foreign` those of them, and names, that the sources do not have."""
+
+    text: str
+    removed: int
+    foreign: int
+
+
+def neutralise(text: str, sources: str) -> Inert:
+    """`text` without links, images, HTML and invisible characters. `sources` is what it was made from."""
+    text = _visible(_unescaped(text)).translate(_SEPARATORS)
+    known = fold(sources).text
+    text, removed, foreign = _without_links(text, known)
+    text, strange = _without_names(text, known)
+    text = _TAG.sub("‹", text)
+    text = re.sub(r"!(?=\[)", "! ", text)  # no image
+    text = re.sub(r"\](?=\()", "] ", text)  # no link
+    text = re.sub(r"\](?=:)", "] ", text)  # no address of a link by reference
+    text = re.sub(r"(?<=[\[\]])(?=\[)", " ", text)  # no link by reference, no wiki link
+    return Inert(text.strip(), removed + strange, foreign + strange)
+
+
+def _unescaped(text: str) -> str:
+    """Entities resolved, also those that others would make."""
+    for _ in range(5):
+        if (resolved := html.unescape(text)) == text:
+            return text
+        text = resolved
+    return text.replace("&", "＆")
+
+
+def _visible(text: str) -> str:
+    """Without what is there but not seen: zero widths, marks of direction, tags and selectors that can spell a text."""
+    if text.isascii():
+        return "".join(character for character in text if character >= " " or character in "\n\t\r\x0b\x0c\x1c\x1d\x1e")
+    kept: list[str] = []
+    for index, character in enumerate(text):
+        before, after = text[index - 1 : index], text[index + 1 : index + 2]
+        if character in _JOINERS:
+            if before.isascii() or after.isascii() or before in _JOINERS:
+                continue
+        elif _is_selector(character):
+            if character not in _VISIBLE_SELECTORS or before.isascii() or _is_selector(before):
+                continue
+        elif unicodedata.category(character) in {"Cf", "Co", "Cn", "Cs"} or (
+            unicodedata.category(character) == "Cc" and character not in "\n\t\r\x0b\x0c\x1c\x1d\x1e\x85"
+        ):
+            continue
+        kept.append(character)
+    return "".join(kept)
+
+
+def _is_selector(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+
+
+def _without_links(text: str, known: str) -> tuple[str, int, int]:
+    skeleton, origin = _skeleton(text)
+    pieces: list[str] = []
+    done = removed = foreign = 0
+    for match in _LINK.finditer(skeleton):
+        start = origin[match.start()]
+        if start < done:
+            continue
+        end = origin[match.end() - 1] + 1
+        end += len(_END.match(text, end).group()) if _END.match(text, end) else 0  # type: ignore[union-attr]  # it matches
+        while end > start + 1 and text[end - 1] in _TRAILING:
+            end -= 1
+        pieces += [text[done:start], REMOVED]
+        removed += 1
+        foreign += fold(text[start:end]).text not in known
+        done = end
+    return "".join([*pieces, text[done:]]), removed, foreign
+
+
+def _without_names(text: str, known: str) -> tuple[str, int]:
+    count = 0
+
+    def judged(match: re.Match[str]) -> str:
+        nonlocal count
+        name = fold(match[0]).text
+        if re.search(rf"(?<![\w@-]){re.escape(name)}(?![\w-])", known):
+            return match[0]
+        count += 1
+        return REMOVED
+
+    return _NAME.sub(judged, text), count
+
+
+def _skeleton(text: str) -> tuple[str, list[int]]:
+    """The text as the most obliging program would read it, and where each of its characters is in the text."""
+    characters: list[str] = []
+    origin: list[int] = []
+    for index, character in enumerate(text):
+        if character == "\\" and text[index + 1 : index + 2] in {":", "/", ".", "&", "@"}:
+            continue
+        for one in unicodedata.normalize("NFKC", character) if not character.isascii() else character:
+            characters.append(one)
+            origin.append(index)
+    return "".join(characters), origin

@@ -1,0 +1,37 @@
+"""The words of a text, near enough to compare a question, a sentence and an answer by, whatever their language.
+
+A word is its first letters (`employee` and `employees` are one); where a script puts no spaces between words, it is
+each pair of neighbouring characters.
+"""
+
+import re
+import unicodedata
+
+STEM_CHARACTERS = 6  # 4 to 6 find the right sentence equally often, whole words in 4 of 100 questions less
+UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+)
+_RUN = re.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}]+")
+_IS_UNSPACED = re.compile(rf"[{UNSPACED}]")
+
+
+def words(text: str) -> set[str]:
+    """Each word of `text` once."""
+    return {stem(run) for run in runs(text)}
+
+
+def runs(text: str) -> set[str]:
+    """The words as they are, in lower case; pairs of characters, where a script has no spaces."""
+    found: set[str] = set()
+    for run in _RUN.findall(unicodedata.normalize("NFKC", text).casefold()):
+        if _IS_UNSPACED.match(run):
+            found.update(run[index : index + 2] for index in range(max(1, len(run) - 1)))
+        else:
+            found.add(run)
+    return found
+
+
+def stem(run: str) -> str:
+    """What stands for a word and those that are made of it."""
+    return run[:STEM_CHARACTERS]

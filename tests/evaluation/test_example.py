@@ -1,0 +1,117 @@
+"""Our own judged questions, through the functions in this process: is what comes out right? Nothing about time."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.__main__ import EXAMPLE, SCORER
+from evaluation.judged import load, missing_documents
+from local.postgres import data_home
+from local.settings import ROOT, LocalSettings
+
+pytestmark = pytest.mark.skipif(not SCORER.exists(), reason="the scorer is not installed: make evaluation/.venv/.ready")
+MODES = ("hybrid", "vector", "text")
+
+
+@pytest.fixture(scope="module")
+def state() -> Iterator[Path]:
+    """Postgres runs as another user if root starts it, and pytest closes its own folders to others."""
+    folder = Path(tempfile.mkdtemp(prefix="edda-evaluation-"))
+    folder.chmod(0o755)
+    yield folder
+    for left in {folder, data_home(LocalSettings(folder, 0, 0, zipped_layers=False))}:
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def evaluate(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "evaluation", "--state", str(state), *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EDDA_")}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def results(state: Path) -> Path:
+    """Of one run of all modes."""
+    folder = state / "first"
+    done = evaluate(state, "--results", str(folder))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "11 documents, 20 of 20 questions judged" in done.stdout
+    assert "not found by any search: 1 no_text" in done.stdout
+    return folder
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_judged_document_is_in_the_example() -> None:
+    assert missing_documents(load(EXAMPLE)) == []
+
+
+@pytest.mark.timeout(300)
+def test_the_right_documents_are_found(results: Path) -> None:
+    scores = json.loads((results / "scores.json").read_text())["scores"]
+    assert set(scores) == set(MODES)
+    assert scores["hybrid"]["nDCG@10"]["mean"] > 0.85
+    assert scores["vector"]["Recall@100"]["mean"] == scores["hybrid"]["Recall@100"]["mean"] == 1
+
+
+@pytest.mark.timeout(300)
+def test_identifiers_are_found_first_by_words(results: Path) -> None:
+    first = {hit["query"]: hit["document"] for hit in lines(results / "hits-text.jsonl") if hit["rank"] == 1}
+    assert first["order"] == "supplier-mail.eml"
+    assert first["extension"] == "cold-store-runbook.txt"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_run_says_where_each_hit_is(results: Path, mode: str) -> None:
+    hits = lines(results / f"hits-{mode}.jsonl")
+    ranks: dict[str, list[int]] = {}
+    for hit in hits:
+        ranks.setdefault(hit["query"], []).append(hit["rank"])
+    assert all(found == list(range(1, len(found) + 1)) for found in ranks.values())
+    text = (EXAMPLE / "docs" / "handbook.md").read_text()
+    handbook = [hit for hit in hits if hit["document"] == "handbook.md"]
+    assert handbook
+    assert all(0 <= hit["start"] < hit["end"] <= len(text) for hit in handbook)
+    trec = [line.split("\t") for line in (results / f"run-{mode}.trec").read_text().splitlines()]
+    assert [(line[0], line[2], int(line[3])) for line in trec] == [
+        (hit["query"], hit["document"], hit["rank"]) for hit in hits
+    ]
+
+
+@pytest.mark.timeout(300)
+def test_a_second_run_finds_its_documents_and_is_compared(results: Path, state: Path) -> None:
+    again = state / "second"
+    done = evaluate(state, "--results", str(again), "--modes", "vector", "--baseline", str(results / "scores.json"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "against the baseline" in done.stdout
+    compared = json.loads((again / "scores.json").read_text())["differences"]["vector"]
+    assert {one["mean"] for one in compared.values()} == {0}
+    assert (again / "run-vector.trec").read_text() == (results / "run-vector.trec").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--corpus", "nowhere"], "nowhere is no folder"),
+        (["--modes", "hybrid,magic"], "no mode of search: magic"),
+        (["--baseline", "nowhere"], "nowhere is no file"),
+        (["--api", "http://127.0.0.1:9", "--key", ""], "an API needs a key"),
+        (["--api", "http://127.0.0.1:9", "--key", "k"], "Edda's API:"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = evaluate(tmp_path, *arguments)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,138 @@
+"""The real answer function as an execution environment has it, its providers on the wire."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from edda.models import Tenant
+from edda.store.keys import create_key
+
+from tests.aws import client, sqs_event
+from tests.fakes.chat import said
+from tests.fakes.chat_server import OpenAIChatServer
+from tests.fakes.provider_server import Fault, cut_off_after, hang, html_page, reset, status, throttled, truncated_to
+from tests.handlers.environment import ColdStart, ProviderThread, ServerThread, Surroundings, call, event
+from tests.handlers.stage import http_event
+
+Answer = dict[str, Any]
+Ask = Callable[..., Answer]
+LINES = "First of all.\nDays of leave: there are 25.\nThe days are long."
+QUESTION = "How many days of leave are there?"
+GOOD = said("There are 25 days of leave [1].", (1, "Days of leave: there are 25."))
+
+
+@pytest.fixture
+def chat(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIChatServer]:
+    """A model that the function's environment names, with a key in Secrets Manager."""
+    thread = ServerThread(OpenAIChatServer(GOOD))
+    thread.start()
+    secrets = client("secretsmanager")
+    arn = secrets.create_secret(Name=f"chat-{thread.server.port}", SecretString="sk-chat")["ARN"]
+    monkeypatch.setenv("EDDA_CHAT_PROVIDER", "openai")
+    monkeypatch.setenv("EDDA_CHAT_MODEL", "gpt-5-mini")
+    monkeypatch.setenv("EDDA_CHAT_BASE_URL", f"{thread.server.url}/v1")
+    monkeypatch.setenv("EDDA_CHAT_API_KEY_SECRET_ARN", arn)
+    yield thread.server  # type: ignore[misc]  # the one it was made with
+    thread.stop()
+
+
+@pytest.fixture
+def ask(owner_of_acme: Tenant, surroundings: Surroundings, cold_start: ColdStart) -> Ask:
+    """Ask the function, cold at first; a document is ready."""
+    surroundings.put("acme/handbook/welcome aboard.md", LINES)
+    call(cold_start("chunk"), event("s3-put.json"))
+    messages = [record["body"] for record in surroundings.taken(surroundings.embed_queue)]
+    assert call(cold_start("embed"), sqs_event(*messages)) == {"batchItemFailures": []}
+    key = asyncio.run(create_key(surroundings.urls.owner, owner_of_acme, "test"))
+    started: list[Any] = []
+
+    def ask(seconds: float = 29, **body: Any) -> Answer:
+        if not started:
+            started.append(cold_start("answer"))
+        # By words: the vectors of this provider mean nothing.
+        whole = {"question": QUESTION, "mode": "text", **body}
+        request = http_event("POST", "/v1/answers", body=json.dumps(whole), headers={"x-api-key": key})
+        answer = call(started[0], request, seconds)
+        return {"status_code": answer["statusCode"], **json.loads(answer["body"])}
+
+    return ask
+
+
+def codes(answer: Answer) -> list[tuple[str, str]]:
+    assert answer["status_code"] == 200, answer
+    return [(one["part"], one["code"]) for one in answer["degraded"]]
+
+
+def test_an_answer_comes_from_the_model_with_the_key_of_the_secret(chat: OpenAIChatServer, ask: Ask) -> None:
+    answer = ask()
+    assert codes(answer) == []
+    assert (answer["kind"], answer["model"]) == ("generated", "openai/gpt-5-mini")
+    assert answer["answer"] == "There are 25 days of leave [1]."
+    assert [one["quote"] for one in answer["citations"]] == ["Days of leave: there are 25."]
+    assert answer["usage"] == {"requests": 1, "input_tokens": 11, "output_tokens": 3}
+    (request,) = chat.requests
+    assert request.headers["authorization"] == "Bearer sk-chat"
+
+
+def test_without_a_model_the_answer_is_extractive(ask: Ask) -> None:
+    answer = ask()
+    assert codes(answer) == []
+    assert (answer["kind"], answer["model"]) == ("extractive", None)
+    assert answer["answer"].startswith("Days of leave: there are 25. [1]")
+
+
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "down": (status(503), "provider_unavailable"),
+    "an HTML page": (html_page(), "provider_unavailable"),
+    "broken JSON": (truncated_to(20), "provider_unavailable"),
+    "cut off": (cut_off_after(20), "provider_unavailable"),
+    "throttled": (throttled(retry_after="900"), "provider_throttled"),
+    "wrong key": (status(401), "provider_misconfigured"),
+    "too long": (status(413), "chat_rejected"),
+}
+
+
+@pytest.mark.parametrize(("fault", "code"), FAULTS.values(), ids=FAULTS)
+def test_a_model_that_fails_leaves_an_extractive_answer_that_says_so(
+    chat: OpenAIChatServer, ask: Ask, fault: Fault, code: str
+) -> None:
+    chat.script = [fault, fault]
+    answer = ask()
+    assert codes(answer) == [("chat", code)]
+    assert (answer["status"], answer["kind"]) == ("answered", "extractive")
+    assert "sk-chat" not in json.dumps(answer)
+    chat.script = []
+    assert ask()["kind"] == "generated"
+
+
+def test_a_connection_that_died_in_a_freeze_is_not_noticed(chat: OpenAIChatServer, ask: Ask) -> None:
+    ask()
+    chat.script = [reset]
+    answer = ask()
+    assert (codes(answer), answer["kind"], answer["usage"]["requests"]) == ([], "generated", 2)
+
+
+def test_a_model_that_hangs_leaves_time_for_an_answer(chat: OpenAIChatServer, ask: Ask) -> None:
+    ask()
+    chat.script = [hang, hang]
+    began = time.monotonic()
+    answer = ask(seconds=6)
+    assert time.monotonic() - began < 5
+    assert codes(answer) == [("chat", "provider_unavailable")]
+    assert answer["kind"] == "extractive"
+
+
+def test_an_embedding_provider_that_is_down_leaves_the_words(
+    chat: OpenAIChatServer, ask: Ask, provider: ProviderThread
+) -> None:
+    ask()
+    provider.server.script = [status(503)] * 4
+    answer = ask(mode="hybrid")
+    assert codes(answer) == [("vector", "provider_unavailable")]
+    assert answer["kind"] == "generated"
+    provider.server.script = [status(503)] * 4
+    refused = ask(mode="vector")
+    assert (refused["status_code"], refused["code"]) == (503, "provider_unavailable")

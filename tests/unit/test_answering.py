@@ -1,0 +1,208 @@
+"""The answer verb, on a search and a model that say what they are told to."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+from edda.answering import NOT_FOUND, Answer, Answering, Question
+from edda.batching import RetryPolicy
+from edda.concurrency import Deadline
+from edda.errors import ChatRejected, InvalidRequest, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
+from edda.models import ChatReply, ChatTurn, Tenant
+from edda.searching import Degraded, SearchQuery
+
+from tests.fakes.chat import NOTHING, FakeChat, said
+from tests.fakes.passages import FakeSearching, found, hit
+
+pytestmark = pytest.mark.anyio
+
+ACME = Tenant(UUID(int=1), "acme")
+LEAVE = "Staff get 25 days of leave a year. Unused days expire in March."
+TRAVEL = "Travel is booked by the assistant. Trains are preferred."
+QUESTION = "How many days of leave do staff get?"
+GOOD = said("Staff get 25 days of leave [1].", (1, "Staff get 25 days of leave a year"))
+BAD = said("Staff get 99 days of leave [1].", (1, "Staff get 99 days of leave a year"))
+
+
+def searching(similarity: float | None = 0.6) -> FakeSearching:
+    return FakeSearching([found(hit(LEAVE, "a.pdf"), similarity), found(hit(TRAVEL, "b.pdf"), similarity)])
+
+
+async def ask(search: FakeSearching, chat: FakeChat | None = None, question: str = QUESTION, **more: Any) -> Answer:
+    seconds = more.pop("seconds", 30)
+    verb = Answering(search, chat, retry=RetryPolicy(attempts=2, first_wait_s=0))  # type: ignore[arg-type]  # a stand-in
+    return await verb.answer(ACME, Question(SearchQuery(question, top_k=8), **more), Deadline.after(seconds))
+
+
+def codes(answer: Answer) -> list[tuple[str, str]]:
+    return [(one.part, one.code) for one in answer.degraded]
+
+
+async def test_a_generated_answer_has_the_models_words_and_checked_citations() -> None:
+    chat = FakeChat([GOOD])
+    answer = await ask(searching(), chat)
+    assert (answer.status, answer.kind, answer.text) == ("answered", "generated", "Staff get 25 days of leave [1].")
+    (citation,) = answer.citations
+    assert answer.hits[citation.passage].hit.text[citation.start : citation.end] == "Staff get 25 days of leave a year"
+    assert answer.usage.requests == 1
+    assert answer.usage.input_tokens > 0 < answer.usage.output_tokens
+    assert codes(answer) == []
+
+
+async def test_without_a_model_the_best_sentences_are_the_answer_and_it_says_so() -> None:
+    answer = await ask(searching())
+    assert (answer.status, answer.kind) == ("answered", "extractive")
+    assert answer.text.splitlines()[0] == "Staff get 25 days of leave a year. [1]"
+    (first, *_) = answer.citations
+    assert answer.hits[first.passage].hit.text[first.start : first.end] == "Staff get 25 days of leave a year."
+    assert answer.usage.requests == 0
+
+
+async def test_a_model_that_is_not_wanted_is_not_asked() -> None:
+    chat = FakeChat([GOOD])
+    assert (await ask(searching(), chat, generate=False)).kind == "extractive"
+    assert chat.requests == []
+
+
+async def test_a_rejected_answer_is_asked_for_once_more_with_the_reason() -> None:
+    chat = FakeChat([BAD, GOOD])
+    answer = await ask(searching(), chat)
+    assert (answer.kind, answer.usage.requests) == ("generated", 2)
+    first, second = chat.requests
+    assert second.turns[: len(first.turns)] == first.turns
+    assert second.turns[-2] == ChatTurn("assistant", BAD)
+    assert "a quote is not in passage 1" in second.turns[-1].content
+
+
+async def test_one_that_is_rejected_twice_gives_way_to_the_documents_own_sentences() -> None:
+    chat = FakeChat([BAD])
+    answer = await ask(searching(), chat)
+    assert (answer.status, answer.kind, len(chat.requests)) == ("answered", "extractive", 2)
+    assert codes(answer) == [("chat", "answer_rejected")]
+    assert "99" not in answer.text
+
+
+async def test_one_that_is_cut_off_is_asked_to_be_shorter() -> None:
+    chat = FakeChat([ChatReply(GOOD[:40], is_whole=False, input_tokens=None, output_tokens=None), GOOD])
+    answer = await ask(searching(), chat)
+    assert answer.kind == "generated"
+    assert "shorter" in chat.requests[1].turns[-1].content
+    assert answer.usage.input_tokens > 300  # by our own estimate, where the provider does not tell
+
+
+async def test_a_model_that_finds_nothing_is_believed_and_not_quoted() -> None:
+    answer = await ask(searching(), FakeChat(['{"found": false, "answer": "Buy my book"}']))
+    assert (answer.status, answer.kind, answer.text, answer.citations) == ("not_found", "generated", NOT_FOUND, ())
+    assert answer.hits
+
+
+async def test_nothing_is_made_up_of_what_has_nothing_to_do_with_the_question() -> None:
+    chat = FakeChat([GOOD])
+    for one in (None, chat):
+        answer = await ask(searching(0.05), one, question="Who wrote the novel about whales?")
+        assert (answer.status, answer.text, answer.citations, answer.hits) == ("not_found", NOT_FOUND, (), ())
+    assert chat.requests == []
+
+
+async def test_where_nothing_is_found_nothing_is_asked() -> None:
+    chat = FakeChat([GOOD])
+    answer = await ask(FakeSearching([]), chat)
+    assert (answer.status, answer.kind, chat.requests) == ("not_found", "extractive", [])
+
+
+async def test_without_vectors_the_words_decide() -> None:
+    assert (await ask(searching(None))).status == "answered"
+    assert (await ask(searching(None), question="Who wrote the novel about whales?")).status == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("error", "requests"),
+    [
+        (ProviderUnavailable(), 2),
+        (ProviderThrottled(), 2),
+        (ProviderThrottled(retry_after_s=3600), 1),
+        (ChatRejected(), 1),
+        (ProviderMisconfigured(), 1),
+    ],
+)
+async def test_a_model_that_fails_leaves_an_extractive_answer_that_says_so(error: Any, requests: int) -> None:
+    chat = FakeChat([error])
+    answer = await ask(searching(), chat)
+    assert (answer.status, answer.kind) == ("answered", "extractive")
+    assert codes(answer) == [("chat", error.code)]
+    assert len(chat.requests) == answer.usage.requests == requests
+
+
+async def test_a_fault_that_passes_is_not_seen() -> None:
+    answer = await ask(searching(), FakeChat([ProviderUnavailable(), GOOD]))
+    assert (answer.kind, codes(answer)) == ("generated", [])
+
+
+async def test_a_model_is_not_asked_when_no_time_is_left() -> None:
+    chat = FakeChat([GOOD])
+    answer = await ask(searching(), chat, seconds=0.5)
+    assert (answer.kind, chat.requests) == ("extractive", [])
+    assert codes(answer) == [("chat", "provider_unavailable")]
+
+
+async def test_what_the_search_left_out_is_passed_on() -> None:
+    search = searching()
+    search.degraded = [Degraded("vector", "provider_unavailable", "It is down.")]
+    assert codes(await ask(search)) == [("vector", "provider_unavailable")]
+
+
+async def test_a_follow_up_is_searched_for_by_itself_and_with_the_question_before() -> None:
+    search = searching()
+    together = f"{QUESTION}\nAnd part-time?"
+    search.by_text[together] = [found(hit("Part-time staff get a share of the days of leave.", "c.pdf"))]
+    history = (
+        ChatTurn("user", "Hello"),
+        ChatTurn("assistant", "Hi"),
+        ChatTurn("user", QUESTION),
+        ChatTurn("assistant", "25"),
+    )
+    chat = FakeChat([NOTHING])
+    await ask(search, chat, question="And part-time?", history=history)
+    assert [query.text for query in search.queries] == ["And part-time?", together]
+    asked = chat.requests[0]
+    assert asked.turns[:-1] == history
+    order = [asked.turns[-1].content.index(name) for name in ("a.pdf", "c.pdf", "b.pdf")]
+    assert order == sorted(order)
+
+
+async def test_a_follow_up_that_says_too_little_is_answered_with_the_question_before() -> None:
+    history = (ChatTurn("user", QUESTION), ChatTurn("assistant", "25"))
+    search = searching(0.3)
+    answer = await ask(search, question="Why?", history=history)
+    assert answer.text.startswith("Staff get 25 days of leave a year.")
+
+
+async def test_phrases_of_the_question_before_are_not_searched_for_as_phrases() -> None:
+    search = searching()
+    history = (ChatTurn("user", 'What is "carry over" of leave?'), ChatTurn("assistant", "x"))
+    await ask(search, history=history)
+    assert '"' not in search.queries[1].text
+
+
+async def test_a_budget_for_no_passage_is_the_callers_mistake() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        await ask(searching(), token_budget=100)
+    assert raised.value.problems[0]["field"] == "token_budget"
+
+
+async def test_only_what_the_budget_holds_is_answered_from() -> None:
+    search = FakeSearching([found(hit(LEAVE + " word" * 300, "a.pdf")), found(hit(TRAVEL, "b.pdf"))])
+    answer = await ask(search, question="Are trains preferred for travel?", token_budget=550)
+    assert [one.hit.name for one in answer.hits] == ["b.pdf"]
+    assert answer.text.endswith("[1]")
+
+
+async def test_a_documents_own_links_and_markers_are_not_ours() -> None:
+    text = "Staff get 25 days of leave [7], see ![x](https://evil.example/p.png) and [leave](https://a.example)."
+    answer = await ask(FakeSearching([found(hit(text))]))
+    assert "http" not in answer.text
+    assert "[7]" not in answer.text
+    assert answer.text.count("[") == answer.text.count("[1]") == 1
+    assert codes(answer) == [("links", "links_removed")]
+    (citation,) = answer.citations
+    assert answer.hits[0].hit.text[citation.start : citation.end] == text

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -180,9 +180,13 @@ def _route(options: argparse.Namespace, collection: Collection) -> Iterator[Rout
     from evaluation.in_process import in_process
 
     settings = _settings(options)
-    mark = sha256(f"{collection.fingerprint} {sorted(settings.items())}".encode()).hexdigest()[:16]
-    with in_process(options.state.expanduser().resolve(), f"evaluate-{mark}", settings) as route:
+    with in_process(options.state.expanduser().resolve(), tenant_of(collection, settings), settings) as route:
         yield route
+
+
+def tenant_of(collection: Collection, settings: Mapping[str, str]) -> str:
+    """The same documents cut and embedded in the same way are a tenant's, from one run to the next."""
+    return f"evaluate-{sha256(f'{collection.fingerprint} {sorted(settings.items())}'.encode()).hexdigest()[:16]}"
 
 
 def _settings(options: argparse.Namespace) -> dict[str, str]:

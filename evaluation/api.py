@@ -6,6 +6,7 @@
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -58,17 +59,27 @@ class Api:
         self._http = http
 
     def upload(self, item: Item) -> None:
-        """Send a document; repeated, it is the same one. Raises ApiError."""
-        body, metadata = item.body(), {CORPUS_ID: item.item_id}
+        """Send a document; repeated, it is the same one, unless that was deleted meanwhile. Raises ApiError."""
+        body = item.body()
         key = hashlib.sha256(json.dumps([item.item_id, item.title, item.name]).encode() + body).hexdigest()
-        headers = {"Idempotency-Key": key}
+        try:
+            self._upload(item, body, key)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            self._upload(item, body, uuid.uuid4().hex)
+
+    def _upload(self, item: Item, body: bytes, key: str) -> None:
+        headers, metadata = {"Idempotency-Key": key}, {CORPUS_ID: item.item_id}
         if len(body) <= DIRECT_LIMIT_BYTES:
             fields = {"metadata": json.dumps(metadata)} | ({"title": item.title[:1000]} if item.title else {})
             self._ask("POST", "documents", headers=headers, files={"file": (item.name, body)}, data=fields)
             return
         promise = {"name": item.name, "size_bytes": len(body), "metadata": metadata}
         form = self._ask("POST", "uploads", headers=headers, json=promise)["upload"]
-        answer = self._http.post(form["url"], data=form["fields"], files={"file": (item.name, body)})
+        request = self._http.build_request("POST", form["url"], data=form["fields"], files={"file": (item.name, body)})
+        del request.headers["authorization"]  # the key is none of S3's business, and it takes one credential only
+        answer = self._http.send(request)
         if answer.is_error:
             raise ApiError(answer.status_code, "upload_failed", answer.text[:200])
 

@@ -37,6 +37,7 @@ from edda.ports import QueuedMessage
 from edda.runtime import run
 from edda.s3_events import object_changes
 from edda.services import ApiServices
+from edda.store.migrations import MigrationError
 
 from evaluation.vectors import RememberingEmbedder
 from functions.answer import app as answer_app
@@ -251,7 +252,10 @@ def in_process(state: Path, tenant: str, variables: Mapping[str, str]) -> Iterat
             "EDDA_DATABASE_OWNER_URL": database.owner_url,
             "EDDA_UPLOADS_BUCKET": "in-process",
         }
-        run(services.migrate())
+        try:
+            run(services.migrate())
+        except MigrationError as error:
+            raise StepFailed(f"the data in {state} is of another version of Edda ({error}): remove it") from None
         key = str(run(services.create_key(tenant, "evaluation"))["key"])
         stack.callback(lambda: run(services.aclose()))
         bucket, ingest_messages, embed_messages = Bucket(), Messages(), Messages()
@@ -283,8 +287,6 @@ def in_process(state: Path, tenant: str, variables: Mapping[str, str]) -> Iterat
         )
         try:
             yield InProcess(http, ingestion, embedding, bucket, ingest_messages, embed_messages)
-        except OSError as error:
-            raise StepFailed(f"{type(error).__name__}: {error}") from error
         finally:
             parser = ingestion.parser
             if hasattr(parser, "close"):

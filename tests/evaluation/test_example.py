@@ -100,6 +100,59 @@ def test_a_second_run_finds_its_documents_and_is_compared(results: Path, state: 
     assert (again / "run-vector.trec").read_text() == (results / "run-vector.trec").read_text()
 
 
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from evaluation import api
+from evaluation.__main__ import EXAMPLE, tenant_of
+from evaluation.in_process import in_process
+from evaluation.judged import load
+collection = load(EXAMPLE)
+with in_process(Path(sys.argv[1]), tenant_of(collection, {}), {}) as route:
+    client = api.Api(route.http)
+    limit, api.DIRECT_LIMIT_BYTES = api.DIRECT_LIMIT_BYTES, 10
+    client.upload(collection.items[0])  # with a form
+    api.DIRECT_LIMIT_BYTES = limit
+    route.work(last=True)
+    assert [one["status"] for one in client.documents()] == ["ready"]
+    for item in collection.items[1:4]:
+        client.upload(item)  # and nobody works on them
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_was_interrupted_is_taken_up() -> None:
+    state = Path(tempfile.mkdtemp(prefix="edda-evaluation-"))
+    state.chmod(0o755)
+    try:
+        subprocess.run([sys.executable, "-c", INTERRUPTED, state], cwd=ROOT, check=True)
+        done = evaluate(state, "--modes", "text", "--results", str(state / "results"))
+        assert done.returncode == 0, done.stderr + done.stdout
+        assert json.loads((state / "results" / "run.json").read_text())["states"] == {"ready": 10, "no_text": 1}
+    finally:
+        for left in {state, data_home(LocalSettings(state, 0, 0, zipped_layers=False))}:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+@pytest.mark.timeout(300)
+def test_ways_to_chunk_are_compared_without_a_database(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "evaluation.offline",
+        "--state",
+        str(tmp_path),
+        "structure:300/0",
+        "sentence:100/0",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, single = (tmp_path / "results" / f"example-{way}" for way in ("structure-300-0", "sentence-100-0"))
+    assert len(done.stdout.splitlines()) == 2 * len(MODES)
+    assert json.loads((whole / "scores.json").read_text())["scores"]["hybrid"]["nDCG@10"]["mean"] > 0.85
+    assert json.loads((single / "scores.json").read_text())["differences"].keys() == set(MODES)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

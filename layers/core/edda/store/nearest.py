@@ -19,8 +19,8 @@ from edda.store.queries import queries
 
 SQL = queries("indexing")
 
-# A tenant with fewer chunks has all its vectors compared, in some 40 ms: young HNSW graphs miss one or two in a hundred of
-# the nearest, however long they are searched, and no more than one may be missed up to 50,000.
+# A tenant with fewer chunks has all its vectors compared, in some 40 ms: young HNSW graphs miss one or two in a hundred
+# of the nearest, however long they are searched, and no more than one may be missed up to 50,000.
 WITHOUT_INDEX = 60_000
 # A tenant with a smaller part of an index's rows has them compared one by one: HNSW would meet too many of others'.
 SMALL_SHARE = 64

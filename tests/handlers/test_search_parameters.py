@@ -100,9 +100,9 @@ def test_weights_say_which_leg_counts(full: Stage) -> None:
     def order(**body: Any) -> list[str]:
         return texts(full.client.search("Line 7 of leave", top_k=100, **body))
 
-    by_vector = order(fusion={"vector_weight": 1})
+    by_vector = order(fusion={"vector_weight": 1, "neighbour_weight": 0})
     assert by_vector == order(mode="vector")
-    by_words = order(fusion={"vector_weight": 0})
+    by_words = order(fusion={"vector_weight": 0, "neighbour_weight": 0})
     only_words = order(mode="text")
     assert by_words[: len(only_words)] == only_words
     assert order(fusion={}) == order()
@@ -291,7 +291,7 @@ PARAMETERS: dict[str, st.SearchStrategy[Any]] = {
     "top_k": st.integers(-1, 101),
     "mode": st.sampled_from(["hybrid", "vector", "text", "", None]),
     "depth": st.integers(-1, 1001),
-    "fusion": st.dictionaries(st.just("vector_weight"), numbers),
+    "fusion": st.dictionaries(st.sampled_from(["vector_weight", "neighbour_weight"]), numbers),
     "min_score": numbers | st.dictionaries(st.sampled_from(["vector", "text", "fused", "rerank"]), numbers),
     "group_by": st.sampled_from(["document", None, "page"]),
     "hits_per_document": st.integers(-1, 21),

@@ -90,6 +90,6 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
     return found
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=10_000)
 def _terms_of(word: str, language: str | None) -> frozenset[str]:
     return frozenset(document_weights(word, language))

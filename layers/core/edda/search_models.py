@@ -74,6 +74,9 @@ class FusionBody(Request):
             "vectors count less by themselves.",
         ),
     ] = DEFAULT_FUSION.vector_weight
+    neighbour_weight: Annotated[
+        float, Field(ge=0, le=1, description="How much of the scores of the passages beside it a passage is given.")
+    ] = DEFAULT_FUSION.neighbour_weight
 
 
 class SearchRequest(Request):
@@ -141,7 +144,7 @@ class SearchRequest(Request):
             mode=Mode(self.mode),
             filter=parse_filter(self.filter),
             depth=self.depth,
-            fusion=Fusion(self.fusion.vector_weight),
+            fusion=Fusion(self.fusion.vector_weight, self.fusion.neighbour_weight),
             min_score=None if isinstance(self.min_score, MinScores) else self.min_score,
             min_scores=tuple((part, least) for part, least in thresholds.items() if least is not None),
             group_by_document=self.group_by == "document",

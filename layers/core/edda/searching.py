@@ -263,7 +263,9 @@ class _Search:
     def _ranked(self, candidates: Sequence[Candidate], terms: QueryTerms) -> list[Ranked]:
         if self.query.mode is not Mode.HYBRID:
             return ranked(candidates, None)
-        scores = [Scores(one.similarity, one.text_score, one.language) for one in candidates]
+        scores = [
+            Scores(one.similarity, one.text_score, one.language, one.version_id, one.ordinal) for one in candidates
+        ]
         languages = languages_of_model(self.verb.embedder.name)
         return ranked(candidates, fuse(scores, terms, self.query.fusion, languages))
 

@@ -128,6 +128,9 @@ bench: .venv/.ready bench-setup  ## Edda's embed path against its peers, for the
 bench-quick: .venv/.ready bench-setup  ## the same in about two minutes
 	@.venv/bin/python -m benchmarks quick
 
+bench-search: .venv/.ready  ## search beside the bare SQL: make bench-search [PLAN=full]
+	@.venv/bin/python -m benchmarks.search $(or $(PLAN),quick)
+
 memory-sizes: .venv/.ready  ## which memory is the cheapest, by measuring at Lambda's shares of a CPU (root, Linux)
 	@.venv/bin/python -m benchmarks.memory_sizes $(if $(SIZES),--sizes $(SIZES))
 
@@ -162,4 +165,4 @@ evaluate: setup evaluation/.venv/.ready  ## judged questions: make evaluate [COR
 evaluate-answers: setup  ## what is answered that should not be: make evaluate-answers CORPUS=folder [STRANGE=folder] [MORE="--help"]
 	@.venv/bin/python -m evaluation.answers --corpus "$(CORPUS)" $(if $(STRANGE),--strange "$(STRANGE)") $(MORE)
 
-.PHONY: evaluate evaluate-answers cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick
+.PHONY: evaluate evaluate-answers cost cost-docs scale cold-start memory-sizes help setup lock demo local sam-build sam-local clean build lint test simulate chaos figures long-files bench-setup bench bench-quick bench-search

@@ -114,6 +114,6 @@ def _gateway(clock: Clock) -> Any:
 
 
 def _model_folder() -> Path:
-    from tests.fakes.model import minilm_folder
+    from local.model import minilm_folder
 
     return minilm_folder()

@@ -64,6 +64,7 @@ def main() -> int:
     )
     parser.add_argument("--corpus", type=Path, default=EXAMPLE, help="the collection's folder (default: ours)")
     parser.add_argument("--modes", default=",".join(MODES), help="of search, with commas (default: all)")
+    parser.add_argument("--questions", type=int, help="only so many of the judged ones, always the same by chance")
     parser.add_argument("--depth", type=int, default=DEPTH, help="documents asked for (default: 100)")
     parser.add_argument("--context", type=int, default=0, help="passages around each hit, where passages are judged")
     parser.add_argument("--results", type=Path, help="folder for runs and scores (default: below the state)")
@@ -87,13 +88,15 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
     modes = options.modes.split(",")
     if unknown := set(modes) - set(MODES):
         raise LocalError(f"no mode of search: {', '.join(sorted(unknown))}; there are {', '.join(MODES)}")
-    if options.depth < 1:
-        raise LocalError("--depth is 1 or more")
+    if options.depth < 1 or (options.questions is not None and options.questions < 1):
+        raise LocalError("--depth and --questions are 1 or more")
     if options.baseline is not None and not options.baseline.is_file():
         raise LocalError(f"{options.baseline} is no file")
     if not SCORER.exists():
         raise LocalError("the scorer is not installed: run make evaluate, or make evaluation/.venv/.ready")
     collection = judged.load(options.corpus)
+    if options.questions is not None:
+        collection = judged.sample(collection, options.questions)
     folder = options.results or options.state / "results" / f"{collection.name}-{began:%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     console.print(

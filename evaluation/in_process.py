@@ -3,7 +3,8 @@
 The same: the api and search functions behind their HTTP gateway (keys, validation, JSON both ways), the verbs of the
 chunk and embed functions as `edda.services` builds them, the parser's child process, the in-process model, every
 statement in Postgres under row-level security. Not the same: the bucket is a dictionary, the queues are lists, whose
-messages come once and in order, and nothing is a Lambda. So many documents are ready in a fraction of the time.
+messages come once and in order, and nothing is a Lambda. Vectors of texts that this model embedded in an earlier run
+come from a file. So many documents are ready in a fraction of the time.
 """
 
 import base64
@@ -37,6 +38,7 @@ from edda.runtime import run
 from edda.s3_events import object_changes
 from edda.services import ApiServices
 
+from evaluation.vectors import RememberingEmbedder
 from functions.answer import app as answer_app
 from functions.api import app as api_app
 from functions.search import app as search_app
@@ -50,6 +52,7 @@ WORK_S = 600.0  # for one round of work
 REQUEST_S = 120.0
 AT_ONCE = 4
 ORIGIN = "http://edda.in-process"
+VECTORS = "vectors.sqlite"
 BUCKET = "http://bucket.in-process/"
 
 
@@ -257,6 +260,7 @@ def in_process(state: Path, tenant: str, variables: Mapping[str, str]) -> Iterat
             return await services.ingestion(), await services.embedding()
 
         ingestion, embedding = run(built())
+        embedding = replace(embedding, embedder=RememberingEmbedder(embedding.embedder, state / VECTORS))
         ingestion = replace(
             ingestion,
             objects=bucket,

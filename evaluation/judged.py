@@ -10,7 +10,7 @@ and Markdown is the file's own. Judgements call a file by its path below `docs`,
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,17 @@ def load(folder: Path) -> Collection:
     if not collection.judged:
         raise LocalError(f"{folder}: no question of queries.jsonl is judged: do the ids of the files agree?")
     return collection
+
+
+def sample(collection: Collection, questions: int) -> Collection:
+    """Only so many of the judged questions, always the same: those whose hashes are the lowest."""
+    kept = sorted(collection.judged, key=lambda query: hashlib.sha256(query.encode()).digest())[:questions]
+    return replace(
+        collection,
+        queries={query: collection.queries[query] for query in kept},
+        qrels={query: collection.qrels[query] for query in kept if query in collection.qrels},
+        spans={query: collection.spans[query] for query in kept if query in collection.spans},
+    )
 
 
 def missing_documents(collection: Collection) -> list[str]:

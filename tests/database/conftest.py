@@ -8,6 +8,7 @@ from edda.store.database import Database
 from edda.store.keys import create_tenant
 
 from tests.conftest import TEMPLATE
+from tests.database.parts import LINES, PARTS
 from tests.database.world import World, check
 from tests.fakes.leaks import no_leaked_tasks  # noqa: F401 - a fixture
 from tests.postgres import Cluster, DatabaseUrls, as_owner
@@ -58,3 +59,9 @@ async def world(pipeline_database_urls: DatabaseUrls, embedding_model: Embedding
         as_owner(pipeline_database_urls, "DELETE FROM embeddings")
         as_owner(pipeline_database_urls, "DELETE FROM api_keys")
         as_owner(pipeline_database_urls, "DELETE FROM tenants")
+
+
+@pytest.fixture
+def parts(world: World) -> World:
+    world.parser.part_lines = len(LINES) // PARTS
+    return world

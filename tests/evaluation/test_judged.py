@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.judged import load, missing_documents
+from evaluation.judged import load, missing_documents, sample
 from local.errors import LocalError
 
 DOCUMENTS = [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": "", "text": "second"}]
@@ -74,6 +74,15 @@ def test_the_fingerprint_is_that_of_the_documents(tmp_path: Path) -> None:
     assert load(tmp_path).fingerprint == before
     (tmp_path / "corpus.jsonl").write_text(lines(DOCUMENTS[0], {"_id": "d2", "text": "seconds"}))
     assert load(tmp_path).fingerprint != before
+
+
+def test_a_sample_is_of_the_judged_questions_and_always_the_same(tmp_path: Path) -> None:
+    queries = [{"_id": f"q{n}", "text": f"{n}?"} for n in range(20)]
+    collection(tmp_path, "".join(f"q{n}\td1\t1\n" for n in range(10)))
+    (tmp_path / "queries.jsonl").write_text(lines(*queries))
+    some, more = sample(load(tmp_path), 3), sample(load(tmp_path), 6)
+    assert set(some.judged) == set(some.qrels) == set(some.queries) < set(more.judged) < {f"q{n}" for n in range(10)}
+    assert len(some.judged) == 3
 
 
 def test_a_judged_document_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ def test_a_chunk_beside_good_ones_is_before_its_equals() -> None:
     candidates = [
         Scores(None, text, document=place[0], ordinal=place[1]) for text, place in zip(texts, places, strict=True)
     ]
-    fused = fuse(candidates, ENGLISH, Fusion(), None)
+    fused = fuse(candidates, ENGLISH, Fusion(neighbour_weight=0.1), None)
     assert fused[1] == pytest.approx(fused[2] + 0.1 * fused[0])
     assert fused[2] == fused[3] == fused[4]
-    assert fuse(candidates, ENGLISH, Fusion(neighbour_weight=0), None)[1] == fused[2]
+    assert fuse(candidates, ENGLISH, Fusion(), None)[1] == fused[2]
 
 
 def test_none_and_one_and_equal_candidates_are_no_trouble() -> None:
@@ -88,6 +88,7 @@ def test_which_languages_a_model_reads() -> None:
     assert languages_of_model("bedrock/cohere.embed-english-v3") == KNOWS_ENGLISH
     assert languages_of_model("openai/text-embedding-3-small") is None
     assert languages_of_model("bedrock/amazon.titan-embed-text-v2:0") is None
+    assert languages_of_model("openai/paraphrase-multilingual-MiniLM-L12-v2") is None
 
 
 ANY = st.lists(st.tuples(st.integers(-100, 100), st.integers(0, 500)), max_size=30)

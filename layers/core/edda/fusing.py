@@ -18,7 +18,7 @@ _FOREIGN_SCRIPT = 0.01
 _ROUNDING = 1e-9  # scores no further apart than this are equal
 _BEST = 10  # hits of the text leg whose languages tell that of an unclear query
 # Parts of the names of models that know English only. Of others it is assumed that they read whatever they get.
-_ENGLISH_ONLY = ("all-minilm", "embed-english", "titan-embed-text-v1", "titan-embed-g1-text", "all-mpnet")
+_ENGLISH_ONLY = ("all-minilm", "all-mpnet", "embed-english", "bge-small-en", "bge-base-en", "bge-large-en")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,11 @@ class Scores:
 @dataclass(frozen=True, slots=True)
 class Fusion:
     """Measured defaults. `vector_weight`: 0 is text alone, 1 is vectors alone. `neighbour_weight`: how much of the
-    scores of the chunks just before and after a chunk, where these are good, is added to its own."""
+    scores of the chunks just before and after a chunk, where these are good, is added to its own. 0.1 finds more
+    passages in long documents, and puts documents of a single chunk behind."""
 
     vector_weight: float = 0.65
-    neighbour_weight: float = 0.1
+    neighbour_weight: float = 0.0
 
 
 def languages_of_model(name: str) -> frozenset[str] | None:
@@ -102,6 +103,8 @@ def _readable(languages: Iterable[str], known: frozenset[str]) -> float:
 
 def _with_neighbours(candidates: Sequence[Scores], fused: Sequence[float], weight: float) -> list[float]:
     """An answer is seldom alone: what is beside good chunks counts for more."""
+    if not weight:
+        return list(fused)
     good = {
         (one.document, one.ordinal): score
         for one, score in zip(candidates, fused, strict=True)

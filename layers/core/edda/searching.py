@@ -264,7 +264,7 @@ class _Search:
         if self.query.mode is not Mode.HYBRID:
             return ranked(candidates, None)
         scores = [
-            Scores(one.similarity, one.text_score, one.language, one.version_id, one.ordinal) for one in candidates
+            Scores(one.similarity, one.text_score, one.language, one.version_id.int, one.ordinal) for one in candidates
         ]
         languages = languages_of_model(self.verb.embedder.name)
         return ranked(candidates, fuse(scores, terms, self.query.fusion, languages))

@@ -34,7 +34,7 @@ SURELY_MORE = 2
 MOST_READ = 10  # times as many are read for a phrase
 EVERYTHING = compile_filter(None).clause
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
-EF_SEARCH = 200
+EF_SEARCH = 400
 
 # What is left to choose is the access to each table. A bitmap of a tenant's every row might be made for each key, and
 # whole rows be kept in memory, for keys that come once.

@@ -62,8 +62,3 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION term_frequencies(integer[], bigint), chunks_with_terms(integer[], text[], sparsevec) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION term_frequencies(integer[], bigint), chunks_with_terms(integer[], text[], sparsevec) TO edda_app;
-
--- For what asks by segments only. A vector that is looked up by its text must never be sought among all of a tenant's,
--- which a planner without statistics thinks as good.
-DROP INDEX embeddings_by_segment;
-CREATE INDEX embeddings_by_segment ON embeddings (tenant_id, model_id, segment) WHERE segment >= 0;

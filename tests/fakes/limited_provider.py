@@ -56,7 +56,8 @@ class LimitedProvider:
     """Latency with jitter, a bucket of tokens that fills by the second, and a number of requests at once; 0: no limit.
 
     `says`: Retry-After, in whole seconds. `headers`: OpenAI's, with how much is left. `refuses_s`: between these two
-    times everything is refused, "try again in a second".
+    times everything is refused, "try again in a second". `places`: more requests wait their turn. `sporadic`: this
+    share is refused whatever is asked, once it has waited: half without a word, the others "try again in a second".
     """
 
     tokens_a_second: float = 0.0
@@ -66,6 +67,8 @@ class LimitedProvider:
     says: bool = True
     headers: bool = False
     refuses_s: tuple[float, float] = (0.0, 0.0)
+    places: int = 0
+    sporadic: float = 0.0
     seconds: Callable[[random.Random], float] = lambda chance: 0.25 * chance.lognormvariate(0, 0.15)
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     in_flight: int = 0
@@ -74,6 +77,7 @@ class LimitedProvider:
     refused: int = 0
     refused_at_s: list[float] = field(default_factory=list)
     asked_at_s: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    _queue: asyncio.Semaphore | None = None
     _left: float = math.inf
     _filled_at_s: float = -math.inf
 
@@ -94,16 +98,30 @@ class LimitedProvider:
                 heard(self._headers())
             await asyncio.sleep(ROUND_TRIP_S / 2)
             raise ProviderThrottled(retry_after_s=float(math.ceil(wait_s)) if self.says and wait_s > 0 else None)
+        if self.places:
+            await self._wait_and_work()
+        if self.sporadic and (drawn := self.chance.random()) < self.sporadic:
+            self.refused += 1
+            self.refused_at_s.append(now_s())
+            await asyncio.sleep(ROUND_TRIP_S / 2)
+            raise ProviderThrottled(retry_after_s=1.0 if 2 * drawn < self.sporadic else None)
         self._left -= tokens
         if self.headers:
             heard(self._headers())
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            await asyncio.sleep(self.seconds(self.chance))
+            if not self.places:
+                await asyncio.sleep(self.seconds(self.chance))
         finally:
             self.in_flight -= 1
         self.answered[who] = self.answered.get(who, 0) + tokens
+
+    async def _wait_and_work(self) -> None:
+        if self._queue is None:
+            self._queue = asyncio.Semaphore(self.places)
+        async with self._queue:
+            await asyncio.sleep(self.seconds(self.chance))
 
     def _take(self, tokens: int) -> float:
         """How long until so much is there."""

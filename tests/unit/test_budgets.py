@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from edda.budgets import (
     BURST_S,
+    EXCESS,
     FORGET_S,
     MARGIN,
     QUIET_S,
@@ -17,6 +18,7 @@ from edda.budgets import (
     provider_key,
     rate_limits,
     refused,
+    tolerates,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,6 +143,42 @@ def test_what_is_handed_out_and_not_sent_yet_is_no_part_of_what_was_measured() -
     looked, _ = ask(grown, NOW_S + 100)
     told, _ = refused(looked, NOW_S + 100, replace(refusal(), wait_s=0.0))
     assert told.rate == pytest.approx(MARGIN * 180_000 / 100, rel=0.03)
+
+
+def lowered() -> Budget:
+    """Refusals go on far below the rate at which they began."""
+    return replace(limited(500), former=1000, asked=0, lost=0)
+
+
+def test_refusals_that_a_lower_rate_does_not_end_are_tolerated_at_the_former_one() -> None:
+    budget = lowered()
+    for again in range(1, 5):
+        assert not tolerates(budget, NOW_S + 10 * again)
+        budget, _ = refused(budget, NOW_S + 10 * again, replace(refusal(), asked=50))
+    now_s = NOW_S + 41
+    assert tolerates(budget, now_s)
+    assert budget.rate == 1000
+    assert budget.sporadic == pytest.approx(6 / 200)
+    told, _ = refused(budget, now_s, replace(refusal(wait_s=30), asked=50))
+    assert (told.rate, told.resumes_at_s) == (budget.rate, budget.resumes_at_s)
+    assert not tolerates(budget, now_s + 3600)
+
+
+def test_many_more_than_those_that_are_tolerated_are_a_limit_again() -> None:
+    budget = replace(lowered(), rate=1000, sporadic=0.02)
+    for again in range(1, EXCESS + 2):
+        assert tolerates(budget, NOW_S + again)
+        budget, _ = refused(budget, NOW_S + again, replace(refusal(), asked=2))
+    assert not tolerates(budget, NOW_S + EXCESS + 2)
+    assert budget.rate is not None
+    assert budget.rate < 1000
+
+
+def test_a_limit_that_is_still_being_looked_for_is_no_reason_to_tolerate_refusals() -> None:
+    budget = lowered()
+    for again in range(1, 20):
+        budget, _ = refused(budget, NOW_S + 10 * again, replace(refusal(), asked=3))
+    assert budget.sporadic == 0
 
 
 def test_a_limit_that_was_not_met_for_long_is_forgotten() -> None:

@@ -9,6 +9,10 @@ will have them. So nobody polls, nobody overtakes, and who has much to do waits 
 The rate is measured: of what was handed out between two refusals, the provider has let through just what it allows. It
 then grows a little until the next refusal. One unit serves limits of tokens and of requests: among requests of about
 one size, so many tokens are so many requests.
+
+Some providers refuse a share of requests whatever is asked of them. A limit's refusals end when less is asked, so those
+that go on below a rate that the provider has let through before are **sporadic**: the former rate is restored, and for
+some minutes 1.5 times their share changes nothing. Assumed is that a limit that was lowered refuses more than that.
 """
 
 import re
@@ -24,9 +28,16 @@ FIRST_GROWTH, LEAST_GROWTH = 0.05, 0.001  # of the rate, a second; the first is 
 QUIET_S = 60.0  # without a refusal for so long, the limit is looked for further up
 QUIET_GROWTH, MOST_GROWTH = 0.02, 0.1  # then; with the square of the quiet time
 FORGET_S = 3600.0  # and for so long, there may be none any more
+MOST_CUT = 2.5  # times less, at one refusal: soon after another one little was measured
 MARGIN = 0.98  # of the rate that was measured
 MEASURED_S = 30.0  # what was measured before weighs as much as so many seconds at most
 GROWING_S = 10.0  # and this while the limit is looked for further up
+KNOWN_S = 10.0  # a rate that was measured for less is no former rate
+LOWER = 0.97  # of the former rate: refusals at less are not because of it
+SPORADIC = 4  # so many of them are no accident
+MOST_SPORADIC = 0.25  # of the requests; more may be a limit that is being looked for
+SPORADIC_FOR_S = 600.0  # then a limit is looked for again
+TOLERANCE, EXCESS = 1.5, 5  # as many times the share, and so many more than that, are tolerated
 REQUEST_S = 10.0  # a request in so long is the least rate: a spell of refusals alone says nothing of a limit
 
 
@@ -47,6 +58,10 @@ class Budget:
     refused_at_s: float = 0.0
     measured_since_s: float = 0.0
     granted: float = 0.0  # tokens handed out since then, and not refused
+    former: float = 0.0  # rate at which refusals began that are not over
+    asked: float = 0.0  # requests since then, at a lower rate or since refusals are tolerated
+    lost: float = 0.0  # those of them that were refused
+    sporadic: float = 0.0  # share of requests that is refused whatever the rate
 
 
 class Lease(NamedTuple):
@@ -66,6 +81,13 @@ class Refusal:
     returned: float  # tokens of leases that the provider did not take, this request's among them
     rate_guess: float  # tokens a second, if nothing better is known
     is_soon: bool = False
+    asked: int = 1  # requests of that environment since it told of the last refusal
+    lost: int = 1  # those of them that were refused
+
+
+def tolerates(budget: Budget, now_s: float) -> bool:
+    """Are refusals known to have nothing to do with the rate?"""
+    return budget.sporadic > 0 and now_s - budget.refused_at_s <= SPORADIC_FOR_S
 
 
 def lease(
@@ -110,8 +132,16 @@ def lease(
 def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, None]:
     """Nobody asks before the provider said so, and the rate becomes what it has let through since the last refusal.
 
-    A request that was sent before the last refusal was over only lengthens the pause.
+    A request that was sent before the last refusal was over only lengthens the pause. A refusal that is tolerated is
+    only counted.
     """
+    asked, lost = budget.asked + refusal.asked, budget.lost + refusal.lost
+    if tolerates(budget, now_s) and not refusal.is_soon:
+        excess = lost - TOLERANCE * budget.sporadic * asked
+        if excess <= EXCESS:
+            if excess < 0:
+                asked = lost = 0
+            return replace(budget, granted=budget.granted - refusal.returned, asked=asked, lost=lost), None
     until_s = now_s + refusal.wait_s
     # Then there is enough for a request like this one.
     next_at_s = budget.next_at_s + (refusal.wait_s if refusal.is_soon else 0.0)
@@ -120,19 +150,33 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, Non
         resumes_at_s=max(budget.resumes_at_s, until_s),
         next_at_s=next_at_s,
         granted=budget.granted - refusal.returned,
+        asked=asked,
+        lost=lost,
     )
     if now_s - refusal.began_ago_s <= budget.resumes_at_s:
         return paused, None
+    former = budget.former
+    sporadic = budget.sporadic if tolerates(budget, now_s) and refusal.is_soon else 0.0
     if budget.rate is None:
+        former = 0.0
         rate, growth = refusal.rate_guess, FIRST_GROWTH
         measured = measured_s = unsent = 0.0
     else:
         unsent = budget.rate * max(0.0, budget.next_at_s - now_s)  # leases that have not begun
         measured_s = max(until_s - budget.measured_since_s, 0.001)
         measured = max(0.0, paused.granted - unsent) / measured_s
-        rate = MARGIN * min(budget.rate, max(measured, refusal.tokens / max(refusal.wait_s, measured_s, 1.0)))
+        least = max(budget.rate / MOST_CUT, refusal.tokens / max(refusal.wait_s, measured_s, 1.0))
+        rate = MARGIN * min(budget.rate, max(measured, least))
         # The less was measured, the more it may be off.
         growth = min(FIRST_GROWTH, max(LEAST_GROWTH, 1 / measured_s**2))
+        if now_s - budget.refused_at_s > QUIET_S or budget.rate > former:
+            former = measured if measured_s >= KNOWN_S else 0.0
+            asked = lost = 0
+        elif budget.rate > LOWER * former:
+            asked = lost = 0
+        elif SPORADIC <= lost <= MOST_SPORADIC * asked:
+            rate, growth, sporadic = former, MOST_GROWTH, (lost + 2) / asked
+            asked = lost = 0
     rate = max(rate, refusal.tokens / REQUEST_S)
     # Refusals that follow each other closely, and not because of leases from before, say that the limit is another now.
     since_last_s = now_s - budget.refused_at_s + max(0.0, budget.next_at_s - now_s)
@@ -146,6 +190,10 @@ def refused(budget: Budget, now_s: float, refusal: Refusal) -> tuple[Budget, Non
         refused_at_s=now_s,
         measured_since_s=until_s - measured_s,
         granted=measured * measured_s + unsent,
+        former=former,
+        asked=asked,
+        lost=lost,
+        sporadic=sporadic,
     )
     return told, None
 

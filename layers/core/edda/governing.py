@@ -56,6 +56,7 @@ class _Slot:
     tokens: int
     began_s: float
     is_leased: bool  # its tokens were handed out
+    rests_s: float = 0.0  # so long waits only who made it, once it has been refused
     limits: RateLimits | None = None
 
 
@@ -160,6 +161,8 @@ class Governor:
         self._began_s = clock()  # since then there have always been requests
         self._accepted = 0  # tokens that the provider has let through since then
         self._returned = 0  # leased tokens that it did not, since the budget was told
+        self._asked = self._lost = 0  # leased requests, and those that were refused, since the budget was told
+        self._tolerates = False  # refusals that have nothing to do with limits?
         self.is_limited = False  # has the provider refused somebody, as far as is known?
         self._resumes_at_s = 0.0
         self._reduced_at_s = 0.0
@@ -176,6 +179,7 @@ class Governor:
 
     def _saw(self, budget: Budget, now_s: float) -> None:
         self.is_limited = budget.rate is not None
+        self._tolerates = budgets.tolerates(budget, now_s)
         self._pause(budget.resumes_at_s - now_s)
 
     @asynccontextmanager
@@ -197,6 +201,7 @@ class Governor:
         if self.window.in_flight == 1:  # after a pause
             self._began_s, self._accepted = slot.began_s, 0
         context = _slot.set(slot)
+        self._asked += slot.is_leased
         try:
             yield
             self._accepted += tokens
@@ -214,6 +219,8 @@ class Governor:
         finally:
             _slot.reset(context)
             self.window.leave()
+            if slot.rests_s > 0:
+                await asyncio.sleep(min(slot.rests_s, deadline.remaining_s()))
 
     async def _enter(self, tokens: int, deadline: Deadline) -> None:
         await self.window.enter()
@@ -250,7 +257,8 @@ class Governor:
         ask = partial(budgets.lease, least=least, most=most, within_s=deadline.remaining_s())
         try:
             with self._returning() as returned:
-                _, _, lease = await self._budget.change(partial(ask, returned=returned))
+                told, now_s, lease = await self._budget.change(partial(ask, returned=returned))
+                self._tolerates = budgets.tolerates(told, now_s)
         except RetryableError:
             raise
         except Exception:
@@ -283,11 +291,19 @@ class Governor:
             self.window.grow()
 
     async def _refused(self, slot: _Slot, retry_after_s: float | None) -> None:
-        """Half the window, once a round trip; and where the provider says for how long, everybody waits."""
+        """Half the window, once a round trip; and where the provider says for how long, everybody waits.
+
+        Where refusals are known to be sporadic, only the request itself waits: its next slot comes later.
+        """
+        self._lost += slot.is_leased
+        if self._tolerates:
+            slot.rests_s = min(max(retry_after_s or 0.0, LOOK_S * self._chance()), LONGEST_PAUSE_S)
+            await self._tell(slot, slot.rests_s)
+            return
         is_new = slot.began_s >= self._reduced_at_s
         was_alone = self.window.size < 2
         now_s = self._clock()
-        round_trip_s = now_s - slot.began_s
+        round_trip_s = min(ALONE_S, now_s - slot.began_s)  # who was refused may have queued for long
         if is_new:
             self._reduced_at_s = now_s
             self.window.halve()
@@ -333,7 +349,8 @@ class Governor:
 
         def tell(budget: Budget, now_s: float) -> tuple[Budget, None]:
             ago_s = self._clock() - slot.began_s  # now, for there may have been a queue
-            refusal = Refusal(slot.tokens, wait_s, ago_s, returned, guess, is_soon)
+            asked, self._asked, lost, self._lost = self._asked, 0, self._lost, 0
+            refusal = Refusal(slot.tokens, wait_s, ago_s, returned, guess, is_soon, asked, lost)
             return budgets.refused(budget, now_s, refusal)
 
         with _best_effort(), self._returning() as returned:

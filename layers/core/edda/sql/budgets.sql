@@ -3,7 +3,7 @@
 SELECT tokens_per_second, growth,
        extract(epoch FROM changed_at)::float8 AS changed_at_s, extract(epoch FROM next_at)::float8 AS next_at_s,
        extract(epoch FROM resumes_at)::float8 AS resumes_at_s, extract(epoch FROM refused_at)::float8 AS refused_at_s,
-       extract(epoch FROM measured_since)::float8 AS measured_since_s, granted,
+       extract(epoch FROM measured_since)::float8 AS measured_since_s, granted, former, asked, lost, sporadic,
        extract(epoch FROM clock_timestamp())::float8 AS now_s
 FROM provider_budgets WHERE provider_key = %(provider_key)s;
 
@@ -24,5 +24,5 @@ UPDATE provider_budgets
 SET tokens_per_second = %(rate)s, growth = %(growth)s, changed_at = to_timestamp(%(changed_at_s)s),
     next_at = to_timestamp(%(next_at_s)s), resumes_at = to_timestamp(%(resumes_at_s)s),
     refused_at = to_timestamp(%(refused_at_s)s), measured_since = to_timestamp(%(measured_since_s)s),
-    granted = %(granted)s
+    granted = %(granted)s, former = %(former)s, asked = %(asked)s, lost = %(lost)s, sporadic = %(sporadic)s
 WHERE provider_key = %(provider_key)s;

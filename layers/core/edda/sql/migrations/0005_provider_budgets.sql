@@ -10,7 +10,11 @@ CREATE TABLE provider_budgets (
     resumes_at        timestamptz NOT NULL,                                 -- before then nobody asks the provider
     refused_at        timestamptz NOT NULL,
     measured_since    timestamptz NOT NULL,
-    granted           double precision NOT NULL                             -- tokens handed out since then, and not refused
+    granted           double precision NOT NULL,                            -- tokens handed out since then, and not refused
+    former            double precision NOT NULL DEFAULT 0,                  -- rate at which refusals began
+    asked             double precision NOT NULL DEFAULT 0,                  -- requests since then, at a lower rate
+    lost              double precision NOT NULL DEFAULT 0,                  -- those of them that were refused
+    sporadic          double precision NOT NULL DEFAULT 0                   -- share that is refused whatever the rate
 ) WITH (fillfactor = 50);  -- one row that is updated again and again, in its own page
 
 GRANT SELECT, INSERT, UPDATE ON provider_budgets TO edda_app;

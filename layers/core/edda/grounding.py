@@ -21,6 +21,7 @@ from edda.words import UNSPACED, words
 # more; what was never in a document has the small words only.
 LEAST_SUPPORT = 0.4
 SAME_LANGUAGE = 0.2  # of the words asked in the passages, where its language is not known: names alone are less
+SMALL_NUMBERS = 3  # of a paragraph, that the source may have in words
 LEAD_WORDS = 3  # of one line that ends with a colon: what a list begins with
 SHINGLE = 6  # words in a row that are the instructions' own
 
@@ -37,7 +38,8 @@ _LIST_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s", re.M)
 
 
 class Rejected(Exception):
-    """The answer cannot be given; the message says why, in a sentence for the model."""
+    """The answer cannot be given; the message says why, in a sentence for the model. Callers see it as well, so nothing
+    that the model chose is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,8 @@ def ground(draft: Draft, passages: Sequence[Hit], asked: Sequence[str], told: st
     numbers = {int(number) - 1 for number in MARKER.findall(text)}
     if not numbers:
         raise Rejected("it has no citation.")
-    if missing := sorted(numbers - cited):
-        raise Rejected(f"it has the marker [{missing[0] + 1}], for which there is no quote among the citations.")
+    if numbers - cited:
+        raise Rejected("it has a marker for which there is no quote among the citations.")
     _check_blocks(text, passages, asked)
     _check_not_told(text, told, sources)
     return Grounded(text, tuple(one for one in citations if one.passage in numbers), inert.removed)
@@ -93,7 +95,7 @@ def _checked_citations(draft: Draft, passages: Sequence[Hit]) -> list[Citation]:
     for one in draft.citations:
         index = one.passage - 1
         if not 0 <= index < len(passages):
-            raise Rejected(f"it cites a passage {one.passage}; there are {len(passages)}.")
+            raise Rejected(f"it cites a passage that there is not; they are numbered 1 to {len(passages)}.")
         passage = folded.setdefault(index, fold(passages[index].text))
         span = find_quote(one.quote, passage)
         if span is None:
@@ -141,8 +143,12 @@ def _same_language(question: str, passages: Sequence[Hit]) -> bool:
 def _check_hard(text: str, source: str) -> None:
     known = _plain(source)
     text = _GROUPED.sub("", text)
+    counted = 0
     for token in [*filter(_is_hard, _TOKEN.findall(text)), *_SPELLED.findall(text)]:
-        if not _holds(known, token) and not _is_compound(known, token):
+        if _holds(known, token) or _is_compound(known, token):
+            continue
+        counted += _is_small(token)
+        if not _is_small(token) or counted > SMALL_NUMBERS:
             raise Rejected("it holds a number, a code or a name that the cited passages do not hold.")
 
 
@@ -152,10 +158,14 @@ def _is_hard(token: str) -> bool:
     return len(token) > _LONGEST_WORD and max(map(len, re.split(r"[-./:#@+]", token))) > _LONGEST_WORD
 
 
+def _is_small(token: str) -> bool:
+    """A number that the source may have in words."""
+    plain = _plain(token)
+    return plain.isdecimal() and int(plain) <= _COUNTED
+
+
 def _holds(known: str, token: str) -> bool:
     wanted = _plain(token)
-    if wanted.isdecimal() and int(wanted) <= _COUNTED:
-        return True
     return not wanted or re.search(rf"(?<!{_SIGN}){re.escape(wanted)}(?!{_SIGN})", known) is not None
 
 
@@ -163,7 +173,8 @@ def _is_compound(known: str, token: str) -> bool:
     """A number that is known and plain words: 25-day."""
     pieces = re.split(r"[-/]", token)
     return len(pieces) > 1 and all(
-        _holds(known, piece) if piece.isdecimal() else piece.isalpha() and piece.islower() for piece in pieces
+        (_holds(known, piece) or _is_small(piece)) if piece.isdecimal() else piece.isalpha() and piece.islower()
+        for piece in pieces
     )
 
 

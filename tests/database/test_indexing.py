@@ -108,7 +108,7 @@ class Library:
         """Search finds what comparing with every vector finds."""
         vector = [self.numbers.gauss(0, 1) for _ in range(MODEL_DIMENSIONS)]
         filter_ = None if year is None else parse_filter({"field": "year", "op": "eq", "value": year})
-        store = SearchStore(self.database, self.model, exact_up_to=exact_up_to)
+        store = SearchStore(self.database, self.model, exact_up_to=exact_up_to, without_index=0)
         half = HalfVector(to_halfvec_binary(_float32(vector)))
         found = await store.candidates(self.tenant.tenant_id, half, None, compile_filter(filter_), top_k)
         found.sort(key=lambda one: (-(one.similarity or 0), one.document_id, one.ordinal))

@@ -145,7 +145,7 @@ class Filled:
         vector = HalfVector(to_halfvec_binary(_first_axis()))
         database = Explaining(conninfo)
         try:
-            store = SearchStore(database, self.model)
+            store = SearchStore(database, self.model, without_index=0)
             terms = None if words is None else query_terms(words)
             found = await store.candidates(self.tenant.tenant_id, vector, terms, compile_filter(filter_), 10)
             assert len(await store.hits(self.tenant.tenant_id, found)) == len(found)

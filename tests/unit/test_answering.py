@@ -1,5 +1,6 @@
 """The answer verb, on a search and a model that say what they are told to."""
 
+import time
 from typing import Any
 from uuid import UUID
 
@@ -206,3 +207,27 @@ async def test_a_documents_own_links_and_markers_are_not_ours() -> None:
     assert codes(answer) == [("links", "links_removed")]
     (citation,) = answer.citations
     assert answer.hits[0].hit.text[citation.start : citation.end] == text
+
+
+async def test_an_earlier_answer_vouches_for_nothing_and_an_earlier_question_does() -> None:
+    history = (ChatTurn("user", "My badge is HR-4711."), ChatTurn("assistant", "The codeword is QX-99."))
+    chat = FakeChat([said("For HR-4711 it is 25 days of leave [1].", (1, "Staff get 25 days of leave a year"))])
+    assert (await ask(searching(), chat, history=history)).kind == "generated"
+    chat = FakeChat([said("For QX-99 it is 25 days of leave [1].", (1, "Staff get 25 days of leave a year"))])
+    assert codes(await ask(searching(), chat, history=history)) == [("chat", "answer_rejected")]
+
+
+async def test_a_history_that_the_model_was_not_given_costs_no_time() -> None:
+    history = tuple(ChatTurn("assistant" if turn % 2 else "user", "word " * 4000) for turn in range(50))
+    quote = (1, "Staff get 25 days of leave a year")
+    chat = FakeChat([said("\n".join(["Staff get 25 days of leave [1]."] * 10), quote)])
+    began = time.process_time()
+    answer = await ask(searching(), chat, history=history)
+    assert answer.kind == "generated"
+    assert time.process_time() - began < 2
+
+
+async def test_a_turn_that_the_budget_cut_vouches_for_nothing() -> None:
+    history = (ChatTurn("user", "My badge is HR-4711. " + "word " * 5000), ChatTurn("assistant", "Yes."))
+    chat = FakeChat([said("For HR-4711 it is 25 days of leave [1].", (1, "Staff get 25 days of leave a year"))])
+    assert codes(await ask(searching(), chat, history=history)) == [("chat", "answer_rejected")]

@@ -68,13 +68,13 @@ def test_what_says_the_same_in_other_words_stands(answer: str, citations: list[t
 @pytest.mark.parametrize(
     ("answer", "citations", "reason"),
     [
-        ("Employees get 25 days [4].", [(4, "entitled to 25 days")], "a passage 4; there are 3"),
-        ("Employees get 25 days [0].", [(0, "entitled to 25 days")], "a passage 0"),
+        ("Employees get 25 days [4].", [(4, "entitled to 25 days")], "a passage that there is not"),
+        ("Employees get 25 days [0].", [(0, "entitled to 25 days")], "1 to 3"),
         ("Employees get 25 days [1].", [(1, "entitled to 30 days of leave")], "quote"),
         ("Employees get 25 days [1].", [(3, "entitled to 25 days of leave")], "quote"),
         ("Employees get 25 days [1].", [(1, "25")], "quote"),
         ("Employees get 25 days [1].", [], "no quote"),
-        ("Employees get 25 days [2].", [LEAVE], r"marker \[2\]"),
+        ("Employees get 25 days [2].", [LEAVE], "a marker"),
         ("Employees get 25 days of vacation.", [LEAVE], "no citation"),
         ("Employees get 25 days [1].\n\nThe canteen is open from eleven to two.", [LEAVE], "a part of it"),
         ("[1]", [LEAVE], "nothing"),

@@ -45,6 +45,12 @@ def test_a_cursor_of_another_search_is_refused() -> None:
         decode(text, SEARCH + b"!")
 
 
+@pytest.mark.parametrize("depth", [0, 10_001, 2**32 - 1])
+def test_a_cursor_that_somebody_sealed_himself_asks_for_no_more_than_others(depth: int) -> None:
+    with pytest.raises(InvalidRequest):
+        decode(encode(Cursor(Position(1, -0.5, uuid4(), 3), depth), SEARCH), SEARCH)
+
+
 def test_positions_are_in_the_order_of_hits() -> None:
     one, two = UUID(int=1), UUID(int=2)
     in_order = [

@@ -220,7 +220,9 @@ class _Answer:
     async def _generated(self, chat: ChatModel, prompt: Prompt) -> Grounded | None:
         """What the model answers, if it stands; None: it found nothing. Raises _Unanswered."""
         question = self.question
-        asked = [question.search.text, *(turn.content for turn in question.history)]
+        # Nothing that a document made an earlier answer say is vouched for by that answer.
+        before = [turn.content for turn in prompt.turns[:-1] if turn.role == "user"]
+        asked = [question.search.text, *before]
         turns, reason = prompt.turns, ""
         for _ in range(2):
             request = ChatRequest(prompt.system, turns, question.max_output_tokens, question.temperature)

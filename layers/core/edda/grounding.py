@@ -6,7 +6,8 @@ and sentences with hardly a word of theirs. So what a document makes a model say
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edda.models import Hit
@@ -21,6 +22,7 @@ from edda.words import UNSPACED, words
 # more; what was never in a document has the small words only.
 LEAST_SUPPORT = 0.4
 SAME_LANGUAGE = 0.2  # of the words asked in the passages, where its language is not known: names alone are less
+SMALL_NUMBERS = 3  # of a paragraph, that the source may have in words
 LEAD_WORDS = 3  # of one line that ends with a colon: what a list begins with
 SHINGLE = 6  # words in a row that are the instructions' own
 
@@ -29,6 +31,7 @@ _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})+)\]")
 # What must be in the sources as it is: what has a digit or an underscore, what is too long for a word, what is spelled.
 _SIGN = rf"[^\W_{UNSPACED}]"
 _TOKEN = re.compile(rf"(?:{_SIGN}|_)+(?:[-./:#@+]+(?:{_SIGN}|_)+)*")
+_IS_SIGN = re.compile(_SIGN)
 _LONGEST_WORD = 27
 _SPELLED = re.compile(rf"(?:(?<!\w){_SIGN}(?!\w)[\s.,·_-]*){{5,}}")
 _COUNTED = 20  # numbers up to here are in words as often as not
@@ -37,7 +40,8 @@ _LIST_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s", re.M)
 
 
 class Rejected(Exception):
-    """The answer cannot be given; the message says why, in a sentence for the model."""
+    """The answer cannot be given; the message says why, in a sentence for the model. Callers see it as well, so nothing
+    that the model chose is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,23 @@ class Grounded:
     removed: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What may be repeated, read once: in the form of `_plain`, and its words."""
+
+    plain: str
+    words: set[str]
+
+    @classmethod
+    def of(cls, text: str) -> "_Source":
+        return cls(_plain(text), words(text))
+
+
 def ground(draft: Draft, passages: Sequence[Hit], asked: Sequence[str], told: str) -> Grounded:
     """The answer with its citations, each checked. Raises Rejected.
 
-    `asked` is what the user said: the question first, and the turns before it. `told` is what the model was told to do.
+    `asked` is what the user said, and the model was told: the question first, and turns before it. `told` is what the
+    model was told to do.
     """
     citations = _checked_citations(draft, passages)
     cited = {one.passage for one in citations}
@@ -75,9 +92,11 @@ def ground(draft: Draft, passages: Sequence[Hit], asked: Sequence[str], told: st
     numbers = {int(number) - 1 for number in MARKER.findall(text)}
     if not numbers:
         raise Rejected("it has no citation.")
-    if missing := sorted(numbers - cited):
-        raise Rejected(f"it has the marker [{missing[0] + 1}], for which there is no quote among the citations.")
-    _check_blocks(text, passages, asked)
+    if numbers - cited:
+        raise Rejected("it has a marker for which there is no quote among the citations.")
+    said = _Source.of("\n".join(asked))
+    read = {index: _Source.of(_all_text(passages[index])) for index in numbers}
+    _check_blocks(text, read, said, _same_language(asked[0], passages))
     _check_not_told(text, told, sources)
     return Grounded(text, tuple(one for one in citations if one.passage in numbers), inert.removed)
 
@@ -93,7 +112,7 @@ def _checked_citations(draft: Draft, passages: Sequence[Hit]) -> list[Citation]:
     for one in draft.citations:
         index = one.passage - 1
         if not 0 <= index < len(passages):
-            raise Rejected(f"it cites a passage {one.passage}; there are {len(passages)}.")
+            raise Rejected(f"it cites a passage that there is not; they are numbered 1 to {len(passages)}.")
         passage = folded.setdefault(index, fold(passages[index].text))
         span = find_quote(one.quote, passage)
         if span is None:
@@ -104,9 +123,8 @@ def _checked_citations(draft: Draft, passages: Sequence[Hit]) -> list[Citation]:
     return found
 
 
-def _check_blocks(text: str, passages: Sequence[Hit], asked: Sequence[str]) -> None:
+def _check_blocks(text: str, read: Mapping[int, _Source], said: _Source, same_language: bool) -> None:
     """Each paragraph and item of a list has a marker, and each sentence is supported by what its block cites."""
-    same_language = _same_language(asked[0], passages)
     leads = 1
     for start, end in _blocks(text):
         block = text[start:end]
@@ -118,11 +136,11 @@ def _check_blocks(text: str, passages: Sequence[Hit], asked: Sequence[str]) -> N
         elif not numbers:
             raise Rejected("a part of it has no citation.")
         if is_lead:
-            numbers = {int(number) - 1 for number in MARKER.findall(text)}
-        source = "\n".join([*(_all_text(passages[index]) for index in sorted(numbers)), *asked])
-        _check_hard(plain, source)
+            numbers = set(read)
+        sources = [said, *(read[index] for index in sorted(numbers))]
+        _check_hard(plain, [one.plain for one in sources])
         if same_language and not is_lead:
-            _check_support(plain, words(source))
+            _check_support(plain, set[str]().union(*(one.words for one in sources)))
 
 
 def _same_language(question: str, passages: Sequence[Hit]) -> bool:
@@ -138,11 +156,14 @@ def _same_language(question: str, passages: Sequence[Hit]) -> bool:
     return len(shared) >= SAME_LANGUAGE * len(content)
 
 
-def _check_hard(text: str, source: str) -> None:
-    known = _plain(source)
+def _check_hard(text: str, known: Sequence[str]) -> None:
     text = _GROUPED.sub("", text)
-    for token in [*filter(_is_hard, _TOKEN.findall(text)), *_SPELLED.findall(text)]:
-        if not _holds(known, token) and not _is_compound(known, token):
+    counted = 0
+    for token, times in Counter([*filter(_is_hard, _TOKEN.findall(text)), *_SPELLED.findall(text)]).items():
+        if _holds(known, token) or _is_compound(known, token):
+            continue
+        counted += times
+        if not _is_small(token) or counted > SMALL_NUMBERS:
             raise Rejected("it holds a number, a code or a name that the cited passages do not hold.")
 
 
@@ -152,18 +173,33 @@ def _is_hard(token: str) -> bool:
     return len(token) > _LONGEST_WORD and max(map(len, re.split(r"[-./:#@+]", token))) > _LONGEST_WORD
 
 
-def _holds(known: str, token: str) -> bool:
+def _is_small(token: str) -> bool:
+    """A number that the source may have in words."""
+    plain = _plain(token)
+    return plain.isdecimal() and int(plain) <= _COUNTED
+
+
+def _holds(known: Sequence[str], token: str) -> bool:
     wanted = _plain(token)
-    if wanted.isdecimal() and int(wanted) <= _COUNTED:
-        return True
-    return not wanted or re.search(rf"(?<!{_SIGN}){re.escape(wanted)}(?!{_SIGN})", known) is not None
+    return not wanted or any(_stands_in(text, wanted) for text in known)
 
 
-def _is_compound(known: str, token: str) -> bool:
+def _stands_in(text: str, wanted: str) -> bool:
+    """As a whole: not as a piece of a longer word or number."""
+    start = -1
+    while (start := text.find(wanted, start + 1)) >= 0:
+        end = start + len(wanted)
+        if not _IS_SIGN.match(text, end) and not (start and _IS_SIGN.match(text, start - 1)):
+            return True
+    return False
+
+
+def _is_compound(known: Sequence[str], token: str) -> bool:
     """A number that is known and plain words: 25-day."""
     pieces = re.split(r"[-/]", token)
     return len(pieces) > 1 and all(
-        _holds(known, piece) if piece.isdecimal() else piece.isalpha() and piece.islower() for piece in pieces
+        (_holds(known, piece) or _is_small(piece)) if piece.isdecimal() else piece.isalpha() and piece.islower()
+        for piece in pieces
     )
 
 

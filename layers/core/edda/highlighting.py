@@ -25,8 +25,11 @@ def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]
     if the query has it whole."""
     spans = list(_phrases(text, terms.phrases))
     if wanted := _words(terms.terms):
-        for run in _RUN.finditer(text):
-            spans += _in_run(run.group(), run.start(), language, wanted)
+        # Most runs hold nothing: each different one is looked at once.
+        runs = {run for run in set(text.split()) if not wanted.isdisjoint(_terms_of(run, language))}
+        for run in _RUN.finditer(text) if runs else ():
+            if run.group() in runs:
+                spans += _in_run(run.group(), run.start(), language, wanted)
     return _joined(spans)
 
 
@@ -39,8 +42,6 @@ def _words(terms: Iterable[str]) -> frozenset[str]:
 def _in_run(run: str, start: int, language: str | None, wanted: AbstractSet[str]) -> Iterator[Span]:
     """In characters without white space between them: a word and its punctuation, an identifier, a Chinese sentence."""
     of_run = _terms_of(run, language)
-    if wanted.isdisjoint(of_run):
-        return
     words = list(_WORD.finditer(run))
     of_words = [_terms_of(word.group(), language) for word in words]
     if not wanted & of_run <= frozenset().union(*of_words):  # a term of the whole

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from edda.errors import InvalidRequest
 
+MAX_DEPTH = 10_000  # candidates of each leg
 _LAYOUT = struct.Struct(">Bd16siI")
 _SEAL_BYTES = 12
 
@@ -52,6 +53,8 @@ def decode(text: str, search: bytes) -> Cursor:
     if len(payload) != _LAYOUT.size or seal != _seal(payload, search) or _text_of(raw) != text:
         raise _invalid()
     section, minus_score, version_id, ordinal, depth = _LAYOUT.unpack(payload)
+    if not 1 <= depth <= MAX_DEPTH:  # who knows how could have sealed it himself
+        raise _invalid()
     return Cursor(Position(section, minus_score, UUID(bytes=version_id), ordinal), depth)
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Literal, NamedTuple
 from uuid import UUID
 
@@ -49,27 +50,29 @@ class Ranked:
 
 
 def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> list[Ranked]:
-    """Best first: by what they were fused to, or by the one leg that was asked."""
-    keys = [(one.version_id, one.ordinal) for one in candidates]
-    by_vector = _parts([one.similarity for one in candidates], keys)
-    by_text = _parts([one.text_score or None for one in candidates], keys)
-    by_fusion = _parts(fused, keys) if fused is not None else [None] * len(candidates)
+    """Best first: by what they were fused to, or by the one leg that was asked. Equal ones are in the order of their
+    keys: all sorting here is stable."""
+    order = sorted(range(len(candidates)), key=lambda i: (candidates[i].version_id.int, candidates[i].ordinal))
+    candidates = [candidates[index] for index in order]
+    by_vector = _parts([one.similarity for one in candidates])
+    by_text = _parts([one.text_score or None for one in candidates])
+    by_fusion = _parts([fused[index] for index in order] if fused is not None else [None] * len(candidates))
     found = []
     for candidate, vector, text, fusion in zip(candidates, by_vector, by_text, by_fusion, strict=True):
         deciding = fusion or vector or text  # none: found by a phrase without a word that counts
         found.append(Ranked(candidate, PartScores(vector, text, fusion), deciding.score if deciding else 0.0))
-    return sorted(found, key=lambda one: one.position)
+    found.sort(key=_score, reverse=True)
+    return found
 
 
 def reranked(before: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:
     """The first ones in the order of these scores; the others, which were not read, behind them as they were."""
-    parts = _parts(scores, [one.key for one in before[: len(scores)]])
     read = [
         replace(one, scores=replace(one.scores, rerank=part), score=part.score, section=0)
-        for one, part in zip(before, parts, strict=False)
+        for one, part in zip(before, _parts(scores), strict=False)
         if part is not None
     ]
-    return sorted(read, key=lambda one: one.position) + list(before[len(scores) :])
+    return sorted(read, key=_score, reverse=True) + list(before[len(scores) :])
 
 
 def above(order: Sequence[Ranked], thresholds: Sequence[tuple[ScoredBy, float]]) -> list[Ranked]:
@@ -106,11 +109,15 @@ def behind(groups: Sequence[Sequence[Ranked]], position: Position | None, *, by_
     return next((index for index, (first, *_) in enumerate(groups) if first.position > position), len(groups))
 
 
-def _parts(scores: Sequence[float | None], keys: Sequence[Key]) -> list[PartScore | None]:
-    """Scores with their ranks; of equal ones the lower key is first, as on the page."""
-    scored = enumerate(zip(scores, keys, strict=True))
-    order = sorted((-score, key, index) for index, (score, key) in scored if score is not None)
+def _score(one: Ranked) -> float:
+    return one.score
+
+
+def _parts(scores: Sequence[float | None]) -> list[PartScore | None]:
+    """Scores with their ranks; of equal ones the first is first."""
+    known = [(score, index) for index, score in enumerate(scores) if score is not None]
+    known.sort(key=itemgetter(0), reverse=True)
     found: list[PartScore | None] = [None] * len(scores)
-    for rank, (minus_score, _, index) in enumerate(order, 1):
-        found[index] = PartScore(rank, -minus_score)
+    for rank, (score, index) in enumerate(known, 1):
+        found[index] = PartScore(rank, score)
     return found

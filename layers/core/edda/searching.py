@@ -40,8 +40,7 @@ Part = Literal["vector", "rerank"]
 
 DEFAULT_DEPTH = 200
 DEFAULT_FUSION = Fusion()
-MAX_DEPTH = 10_000  # grouped by document, the legs are searched deeper until there are enough documents
-DEEPER = 4
+DEEPER = 4  # times: grouped by document, the legs are searched deeper until there are enough documents
 EMBEDDING_PATIENCE_S = 8.0  # where the text leg can answer alone; a cold in-process model takes three
 
 
@@ -254,17 +253,17 @@ class _Search:
         before = -1
         while True:
             found = await self.verb.store.candidates(self.tenant.tenant_id, vector, looked_for, condition, depth)
-            is_all = len(found) < depth or len(found) == before or depth >= MAX_DEPTH
+            is_all = len(found) < depth or len(found) == before or depth >= paging.MAX_DEPTH
             has_enough = not self.query.group_by_document or len({one.document_id for one in found}) >= self.query.top_k
             if is_all or has_enough or not is_first:
                 return found, depth
-            before, depth = len(found), min(MAX_DEPTH, depth * DEEPER)
+            before, depth = len(found), min(paging.MAX_DEPTH, depth * DEEPER)
 
     def _ranked(self, candidates: Sequence[Candidate], terms: QueryTerms) -> list[Ranked]:
         if self.query.mode is not Mode.HYBRID:
             return ranked(candidates, None)
         scores = [
-            Scores(one.similarity, one.text_score, one.language, one.version_id, one.ordinal) for one in candidates
+            Scores(one.similarity, one.text_score, one.language, one.version_id.int, one.ordinal) for one in candidates
         ]
         languages = languages_of_model(self.verb.embedder.name)
         return ranked(candidates, fuse(scores, terms, self.query.fusion, languages))

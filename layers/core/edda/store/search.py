@@ -20,7 +20,7 @@ from edda.models import Candidate, EmbeddingModel, Hit, Passage
 from edda.store import lexical
 from edda.store.conditions import Condition, compile_filter
 from edda.store.database import Cursor, Database, HalfVector, Integers, Row, fetch_all
-from edda.store.nearest import MOST_FOLLOWED, nearest
+from edda.store.nearest import MOST_FOLLOWED, WITHOUT_INDEX, nearest
 from edda.store.queries import queries
 from edda.terms import QueryTerms
 
@@ -105,10 +105,18 @@ TOTAL = sql.SQL("SELECT NULL, NULL, NULL, NULL, NULL, chunks FROM total")
 class SearchStore:
     """Search over the visible chunks of one tenant."""
 
-    def __init__(self, database: Database, model: EmbeddingModel, *, exact_up_to: int = EXACT_UP_TO) -> None:
+    def __init__(
+        self,
+        database: Database,
+        model: EmbeddingModel,
+        *,
+        exact_up_to: int = EXACT_UP_TO,
+        without_index: int = WITHOUT_INDEX,
+    ) -> None:
         self._database = database
         self._model = model
         self._exact_up_to = exact_up_to
+        self._without_index = without_index
         self._common = lexical.CommonTerms()
 
     async def candidates(
@@ -122,9 +130,8 @@ class SearchStore:
         Raises InvalidRequest where a phrase of function words alone would have to be sought in too many chunks.
         """
         values = {**condition.values, "tenant_id": tenant_id, "vector": vector, "limit": depth}
-        ef_search = min(1000, max(EF_SEARCH, 2 * depth))
         async with self._database.transaction(tenant_id) as cursor:
-            await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(ef_search)})
+            await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(min(1000, max(EF_SEARCH, 2 * depth)))})
             chunks = await lexical.count_chunks(cursor, tenant_id)
             query = lexical.TextQuery(())
             if terms is not None:
@@ -143,7 +150,7 @@ class SearchStore:
                 some = {"exact_up_to": self._exact_up_to}
                 found = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some, texts=texts)
             if found is None:
-                found = await self._by_legs(cursor, query, condition, values)
+                found = await self._by_legs(cursor, query, condition, values, chunks)
             return _candidates(found, terms)
 
     async def _exact(
@@ -193,13 +200,13 @@ class SearchStore:
         return rows
 
     async def _by_legs(
-        self, cursor: Cursor, query: lexical.TextQuery, condition: Condition, values: dict[str, Any]
+        self, cursor: Cursor, query: lexical.TextQuery, condition: Condition, values: dict[str, Any], chunks: int
     ) -> list[Row]:
         depth = values["limit"]
         by_words = await lexical.best(cursor, query, condition, values, depth)
         if values["vector"] is None:
             return [row | {"distance": None} for row in by_words]
-        by_vectors = await nearest(cursor, self._model, condition, values, depth)
+        by_vectors = await nearest(cursor, self._model, condition, values, depth, by_index=chunks > self._without_index)
         if len(by_vectors) < depth:
             # All parts together had too few: they are all compared after all.
             return await self._exact(cursor, ALL_CHUNKS, query, condition, values | {"exact_up_to": NO_LIMIT}) or []

@@ -56,6 +56,14 @@ def test_a_budget_for_no_passage_says_what_is_needed() -> None:
     assert len(prompt(["word " * 900, "word " * 700], budget=raised.value.needed).passages) == 1
 
 
+def test_what_is_needed_is_enough_with_a_history_too() -> None:
+    history = turns("word " * 60, "yes")
+    with pytest.raises(BudgetTooSmall) as raised:
+        prompt(["word " * 900, "word " * 700], history, budget=500)
+    built = prompt(["word " * 900, "word " * 700], history, budget=raised.value.needed)
+    assert (len(built.passages), len(built.turns)) == (1, 3 if built.tokens <= raised.value.needed - 80 else 1)
+
+
 def test_the_oldest_turns_are_left_out_first_and_a_question_is_the_first() -> None:
     history = turns(*(f"turn {number} " + "word " * 90 for number in range(10)))
     built = prompt(["x"], history, budget=1600)

@@ -161,6 +161,12 @@ def test_other_scripts_stand_and_fall_too(passage: str, question: str, answer: s
         ("The fee is due on 31.12.2019.", "The fee was due in 2019, on day 31 [1].", True),
         ("The fee is due in 2019.", "The fee is due in 2019 [1].", True),
         ("In 2019 200 people paid the fee.", "200 people paid the fee in 2019 [1].", True),
+        ("The fee is paid for 30km.", "The fee is paid for 30 km [1].", True),
+        ("The fee is 25,5 percent.", "The fee is 25,5 percent [1].", True),
+        ("The fee is 25,5 percent.", "The fee is 25,7 percent [1].", False),
+        ("The fee is 1.250,50 Euro.", "The fee is 1.250,50 Euro [1].", True),
+        ("The fee is 1 250,50 euros.", "The fee is 1250,50 euros [1].", True),
+        ("The fee is 25,30 or 45 EUR.", "The fee is 25,30 or 45 EUR [1].", True),
         ("The fee is paid for 30 km.", "The fee is paid for 30km [1].", True),
     ],
 )

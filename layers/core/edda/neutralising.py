@@ -71,6 +71,8 @@ def neutralise(text: str, sources: str) -> Inert:
     text = re.sub(r"\](?=\()", "] ", text)  # no link
     text = re.sub(r"\](?=:)", "] ", text)  # no address of a link by reference
     text = re.sub(r"(?<=[\[\]])(?=\[)", " ", text)  # no link by reference, no wiki link
+    if html.unescape(text) != text:  # too deep, or put together just now
+        text = text.replace("&", "＆")
     return Inert(text.strip(), removed + strange, foreign + strange)
 
 
@@ -80,7 +82,7 @@ def _unescaped(text: str) -> str:
         if (resolved := html.unescape(text)) == text:
             return text
         text = resolved
-    return text.replace("&", "＆")
+    return text
 
 
 def _visible(text: str) -> str:

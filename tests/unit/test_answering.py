@@ -237,3 +237,16 @@ async def test_of_a_long_rejected_answer_only_the_beginning_is_shown_again() -> 
     chat = FakeChat(["no JSON " * 20_000, GOOD])
     assert (await ask(searching(), chat)).kind == "generated"
     assert len(chat.requests[1].turns[-2].content) == MOST_ECHOED_CHARACTERS
+
+
+async def test_an_answer_is_not_asked_for_again_when_there_is_no_time_for_it() -> None:
+    now = [0.0]
+
+    def slow(_: Any) -> str:
+        now[0] += 16
+        return BAD
+
+    chat = FakeChat([slow])
+    verb = Answering(searching(), chat, retry=RetryPolicy(attempts=1))  # type: ignore[arg-type]  # a stand-in
+    answer = await verb.answer(ACME, Question(SearchQuery(QUESTION, top_k=8)), Deadline(29, lambda: now[0]))
+    assert (codes(answer), len(chat.requests)) == ([("chat", "answer_rejected")], 1)

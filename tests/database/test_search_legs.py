@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -165,6 +166,33 @@ async def test_by_words_the_best_are_those_of_bm25_in_its_order(
                 assert one.similarity is None
             best = sorted((one.text_score or 0 for one in found.values()), reverse=True)
             assert best == pytest.approx(_best(truth, depth), rel=1e-4), query
+
+
+async def test_queries_of_so_many_terms_that_their_sets_are_too_many(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexical, "FIRST_LOOK", 30)
+    await shelf.fill(60)
+    for seed in range(40):
+        words = random.Random(seed)
+        query = " ".join(words.sample(WORDS[:40], 38) + words.sample(WORDS[40:], words.randint(2, 20)))
+        for depth in (1, 10):
+            found = await shelf.ask(None, query_terms(query), depth, exact_up_to=0)
+            best = sorted((one.text_score or 0 for one in found.values()), reverse=True)
+            assert best == pytest.approx(_best(shelf.scores(query), depth), rel=1e-4), query
+
+
+@pytest.mark.parametrize(("terms", "weight"), [(4_000, 1.0), (4_000, 0.01), (120, 1.0)])
+@pytest.mark.parametrize("least", [0.0, 30.0, 60.0, 5_000.0])
+def test_what_is_still_to_be_looked_at_is_found_soon(terms: int, weight: float, least: float) -> None:
+    every = [lexical.Term(n, n + 1, weight) for n in range(terms)]
+    before = time.process_time()
+    end, sets = lexical._still_to_look_at(every, 1, least)  # noqa: SLF001 - by itself, without the database
+    assert time.process_time() - before < 1
+    assert end >= terms - lexical.MOST_LEFT
+    assert len(sets) <= lexical.MOST_SETS
+    if not sets:  # those that are left do not suffice together
+        assert sum(one.most for one in every[end:]) <= least
 
 
 @pytest.mark.parametrize("exact_up_to", [20_000, 0])

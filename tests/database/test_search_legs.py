@@ -187,7 +187,7 @@ async def test_queries_of_so_many_terms_that_their_sets_are_too_many(
 def test_what_is_still_to_be_looked_at_is_found_soon(terms: int, weight: float, least: float) -> None:
     every = [lexical.Term(n, n + 1, weight) for n in range(terms)]
     before = time.process_time()
-    end, sets = lexical._still_to_look_at(every, 1, least)  # noqa: SLF001 - by itself, without the database
+    end, sets = lexical._still_to_look_at(every, 1, least)
     assert time.process_time() - before < 1
     assert end >= terms - lexical.MOST_LEFT
     assert len(sets) <= lexical.MOST_SETS
@@ -253,6 +253,27 @@ async def test_a_chunk_that_the_provider_refused_is_found_by_its_words(shelf: Sh
         found = await shelf.ask(vector, query_terms("house"), exact_up_to=exact_up_to)
         assert found.keys() == shelf.chunks.keys()
         assert sum(one.similarity is None for one in found.values()) == (3 if vector is None else 2)
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+@pytest.mark.parametrize("year", [None, 1])
+async def test_chunks_that_an_earlier_release_stored_are_found_by_their_vectors(
+    shelf: Shelf, exact_up_to: int, year: int | None
+) -> None:
+    """It knows no table of terms, and may have stored some parts of a document or all."""
+    await shelf.add(["a red house", "a blue house", "a red roof"])
+    await shelf.add(["a green house"])
+    with psycopg.connect(shelf.urls.owner) as connection:
+        connection.execute("DELETE FROM chunk_terms WHERE ordinal <> 1")
+    vector = [1.0] * MODEL_DIMENSIONS
+    for terms in (None, query_terms("house")):
+        found = await shelf.ask(vector, terms, year=year, exact_up_to=exact_up_to)
+        assert found.keys() == shelf.chunks.keys()
+        near = shelf.similarities(vector)
+        assert {key: one.similarity for key, one in found.items()} == pytest.approx(near, abs=2e-3)
+    assert [key for key, one in found.items() if one.text_score] == [key for key in found if key[1] == 1]
+    quoted = await shelf.ask(vector, query_terms('"a"'), year=year)
+    assert quoted.keys() == shelf.chunks.keys()
 
 
 PHRASES = [

@@ -29,8 +29,6 @@ SQL = queries("search")
 # Up to here every matching chunk is compared: no recall is lost.
 EXACT_UP_TO = 20_000
 NO_LIMIT = 2**62
-# A tenant of so many times as many chunks, visible or not, is not asked whether they are too many, unless by a filter.
-SURELY_MORE = 2
 MOST_READ = 10  # times as many are read for a phrase
 EVERYTHING = compile_filter(None).clause
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
@@ -48,7 +46,7 @@ SETTINGS = {
     "hnsw.max_scan_tuples": str(MOST_FOLLOWED),
 }
 # Only what is visible: a version becomes so in one update, so no search mixes two. One that is visible has all the
-# chunks that were planned; if there are too many, nothing is compared.
+# chunks that were planned: if there are too many, nothing is compared.
 ALL_CHUNKS = sql.SQL(
     "matching AS MATERIALIZED ("
     "SELECT d.document_id, v.version_id, v.planned_chunks FROM documents d CROSS JOIN LATERAL "
@@ -58,8 +56,15 @@ ALL_CHUNKS = sql.SQL(
     "visible AS MATERIALIZED ("
     "SELECT m.document_id, t.version_id, t.ordinal, t.language, t.content_hash, {score} AS score "
     "FROM matching m "
-    "CROSS JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = m.version_id OFFSET 0) t {read}"
+    "CROSS JOIN LATERAL {rows} t {read}"
     "WHERE (SELECT chunks FROM total) <= %(exact_up_to)s)"
+)
+ROWS = sql.SQL("(SELECT * FROM chunk_terms t WHERE t.version_id = m.version_id OFFSET 0)")
+# Chunks that an earlier release stored while this one was deployed have no row of terms.
+WITHOUT_ROWS = sql.SQL(
+    "(SELECT c.version_id, c.ordinal, c.language, c.content_hash, t.weights FROM chunks c "
+    "LEFT JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = c.version_id AND t.ordinal = c.ordinal "
+    "OFFSET 0) t ON true WHERE c.version_id = m.version_id OFFSET 0)"
 )
 # Those that hold each phrase: found by one of its words, then read. Where there is none, all are read.
 READ = sql.SQL(
@@ -83,7 +88,8 @@ WITH_DISTANCES = sql.SQL(
     "FROM visible v FULL JOIN near n ON n.content_hash = v.content_hash)"
 )
 OF_VISIBLE = sql.SQL("e.content_hash = ANY (ARRAY(SELECT content_hash FROM visible))")
-OF_TENANT = sql.SQL("e.segment >= 0")  # all of them: in the order of writing, which is faster than by hash
+# All of them, unless there are too many: in the order of writing, which is faster than by hash.
+OF_TENANT = sql.SQL("e.segment >= 0 AND (SELECT chunks FROM total) <= %(exact_up_to)s")
 WITHOUT_DISTANCES = sql.SQL(
     "scored AS (SELECT document_id, version_id, ordinal, language, score, NULL::float8 AS distance FROM visible)"
 )
@@ -99,7 +105,7 @@ BEST = sql.SQL(
 BEST_WITH_PHRASES = sql.SQL(
     "(SELECT {columns} FROM scored ORDER BY COALESCE(score, 0) DESC, document_id, ordinal LIMIT %(limit)s)"
 )
-TOTAL = sql.SQL("SELECT NULL, NULL, NULL, NULL, NULL, chunks FROM total")
+TOTAL = sql.SQL("SELECT NULL, NULL, (SELECT count(*) FROM visible)::integer, NULL, NULL, chunks FROM total")
 
 
 class SearchStore:
@@ -144,8 +150,9 @@ class SearchStore:
                 values["phrases"] = [_pattern(phrase) for phrase in terms.phrases]
                 rows = await self._with_phrases(cursor, query, condition, values, any_of)
                 return _candidates(rows, terms)
-            found, few = None, chunks <= SURELY_MORE * self._exact_up_to
-            if condition.clause != EVERYTHING or few:
+            # How many match a filter is asked for; how many there are is known well enough.
+            found = None
+            if condition.clause != EVERYTHING or chunks <= self._exact_up_to:
                 texts = OF_TENANT if condition.clause == EVERYTHING else OF_VISIBLE
                 some = {"exact_up_to": self._exact_up_to}
                 found = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some, texts=texts)
@@ -162,6 +169,7 @@ class SearchStore:
         values: dict[str, Any],
         *,
         texts: sql.SQL = OF_VISIBLE,
+        rows: sql.SQL = ROWS,
     ) -> list[Row] | None:
         """Every matching chunk is compared. None when there are too many. `texts`: whose vectors are read."""
         score = sql.SQL("-(t.weights <#> %(query)s::sparsevec)" if query.terms else "NULL::float8")
@@ -174,13 +182,17 @@ class SearchStore:
         legs.append(TOTAL)
         read = READ if "phrases" in values else sql.SQL("")
         statement = sql.SQL("WITH {chunks}, {distances} {legs}").format(
-            chunks=chunks.format(condition=condition.clause, score=score, read=read),
+            chunks=chunks.format(condition=condition.clause, score=score, read=read, rows=rows),
             distances=distances.format(model_id=sql.Literal(self._model.model_id), texts=texts),
             legs=sql.SQL(" UNION ALL ").join(leg.format(columns=SCORED_COLUMNS) for leg in legs),
         )
         await cursor.execute(statement, values)
-        *rows, total = await cursor.fetchall()
-        return rows if total["distance"] <= values.get("exact_up_to", NO_LIMIT) else None
+        *found, total = await cursor.fetchall()
+        if total["distance"] > values.get("exact_up_to", NO_LIMIT):
+            return None
+        if total["ordinal"] < total["distance"] and rows is ROWS and "phrases" not in values:
+            return await self._exact(cursor, chunks, query, condition, values, texts=texts, rows=WITHOUT_ROWS)
+        return found
 
     async def _with_phrases(
         self,
@@ -194,7 +206,7 @@ class SearchStore:
         if any_of is not None:
             return await self._exact(cursor, WITH_PHRASES, query, condition, values | {"any_of": any_of}) or []
         limit = {"exact_up_to": MOST_READ * self._exact_up_to}
-        rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | limit)
+        rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | limit, rows=WITHOUT_ROWS)
         if rows is None:
             raise InvalidRequest("A phrase of nothing but function words cannot be sought in so many documents.")
         return rows

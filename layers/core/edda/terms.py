@@ -30,6 +30,7 @@ GRAM_WEIGHT = 0.3
 # Other than in these, words of a language are found by four letters, too.
 _WITHOUT_GRAMS = frozenset({None, "en"})
 _CLEAR = 0.67  # of the votes of the likeliest language: others with as many are not ruled out
+_FEWEST_LETTERS = 3  # of a term, in scripts without spaces: what is shorter is in too many words
 _LETTERS_A_PAIR = 4  # what a character says where there are no spaces, in letters
 _MAX_QUERY_TERMS = 4_000  # sparsevec holds 16,000
 _MAX_CACHED = 20_000  # tokens of one language: 15 MB at most
@@ -50,9 +51,11 @@ _MARKS = (
     "\u07a6-\u07b0\u0816-\u082d\u08d3-\u0963\u0966-\u0df3\u0f18-\u0fbc\u1ab0-\u1aff\u1dc0-\u1dff\u200c\u200d\u20d0-\u20f0"
 )
 _WORD = rf"[^\W_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[{_MARKS}])*"
-# Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words.
-_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
+# Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words. A run of
+# underscores is tried from its first one only: from each it would take the square of its length.
+_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|(?<!_)_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
 _HAS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+_IS_LETTERS = re.compile(rf"[{_LETTERS}]")
 _HAS_SYLLABLES = re.compile(rf"[{_SYLLABLES}]")
 _KANA = re.compile("[\u3040-\u30ff]")
 _PART = re.compile(_WORD)
@@ -153,10 +156,15 @@ def query_terms(query: str) -> QueryTerms:
     grams: set[str] = set()
     for token in tokens:
         of_token, more = _looked_for(token, languages if is_clear else ())
-        alternatives += of_token
-        grams.update(more)
-        terms.update(term for group in of_token for term in group)
-        if len(terms) + len(grams) >= _MAX_QUERY_TERMS:
+        room = _MAX_QUERY_TERMS - len(terms) - len(grams)
+        for group in of_token:
+            room -= len(group)
+            if room < 0:
+                break
+            alternatives.append(group)
+            terms.update(group)
+        grams.update(more[: max(room, 0)])
+        if room <= 0:
             break
     if not terms and not any(len(gram) == len(GRAM) + 1 for gram in grams):
         grams.clear()  # of function words
@@ -180,9 +188,10 @@ def idf(chunks: int, chunks_with_term: int) -> float:
     return math.log(1 + (chunks - chunks_with_term + 0.5) / (chunks_with_term + 0.5))
 
 
-def is_function_word(word: str) -> bool:
-    """Whether some language has it for one: chunks in that language have no term of it."""
-    return _plain(word) in _speakers()
+def is_always_a_term(term: str) -> bool:
+    """Whether a chunk that holds this has it for a term, whatever its language: function words are none in theirs, and
+    one or two letters of a script without spaces only where they stand alone."""
+    return _plain(term) not in _speakers() and not (len(term) < _FEWEST_LETTERS and _IS_LETTERS.match(term))
 
 
 def is_of_script(language: str, languages: Iterable[str]) -> bool:
@@ -320,9 +329,13 @@ def _of_run(run: str) -> list[str]:
     letters: threes and fours."""
     if _HAS_SYLLABLES.match(run):
         return [run[start : start + 2] for start in range(len(run) - 1)] + [GRAM + one for one in run]
-    if len(run) < 3:
+    if len(run) < _FEWEST_LETTERS:
         return [run]
-    return [run[start : start + size] for size in (3, 4) for start in range(len(run) - size + 1)]
+    return [
+        run[start : start + size]
+        for size in (_FEWEST_LETTERS, _FEWEST_LETTERS + 1)
+        for start in range(len(run) - size + 1)
+    ]
 
 
 def _stem(word: str, language: str | None) -> str:

@@ -166,6 +166,37 @@ def test_what_is_quoted_is_a_phrase(query: str, phrases: tuple[str, ...]) -> Non
     assert query_terms(query).phrases == phrases
 
 
+def test_a_name_is_found_in_texts_of_other_languages() -> None:
+    """Each language cuts another ending off it."""
+    for query in ("How many points did the {} have in the end?", "Wie viele Punkte hatten die {} am Ende und warum?"):
+        for name in (
+            "Panthers",
+            "Kubernetes",
+            "Services",
+            "Windows",
+            "Siemens",
+            "Brussels",
+            "Microsoft",
+            "Lambda",
+            "Kafka",
+        ):
+            asked = query_terms(query.format(name))
+            assert asked.languages
+            for language in ("en", "de", "fr", "es", "it", "nl", "sv", "fi", "pt", "tr", "hu"):
+                held = words(document_weights(name, language))
+                assert held <= words(asked.terms), (name, language)
+
+
+def test_other_words_have_the_stems_of_a_clear_language_only() -> None:
+    assert words(query_terms("How many points did they have in the end?").terms) == {
+        "mani",
+        "many",
+        "points",
+        "point",
+        "end",
+    }
+
+
 def test_operators_of_tsquery_are_no_operators() -> None:
     assert words(query_terms("!cat & (dog | mouse) <-> bird:*").terms) >= {"cat", "dog", "mouse", "bird"}
 

@@ -3,7 +3,7 @@
 A term is a word stem of the document's language; four letters of a word (not in English: its words are seldom compound
 or inflected); a few neighbouring characters, where a script puts no spaces between words; an identifier such as
 `ERR-0x80070057`, whole and in parts. A query's language is told by its function words. Where it has none, a word
-stands for its stems in every language that is written like it.
+stands for its stems in every language that is written like it, and so does a name always.
 """
 
 import math
@@ -201,7 +201,7 @@ def is_of_script(language: str, languages: Iterable[str]) -> bool:
 
 def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     """A query's token: for each of its words what it may be in a chunk; and four letters each. `languages`: those it
-    is in, if that is clear."""
+    is in, if that is clear. What is capitalised may be a name, which texts in other languages have with their stems."""
     if _HAS_UNSPACED.match(token):
         terms = _of_run(token)
         return [(term,) for term in terms if not term.startswith(GRAM)], [one for one in terms if one.startswith(GRAM)]
@@ -214,7 +214,9 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
             found.append((piece,))
             continue
         if not any(plain in _stop_words(language) for language in spoken):
-            of_word = spoken or [language for language in _STEMMERS if _written_in(language, script)]
+            of_word = spoken
+            if not spoken or piece != piece.lower():
+                of_word = spoken + [language for language in _STEMMERS if _written_in(language, script)]
             found.append(tuple(dict.fromkeys((plain, *(_stem(piece, language) for language in of_word)))))
         if spoken != ["en"]:
             grams += _grams(plain)

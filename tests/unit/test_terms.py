@@ -18,6 +18,7 @@ from edda.terms import (
     query_terms,
     term_id,
     term_ids,
+    terms_of,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,6 +292,7 @@ def test_any_text_has_finite_weights(text: str, language: str | None) -> None:
     weights = document_weights(text, language)
     assert all(0 < weight < K1 + 1 for weight in weights.values())
     assert all(term and term == term.strip() for term in weights)
+    assert terms_of(text, language) == weights.keys()
     asked = query_terms(text)
     assert all(weight > 0 for weight in asked.terms.values())
     assert {term for group in asked.alternatives for term in group} == words(asked.terms)

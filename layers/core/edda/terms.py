@@ -143,6 +143,15 @@ def document_weights(text: str, language: str | None, headings: Sequence[str] = 
     return {term: by_count[count] for term, count in counts.items()}
 
 
+def terms_of(text: str, language: str | None) -> frozenset[str]:
+    """Those that `document_weights` gives."""
+    known = _known_tokens(language)
+    tokens = _TOKEN.findall(_normalised(text))
+    return frozenset(
+        term for token in tokens for term in (_of_run(token) if _HAS_UNSPACED.match(token) else known[token][0])
+    )
+
+
 def query_terms(query: str) -> QueryTerms:
     """The terms of a query in any language. Linear; of a very long query the first are taken."""
     text = _normalised(query)

@@ -27,6 +27,7 @@ from evaluation import judged, runs
 from evaluation.api import Api, Hit, Route
 from evaluation.ingesting import ingest
 from evaluation.judged import Collection
+from local.build import files, hash_of
 from local.client import ApiError
 from local.errors import LocalError, StepFailed
 from local.settings import ROOT
@@ -105,6 +106,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
     )
     if missing := judged.missing_documents(collection):
         console.print(f"{len(missing)} judged documents are not in the corpus, {missing[0]} for one")
+    if unasked := judged.unasked(collection):
+        console.print(f"{unasked} judged questions are not in queries.jsonl, and count for nothing")
     runs.write_judgements(folder, collection)
     facts = {
         "collection": collection.name,
@@ -119,6 +122,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         "settings": _settings(options),
         "commit": _commit(),
     }
+    if options.baseline is not None:
+        runs.refuse_other(options.baseline, facts)
     try:
         with _route(options, collection) as route:
             clock = time.monotonic()
@@ -185,8 +190,10 @@ def _route(options: argparse.Namespace, collection: Collection) -> Iterator[Rout
 
 
 def tenant_of(collection: Collection, settings: Mapping[str, str]) -> str:
-    """The same documents cut and embedded in the same way are a tenant's, from one run to the next."""
-    return f"evaluate-{sha256(f'{collection.fingerprint} {sorted(settings.items())}'.encode()).hexdigest()[:16]}"
+    """The same documents, taken in by the same code with the same settings, are a tenant's from one run to the next."""
+    code = hash_of(files(ROOT / "layers" / "core" / "edda"))
+    mark = sha256(f"{collection.fingerprint} {sorted(settings.items())} {code}".encode())
+    return f"evaluate-{mark.hexdigest()[:16]}"
 
 
 def _settings(options: argparse.Namespace) -> dict[str, str]:

@@ -3,7 +3,6 @@
 `Route` is where the requests go. Nothing here knows which of the two it is.
 """
 
-import hashlib
 import json
 import time
 import uuid
@@ -20,6 +19,7 @@ from local.errors import StepFailed
 PAGE = 100
 DIRECT_LIMIT_BYTES = 4_000_000  # Lambda takes 6 MB, of base64
 CORPUS_ID = "corpus_id"  # the metadata that tells which document of the corpus it is
+DIGEST = "corpus_sha256"  # ... and what was uploaded of it
 BUSY = frozenset({429, 502, 503, 504})
 TRIES = 6
 
@@ -61,21 +61,21 @@ class Api:
     def upload(self, item: Item) -> None:
         """Send a document; repeated, it is the same one, unless that was deleted meanwhile. Raises ApiError."""
         body = item.body()
-        key = hashlib.sha256(json.dumps([item.item_id, item.title, item.name]).encode() + body).hexdigest()
         try:
-            self._upload(item, body, key)
+            self._upload(item, body, item.digest)
         except ApiError as error:
             if error.status != 409:
                 raise
             self._upload(item, body, uuid.uuid4().hex)
 
     def _upload(self, item: Item, body: bytes, key: str) -> None:
-        headers, metadata = {"Idempotency-Key": key}, {CORPUS_ID: item.item_id}
+        headers, metadata = {"Idempotency-Key": key}, {CORPUS_ID: item.item_id, DIGEST: item.digest}
         if len(body) <= DIRECT_LIMIT_BYTES:
             fields = {"metadata": json.dumps(metadata)} | ({"title": item.title[:1000]} if item.title else {})
             self._ask("POST", "documents", headers=headers, files={"file": (item.name, body)}, data=fields)
             return
-        promise = {"name": item.name, "size_bytes": len(body), "metadata": metadata}
+        title = item.title[:1000] if item.title else None
+        promise = {"name": item.name, "title": title, "size_bytes": len(body), "metadata": metadata}
         form = self._ask("POST", "uploads", headers=headers, json=promise)["upload"]
         request = self._http.build_request("POST", form["url"], data=form["fields"], files={"file": (item.name, body)})
         del request.headers["authorization"]  # the key is none of S3's business, and it takes one credential only

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from evaluation.api import CORPUS_ID, Api, Route
+from evaluation.api import CORPUS_ID, DIGEST, Api, Route
 from evaluation.judged import Collection, Item
 from local.client import ApiError
 from local.errors import LocalError, StepFailed
@@ -24,21 +24,21 @@ def ingest(route: Route, collection: Collection, within_s: float, show: Show) ->
     `show` is told how many have come to an end. Raises LocalError when the tenant has other documents, StepFailed when
     they do not come to an end in time, ApiError.
     """
-    api, wanted = Api(route.http), {item.item_id for item in collection.items}
-    there: dict[str, str] = {}
-    strangers = 0
-    for document in api.documents():
-        item_id = document["metadata"].get(CORPUS_ID)
-        strangers += item_id not in wanted
-        if document["status"] in FINAL or route.side_by_side > 1:
-            there[item_id] = document["status"]
-        else:  # of a run in this process that was interrupted: nobody works on it
-            api.delete(document["document_id"])
-    if strangers:
+    api, wanted = Api(route.http), {item.item_id: item.digest for item in collection.items}
+    found = list(api.documents())
+    if strangers := sum(document["metadata"].get(CORPUS_ID) not in wanted for document in found):
         raise LocalError(
             f"this tenant has {strangers} documents that are not of this collection, and they would be found as well: "
             "use the key of a tenant of its own"
         )
+    there: dict[str, str] = {}
+    for document in found:
+        item_id = document["metadata"][CORPUS_ID]
+        is_worked_on = document["status"] in FINAL or route.side_by_side > 1  # in this process nobody goes on
+        if is_worked_on and document["metadata"].get(DIGEST) == wanted[item_id] and item_id not in there:
+            there[item_id] = document["status"]
+        else:  # changed since, or left behind
+            api.delete(document["document_id"])
     missing = [item for item in collection.items if item.item_id not in there]
     refused = _upload(route, api, missing, lambda sent: show(len(there) + sent))
     return refused + _wait(api, len(collection.items) - refused.total(), within_s, show)

@@ -31,12 +31,18 @@ class Item:
     path: Path | None = None
 
     @property
+    def digest(self) -> str:
+        """Of all that is uploaded."""
+        said = json.dumps([self.item_id, self.title, self.name]).encode()
+        return hashlib.sha256(said + self.body()).hexdigest()
+
+    @property
     def name(self) -> str:
         """The name it is uploaded under."""
         return self.path.name if self.path else "document.txt"
 
     def body(self) -> bytes:
-        """What is uploaded: the title is a paragraph of the text, for nothing else would be searched."""
+        """What is uploaded. The title is a paragraph of the text, too, for no vector knows of another."""
         if self.path is not None:
             return self.path.read_bytes()
         return "\n\n".join(part for part in (self.title, self.text) if part).encode("utf-8", "replace")
@@ -57,8 +63,7 @@ class Collection:
         """Changes with any document."""
         digest = hashlib.sha256()
         for item in self.items:
-            digest.update(json.dumps([item.item_id, item.title, item.name]).encode())
-            digest.update(hashlib.sha256(item.body()).digest())
+            digest.update(item.digest.encode())
         return digest.hexdigest()[:12]
 
     @property
@@ -72,14 +77,25 @@ def load(folder: Path) -> Collection:
     """Read a collection. Raises LocalError that says what is wrong with which file."""
     if not folder.is_dir():
         raise LocalError(f"{folder} is no folder")
-    queries = {_id(line, place): _text(line, place) for place, line in _lines(folder / "queries.jsonl")}
+    queries: dict[str, str] = {}
+    for place, line in _lines(folder / "queries.jsonl"):
+        if _id(line, place) in queries:
+            raise LocalError(f"{place}: a question with this id was there before")
+        queries[_id(line, place)] = _text(line, place)
     spans = _spans(folder / "spans.tsv")
     qrels = _qrels(folder, needed=not spans)
     items = _items(folder, set().union(*qrels.values(), *spans.values()))
+    if spans and any(item.path is None for item in items):
+        raise LocalError(f"{folder}: passages are judged in files (a folder docs), not in corpus.jsonl")
     collection = Collection(folder.resolve().name, items, queries, qrels, spans)
     if not collection.judged:
         raise LocalError(f"{folder}: no question of queries.jsonl is judged: do the ids of the files agree?")
     return collection
+
+
+def unasked(collection: Collection) -> int:
+    """How many questions are judged that queries.jsonl does not have."""
+    return len((collection.qrels.keys() | collection.spans.keys()) - collection.queries.keys())
 
 
 def sample(collection: Collection, questions: int) -> Collection:
@@ -127,7 +143,7 @@ def _called(path: Path, documents: Path, judged: set[str]) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path), start=1):
         if line.strip():
             place = f"{path}, line {number}"
             try:
@@ -165,12 +181,14 @@ def _qrels(folder: Path, *, needed: bool) -> dict[str, dict[str, int]]:
         if len(columns) == 4:
             del columns[1]
         try:
-            query, document, relevance = columns[0], columns[1], int(float(columns[2]))
+            query, document, relevance = columns[0], columns[1], _whole(columns[2])
         except (ValueError, IndexError):
-            if number == 1:
-                continue  # a header
-            raise LocalError(f"{place}: is not query, document, relevance") from None
-        qrels.setdefault(query, {})[document] = relevance
+            if number == 1 and _is_header(columns):
+                continue
+            raise LocalError(f"{place}: is not query, document, relevance (a whole number)") from None
+        if document in qrels.setdefault(query, {}):
+            raise LocalError(f"{place}: this document was judged for this question before")
+        qrels[query][document] = relevance
     return qrels
 
 
@@ -180,22 +198,37 @@ def _spans(path: Path) -> dict[str, dict[str, list[Span]]]:
         try:
             query, document, start, end = columns[0], columns[1], int(columns[2]), int(columns[3])
         except (ValueError, IndexError):
-            if number == 1:
-                continue  # a header
+            if number == 1 and _is_header(columns):
+                continue
             raise LocalError(f"{place}: is not query, document, start, end") from None
+        if not 0 <= start < end:
+            raise LocalError(f"{place}: start is 0 or more, and end is behind it")
         spans.setdefault(query, {}).setdefault(document, []).append((start, end))
     return spans
 
 
+def _is_header(columns: list[str]) -> bool:
+    """`query-id`, `query_id`, `qid`, `query`, `topic`."""
+    return columns[0].lower().startswith(("query", "qid", "topic"))
+
+
+def _whole(text: str) -> int:
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
 def _columns(path: Path) -> Iterator[tuple[str, int, list[str]]]:
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path), start=1):
         if line.strip():
             yield f"{path}, line {number}", number, line.split("\t") if "\t" in line else line.split()
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> list[str]:
+    """Its lines, which end at line feeds only: other separators of lines may stand within a text."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return [line.rstrip("\r") for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except OSError as error:
         raise LocalError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

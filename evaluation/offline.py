@@ -147,7 +147,8 @@ def search(collection: Collection, way: Way, embedder: Embedder, folder: Path) -
         runs.write_documents(folder, mode, documents[mode])
         runs.write_passages(folder, mode, passages[mode])
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    runs.write_facts(folder, {"collection": collection.name, "modes": MODES, "way": str(way), "began": now})
+    facts = {"collection": collection.name, "fingerprint": collection.fingerprint, "modes": MODES, "way": str(way)}
+    runs.write_facts(folder, facts | {"depth": DEPTH, "context": 0, "began": now})
     return len(chunks)
 
 

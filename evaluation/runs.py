@@ -22,16 +22,33 @@ import numpy as np
 
 from evaluation.api import Hit
 from evaluation.judged import Collection
+from local.errors import LocalError
 
 Found = Mapping[str, Sequence[Hit]]  # by question, best first
 
 
+def refuse_other(baseline: Path, facts: Mapping[str, Any]) -> None:
+    """Raises LocalError when the baseline is no run on these documents, asked in this way: question 1 of another
+    collection is another question."""
+    try:
+        before = json.loads(baseline.read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise LocalError(f"{baseline} is no scores.json of an evaluation") from None
+    for name in ("fingerprint", "depth", "context"):
+        if before.get(name) != facts[name]:
+            raise LocalError(f"{baseline} is of another {name}: {before.get(name)}, and not {facts[name]}")
+
+
 def write_judgements(folder: Path, collection: Collection) -> None:
-    """Of the collection, in one form whatever it came in."""
-    qrels = collection.qrels.items()
+    """Of the questions that are asked, in one form whatever it came in. What an earlier run left there goes."""
+    for pattern in ("run-*.trec", "hits-*.jsonl", "passages-*.jsonl", "spans-*.jsonl"):
+        for left in folder.glob(pattern):
+            left.unlink()
+    judged = collection.judged
+    qrels = [(query, items) for query, items in collection.qrels.items() if query in judged]
     lines = [f"{query}\t0\t{item}\t{relevance}\n" for query, items in qrels for item, relevance in items.items()]
     (folder / "qrels.trec").write_text("".join(lines), encoding="utf-8")
-    spans = collection.spans.items()
+    spans = [(query, items) for query, items in collection.spans.items() if query in judged]
     lines = [
         f"{query}\t{item}\t{start}\t{end}\n"
         for query, items in spans

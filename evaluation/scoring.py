@@ -46,7 +46,7 @@ def main() -> None:
     differences = compare(scores, baseline["per_question"]) if baseline else {}
     written = {"run": facts, "scores": summary, "differences": differences, "per_question": scores}
     (folder / "scores.json").write_text(json.dumps(written, indent=1, ensure_ascii=False) + "\n")
-    _plot(folder / "scores.svg", facts["collection"], summary, baseline["scores"] if baseline else {})
+    _plot(folder / "scores.svg", facts["collection"], summary, differences)
     print(table(summary, differences))
 
 
@@ -165,8 +165,8 @@ def table(summary: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
     return "\n".join([heads + ("   against the baseline" if differences else ""), *lines])
 
 
-def _plot(file: Path, title: str, summary: Mapping[str, Any], baseline: Mapping[str, Any]) -> None:
-    """The modes beside each other for each measure, with intervals; the baseline's means are the black lines."""
+def _plot(file: Path, title: str, summary: Mapping[str, Any], differences: Mapping[str, Any]) -> None:
+    """The modes beside each other for each measure, with intervals; the black lines are where the baseline is."""
     names = list(next(iter(summary.values())))
     width = 0.8 / len(summary)
     figure, axes = plt.subplots(figsize=(1.6 * len(names) + 2, 4), layout="constrained")
@@ -177,8 +177,9 @@ def _plot(file: Path, title: str, summary: Mapping[str, Any], baseline: Mapping[
         spread += [[measures[name]["high"] - measures[name]["mean"] for name in names]]
         axes.bar(places, means, width * 0.9, yerr=spread, capsize=3, label=mode)
         for place, name in zip(places, names, strict=True):
-            if name in baseline.get(mode, {}):
-                axes.hlines(baseline[mode][name]["mean"], place - width / 2, place + width / 2, colors="black")
+            if difference := differences.get(mode, {}).get(name):
+                before = measures[name]["mean"] - difference["mean"]
+                axes.hlines(before, place - width / 2, place + width / 2, colors="black")
     axes.set_xticks(range(len(names)), names)
     axes.set(title=title, ylim=(0, 1.05))
     axes.legend(loc="lower right")
@@ -187,7 +188,12 @@ def _plot(file: Path, title: str, summary: Mapping[str, Any], baseline: Mapping[
 
 
 def _rows(file: Path) -> list[list[str]]:
-    return [line.split("\t") for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return [line.split("\t") for line in _lines(file)]
+
+
+def _lines(file: Path) -> list[str]:
+    """Line feeds alone end them: an id may hold other separators."""
+    return file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
 
 
 def _judged_spans(folder: Path) -> dict[str, Spans]:
@@ -198,7 +204,7 @@ def _judged_spans(folder: Path) -> dict[str, Spans]:
 
 
 def _found_spans(file: Path) -> dict[str, list[tuple[str, int, int]]]:
-    lines = map(json.loads, file.read_text(encoding="utf-8").splitlines()) if file.exists() else ()
+    lines = map(json.loads, _lines(file))
     return {line["query_id"]: [(hit["doc"], hit["start"], hit["end"]) for hit in line["hits"]] for line in lines}
 
 

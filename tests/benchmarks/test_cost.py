@@ -177,7 +177,7 @@ def test_the_files_template_numbers_are_the_templates(assumptions: Assumptions) 
     assert work.chunk_disk_megabytes == default("ChunkStorageMegabytes")
     assert work.search_megabytes == default("SearchMemoryMegabytes")
     assert work.api_megabytes == default("ApiMemoryMegabytes")
-    assert work.tokens_a_chunk == default("ChunkTokens") * 2 / 3  # what a chunk holds on average: docs/chunking.md
+    assert work.tokens_a_chunk == default("ChunkTokens")
     assert work.dimensions == default("EmbeddingDimensions")
     assert scale.chunk_concurrency == default("ChunkConcurrency")
     assert scale.embed_concurrency == default("EmbedConcurrency")

@@ -325,6 +325,12 @@ async def test_a_phrase_of_function_words_is_found_by_reading_what_matches(shelf
             await shelf.ask(vector, quoted, exact_up_to=0)
 
 
+async def test_a_phrase_of_two_letters_between_others_is_found(shelf: Shelf) -> None:
+    """Thai has no spaces between words, and terms of three and four letters."""
+    await shelf.add(["เขาจะไปโรงเรียน", "เขาอยู่บ้าน", "ไป"])
+    assert {ordinal for _, ordinal in await shelf.ask(None, query_terms('"ไป"'))} == {0, 2}
+
+
 async def test_where_a_tenant_has_many_chunks_frequencies_are_near_the_truth(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,9 @@ def test_a_second_run_finds_its_documents_and_is_compared(results: Path, state: 
     assert "against the baseline" in done.stdout
     compared = json.loads((again / "scores.json").read_text())["differences"]["vector"]
     assert {one["mean"] for one in compared.values()} == {0}
+    other = evaluate(state, "--depth", "7", "--baseline", str(results / "scores.json"))
+    assert other.returncode == 2
+    assert "is of another depth: 100, and not 7" in other.stderr
     assert (again / "run-vector.trec").read_text() == (results / "run-vector.trec").read_text()
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.judged import load, missing_documents, sample
+from evaluation.judged import load, missing_documents, sample, unasked
+from evaluation.runs import write_judgements
 from local.errors import LocalError
 
 DOCUMENTS = [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": "", "text": "second"}]
@@ -62,6 +63,9 @@ def test_files_are_called_as_the_judgements_call_them(tmp_path: Path) -> None:
 def test_passages_are_read(tmp_path: Path) -> None:
     collection(tmp_path)
     (tmp_path / "qrels.tsv").unlink()
+    (tmp_path / "corpus.jsonl").unlink()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "d1.txt").write_text("a text")
     (tmp_path / "spans.tsv").write_text("query_id\tdoc\tstart\tend\nq2\td1\t3\t9\nq2\td1\t11\t12\n")
     loaded = load(tmp_path)
     assert loaded.spans == {"q2": {"d1": [(3, 9), (11, 12)]}}
@@ -85,6 +89,23 @@ def test_a_sample_is_of_the_judged_questions_and_always_the_same(tmp_path: Path)
     assert len(some.judged) == 3
 
 
+def test_separators_of_lines_within_a_text_end_no_line(tmp_path: Path) -> None:
+    text = "one\u2028two\x85three\x0bfour"
+    collection(tmp_path)
+    (tmp_path / "corpus.jsonl").write_bytes(f'{{"_id": "d1", "text": "{text[:3]}\u2028\x85"}}\r\n'.encode())
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q1", "text": text}, ensure_ascii=False) + "\n")
+    loaded = load(tmp_path)
+    assert loaded.queries == {"q1": text}
+    assert loaded.items[0].text == "one\u2028\x85"
+
+
+def test_a_judged_question_that_nobody_asks_is_counted_and_not_scored(tmp_path: Path) -> None:
+    loaded = load(collection(tmp_path, "q1\td1\t1\nq7\td1\t1\n"))
+    assert unasked(loaded) == 1
+    write_judgements(tmp_path, loaded)
+    assert (tmp_path / "qrels.trec").read_text() == "q1\t0\td1\t1\n"
+
+
 def test_a_judged_document_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert missing_documents(load(collection(tmp_path, "q1\td1\t1\nq1\td9\t1\nq1\td8\t0\n"))) == ["d9"]
 
@@ -97,6 +118,16 @@ def test_a_judged_document_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("corpus.jsonl", "\n[]\n", "corpus.jsonl, line 2: is no JSON object"),
         ("corpus.jsonl", lines(DOCUMENTS[0], DOCUMENTS[0]), "two documents have the same id"),
         ("queries.jsonl", '{"_id": "q1"}\n', 'queries.jsonl, line 1: has no "text"'),
+        (
+            "queries.jsonl",
+            lines({"_id": "q1", "text": "a"}, {"_id": "q1", "text": "b"}),
+            "line 2: a question with this",
+        ),
+        ("qrels.tsv", "q1\td1\tyes\n", "qrels.tsv, line 1: is not query, document, relevance"),
+        ("qrels.tsv", "q1\td1\t0.5\n", "a whole number"),
+        ("qrels.tsv", "q1\td1\t1\nq1\td1\t0\n", "line 2: this document was judged"),
+        ("spans.tsv", "q1\td1\t1\t2\n", "passages are judged in files"),
+        ("spans.tsv", "q1\td1\t5\t5\n", "spans.tsv, line 1: start is 0 or more"),
         ("queries.jsonl", lines({"_id": "q9", "text": "?"}), "no question of queries.jsonl is judged"),
         ("qrels.tsv", "q1\td1\t1\nq1\td2\tyes\n", "qrels.tsv, line 2: is not query, document, relevance"),
         ("qrels.tsv", "q1\td1\t0\n", "no question of queries.jsonl is judged"),

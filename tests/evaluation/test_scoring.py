@@ -26,7 +26,8 @@ def hit(item_id: str, score: float, span: Span = (0, 10)) -> Hit:
 def written(folder: Path, found: dict[str, list[Hit]], **judged: Any) -> Path:
     folder.mkdir()
     empty: dict[str, Any] = {"qrels": {}, "spans": {}}
-    write_judgements(folder, Collection("hand-made", [], {}, **(empty | judged)))
+    queries = {query: "?" for documents in judged.values() for query in documents}
+    write_judgements(folder, Collection("hand-made", [], queries, **(empty | judged)))
     (write_documents if "qrels" in judged else write_passages)(folder, "text", found)
     write_facts(folder, {"collection": "hand-made", "modes": ["text"]})
     return folder

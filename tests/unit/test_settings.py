@@ -39,7 +39,7 @@ def test_variables_of_others_are_not_read() -> None:
         ("EDDA_MAX_DOCUMENT_BYTES", str(2 * 1024**3)),
         ("EDDA_CHUNK_TOKENS", "1"),
         ("EDDA_CHUNK_OVERLAP_TOKENS", "-1"),
-        ("EDDA_CHUNK_OVERLAP_TOKENS", "151"),  # of 300
+        ("EDDA_CHUNK_OVERLAP_TOKENS", "101"),  # of 200
         ("EDDA_PARSE_TIMEOUT_S", "0"),
         ("EDDA_PARSE_MEMORY_BYTES", "1"),
     ],
@@ -49,7 +49,7 @@ def test_a_value_that_makes_no_sense_is_named(name: str, value: str) -> None:
         settings(**{name: value})
 
 
-@pytest.mark.parametrize("wrong", [{"EDDA_CHUNK_OVERLAP_TOKENS": "151"}, {"EDDA_CHUNK_TOKENS": "x"}])
+@pytest.mark.parametrize("wrong", [{"EDDA_CHUNK_OVERLAP_TOKENS": "101"}, {"EDDA_CHUNK_TOKENS": "x"}])
 def test_what_is_wrong_is_told_without_the_values(wrong: dict[str, str]) -> None:
     with pytest.raises(ValidationError) as raised:
         settings(EDDA_DATABASE_URL="postgresql://edda:top-secret@host/edda", **wrong)

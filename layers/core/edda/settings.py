@@ -81,8 +81,8 @@ class Settings(BaseModel):
     part_bytes: int = Field(default=4 * MEGABYTE, ge=64 * 1024)
     part_pages: int = Field(default=50, ge=1)
     chunk_strategy: Literal["structure", "fixed", "sentence"] = "structure"
-    chunk_tokens: int = Field(default=300, ge=20, le=8000)
-    chunk_overlap_tokens: int = Field(default=0, ge=0, le=4000)
+    chunk_tokens: int = Field(default=200, ge=20, le=8000)
+    chunk_overlap_tokens: int = Field(default=30, ge=0, le=4000)
     max_chunks: int = Field(default=2_500_000, ge=1)  # 1 GB of text has about 1.8 million
     max_part_chunks: int = Field(default=100_000, ge=1)
     parse_timeout_s: float = Field(default=120, gt=0)

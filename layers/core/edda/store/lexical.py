@@ -22,7 +22,7 @@ from edda.models import Chunk
 from edda.store.conditions import Condition
 from edda.store.database import Cursor, Integers, Row, SparseVectors, Uuids, fetch_all, fetch_one
 from edda.store.queries import queries
-from edda.terms import K1, TERM_IDS, QueryTerms, document_weights, is_function_word, query_terms, term_ids
+from edda.terms import K1, TERM_IDS, QueryTerms, document_weights, is_always_a_term, query_terms, term_ids
 
 SQL = queries("search")
 MOST_TERMS = 16_000  # of a chunk: sparsevec takes no more
@@ -189,13 +189,13 @@ async def text_query(cursor: Cursor, tenant_id: UUID, asked: QueryTerms, chunks:
 
 async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks: int) -> Integers | None:
     """Of the words of these phrases, the terms of the one that the fewest chunks have: who holds the phrases has one of
-    them. None when there are function words only: chunks in their language have no term of those."""
+    them. None when none of them is certain to be a term of such a chunk: function words, say."""
     words = {word for phrase in phrases for word in phrase.split()}
     groups = [
         term_ids(tenant_id, group)
         for word in words
         for group in query_terms(word).alternatives
-        if not is_function_word(group[0])
+        if is_always_a_term(group[0])
     ]
     if not groups:
         return None

@@ -122,12 +122,13 @@ class Shelf:
         *,
         year: int | None = None,
         exact_up_to: int = 20_000,
+        most_read: int = 200_000,
     ) -> dict[tuple[UUID, int], Candidate]:
         filter_ = parse_filter({"field": "year", "op": "eq", "value": year}) if year is not None else None
         half = None
         if vector is not None:
             half = HalfVector(to_halfvec_binary(from_floats(vector, MODEL_DIMENSIONS)))
-        store = SearchStore(self.database, self.model, exact_up_to=exact_up_to)
+        store = SearchStore(self.database, self.model, exact_up_to=exact_up_to, most_read=most_read)
         found = await store.candidates(self.tenant.tenant_id, half, terms, compile_filter(filter_), depth)
         assert len({(one.version_id, one.ordinal) for one in found}) == len(found)
         return {(one.version_id, one.ordinal): one for one in found}
@@ -285,6 +286,23 @@ PHRASES = [
     ("quick fox", set()),
     ("unheard passage", set()),
     ("quick-brown", set()),
+    ("10 km", {9}),
+    ("port 80", {10}),
+    ("rport 80", set()),
+    ("airport 80", {9, 19}),
+    ("80-81", {11}),
+    ("max_size", {11}),
+    ("MaxSize", {12}),
+    ("maxsize", {12}),
+    ("猫", {13}),
+    ("学で学", {7}),
+    ("Café Müller", {14, 15}),
+    ("Mu\u0308ller", {14, 15}),
+    ("Müll", set()),
+    ("iPhone", {16}),
+    ("を買", {16}),
+    ("rock n roll", {17}),
+    ("ลาพักร้อน", {18}),
 ]
 
 
@@ -303,6 +321,17 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
         "die Straße\nändern wir",
         "彼は東京大学で学んだ",
         "the brown quick thing; be to not or",
+        "airport\u2028 80, 10\u00a0km away",
+        "(port 80)",
+        "80-81-82, my_max_size_1",
+        "maxSize",
+        "白い猫が好き",
+        "das Café Müller",
+        "das CAFE\u0301 Mu\u0308ller",
+        "iPhoneを買った",
+        "rock 'n'roll, rock n roll",
+        "สิทธิ์ลาพักร้อนสิบห้าวัน",
+        "a port, and airport 80",
     ]
     await shelf.add(texts)
     quoted = query_terms(f'other words "{phrase}"')
@@ -315,6 +344,21 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
     assert {ordinal for _, ordinal in found} == {n for n in wanted if "the" in texts[n].lower()}
 
 
+async def test_no_more_than_sixteen_phrases_are_sought(shelf: Shelf) -> None:
+    await shelf.add([" ".join(f"p{n}" for n in range(17))])
+    assert len(await shelf.ask(None, query_terms(" ".join(f'"p{n}" "p{n}"' for n in range(16))))) == 1
+    with pytest.raises(InvalidRequest, match="no more than 16 quoted phrases, this one 17"):
+        await shelf.ask(None, query_terms(" ".join(f'"p{n}"' for n in range(17))))
+
+
+async def test_a_phrase_of_words_that_too_many_chunks_have_is_refused(shelf: Shelf) -> None:
+    await shelf.add([f"house number {n}" for n in range(31)])
+    assert len(await shelf.ask(None, query_terms('"house number"'), 100, most_read=31)) == 31
+    assert len(await shelf.ask(None, query_terms('"house number 17"'), most_read=30)) == 1
+    with pytest.raises(InvalidRequest):
+        await shelf.ask(None, query_terms('"house number"'), most_read=30)
+
+
 async def test_a_phrase_of_function_words_is_found_by_reading_what_matches(shelf: Shelf) -> None:
     """No chunk in their language has a term of them."""
     await shelf.add(["To be or  not\nto be, that is the question", "not to be found", "Sein oder nicht"])
@@ -322,7 +366,7 @@ async def test_a_phrase_of_function_words_is_found_by_reading_what_matches(shelf
     for vector in (None, [1.0] * MODEL_DIMENSIONS):
         assert {ordinal for _, ordinal in await shelf.ask(vector, quoted)} == {0}
         with pytest.raises(InvalidRequest):  # too many would have to be read
-            await shelf.ask(vector, quoted, exact_up_to=0)
+            await shelf.ask(vector, quoted, most_read=2)
 
 
 async def test_a_phrase_of_two_letters_between_others_is_found(shelf: Shelf) -> None:

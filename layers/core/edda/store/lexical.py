@@ -6,6 +6,7 @@ terms that are left could still bring them among the best.
 """
 
 import asyncio
+import re
 import struct
 import time
 from bisect import bisect_left
@@ -22,7 +23,7 @@ from edda.models import Chunk
 from edda.store.conditions import Condition
 from edda.store.database import Cursor, Integers, Row, SparseVectors, Uuids, fetch_all, fetch_one
 from edda.store.queries import queries
-from edda.terms import K1, TERM_IDS, QueryTerms, document_weights, is_always_a_term, query_terms, term_ids
+from edda.terms import GRAM, K1, TERM_IDS, QueryTerms, document_weights, is_always_a_term, query_terms, term_ids
 
 SQL = queries("search")
 MOST_TERMS = 16_000  # of a chunk: sparsevec takes no more
@@ -38,6 +39,7 @@ MOST_SETS = 32  # of terms that are looked for together
 MOST_LEFT = 100  # terms, the most frequent, of which such sets are made: what they cost grows with their square
 KNOWN_FOR_S = 600
 MOST_KNOWN = 20_000
+JOINED = re.compile(r"[-._/\\:@'’+#]")
 HEAD = struct.Struct(">3i")
 
 BEST = sql.SQL(
@@ -187,22 +189,29 @@ async def text_query(cursor: Cursor, tenant_id: UUID, asked: QueryTerms, chunks:
     return TextQuery(tuple(sorted(terms, key=lambda term: (term.chunks, term.number))))
 
 
-async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks: int) -> Integers | None:
+async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks: int) -> tuple[Integers | None, int]:
     """Of the words of these phrases, the terms of the one that the fewest chunks have: who holds the phrases has one of
-    them. None when none of them is certain to be a term of such a chunk: function words, say."""
-    words = {word for phrase in phrases for word in phrase.split()}
-    groups = [
-        term_ids(tenant_id, group)
-        for word in words
-        for group in query_terms(word).alternatives
-        if is_always_a_term(group[0])
-    ]
+    them; and how many chunks have. None when no word is certain to be a term of such a chunk: function words, say."""
+    words = {word.lower() for phrase in phrases for word in phrase.split()}
+    certain = [group for word in words for group in _certain(query_terms(word))]
+    # A letter is none where an apostrophe joins it to a word.
+    certain = [group for group in certain if len(group[0]) > 1] or certain
+    groups = [term_ids(tenant_id, group) for group in certain]
     if not groups:
-        return None
+        return None, 0
     every = sorted({number for group in groups for number in group})
     known = await _frequencies(cursor, tenant_id, every, chunks, CommonTerms())
     fewest = min(groups, key=lambda group: sum(known[number] for number in group))
-    return Integers(number for number in fewest if known[number])
+    return Integers(number for number in fewest if known[number]), sum(known[number] for number in fewest)
+
+
+def _certain(word: QueryTerms) -> list[tuple[str, ...]]:
+    """Of each of these a chunk that holds the word has one, in whatever language: not of what is joined to an
+    identifier, which may be part of a longer one. An ideograph is a term by itself."""
+    ideographs = [(term,) for term in word.terms if term.startswith(GRAM) and len(term) == len(GRAM) + 1]
+    return [
+        group for group in word.alternatives if is_always_a_term(group[0]) and not JOINED.search(group[0])
+    ] + ideographs
 
 
 async def best(cursor: Cursor, query: TextQuery, condition: Condition, values: dict[str, Any], depth: int) -> list[Row]:

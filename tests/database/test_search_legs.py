@@ -344,6 +344,29 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
     assert {ordinal for _, ordinal in found} == {n for n in wanted if "the" in texts[n].lower()}
 
 
+IDENTIFIERS = [
+    ("cfg_v2.ini", r"C:\Turbine\cfg_v2.ini"),
+    ("PN-1001", "PN-1001-A"),
+    ("4711-0815", "4711-0815/7"),
+    ("10.0.0.1", "http://10.0.0.1:8080/"),
+    ("v1.2.3", "v1.2.3-beta"),
+    ("example.com", "user@example.com"),
+    ("bar_baz", "foo_bar_baz"),
+    ("b.c", "a.b.c"),
+    ("dog", "the dog's"),
+    ("homme", "l'homme"),
+]
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+async def test_a_phrase_may_be_part_of_a_longer_identifier(shelf: Shelf, exact_up_to: int) -> None:
+    await shelf.add([f"see {text} below" for _, text in IDENTIFIERS])
+    await shelf.add(["PN 1001 4711 0815 10 0 1 v1 2 3 bar baz b c example com cfg v2 ini hommes dogs"])
+    for number, (phrase, _) in enumerate(IDENTIFIERS):
+        found = await shelf.ask(None, query_terms(f'"{phrase}"'), exact_up_to=exact_up_to)
+        assert [ordinal for _, ordinal in found] == [number], phrase
+
+
 async def test_no_more_than_sixteen_phrases_are_sought(shelf: Shelf) -> None:
     await shelf.add([" ".join(f"p{n}" for n in range(17))])
     assert len(await shelf.ask(None, query_terms(" ".join(f'"p{n}" "p{n}"' for n in range(16))))) == 1

@@ -252,16 +252,6 @@ async def test_bedrocks_results_are_read_to_their_last_page() -> None:
         await reranker.aclose()
 
 
-async def test_an_arn_is_taken_as_it_is() -> None:
-    arn = "arn:aws:bedrock:us-west-2::foundation-model/amazon.rerank-v1:0"
-    async with RerankServer("bedrock") as server:
-        reranker = bedrock(server, arn)
-        await reranker.rerank(QUERY, TEXTS, Deadline.after(30))
-        configuration = server.requests[0].body["rerankingConfiguration"]["bedrockRerankingConfiguration"]
-        assert configuration["modelConfiguration"]["modelArn"] == arn
-        await reranker.aclose()
-
-
 async def test_a_reranker_of_bedrocks_needs_a_model() -> None:
     with pytest.raises(ProviderMisconfigured):
         BedrockReranker(SESSION, "")

@@ -183,6 +183,18 @@ def test_rerankers_may_be_left_out_and_read_as_many_as_asked_for(stage: Stage) -
     assert sum(len(read) for _, read in reranker.requests) == 40
 
 
+def test_what_the_reranker_has_not_read_comes_last_with_the_score_it_had(stage: Stage) -> None:
+    stage.ready(LINES)
+    client = stage.with_reranker(FakeReranker(script=[[-3.0, -2.0]] * 2), candidates=2)
+    first = client.search("days of leave", top_k=2).json
+    second = client.search("days of leave", top_k=2, cursor=first["next_cursor"]).json
+    assert [hit["score"] for hit in first["hits"]] == [-2.0, -3.0]
+    assert (second["scored_by"], len(second["hits"])) == ("rerank", 2)
+    for hit in second["hits"]:
+        assert hit["scores"]["rerank"] is None
+        assert hit["score"] == hit["scores"]["fused"]["score"]
+
+
 def test_a_slow_reranker_is_not_waited_for(stage: Stage) -> None:
     stage.ready(LINES)
 

@@ -242,6 +242,9 @@ def test_search_and_answer_may_call_the_reranker_and_no_other_function_may(
         "ReadRerankApiKey": "secretsmanager:GetSecretValue",
     }
     assert referred(allowed["RerankByThisModel"]["Resource"]) >= {"RerankModel"}
+    names = source["Parameters"]["RerankModel"]["AllowedPattern"]
+    assert re.search(names, "amazon.rerank-v1:0")
+    assert not re.search(names, "arn:aws:bedrock:us-west-2::foundation-model/amazon.rerank-v1:0")  # the role may not
     assert allowed["ReadRerankApiKey"]["Resource"] == {"Ref": "RerankApiKeySecretArn"}
     users = {name for name in FUNCTIONS if allowed["Rerank"] in statements_of(name, resources)}
     assert users == {"SearchFunction", "AnswerFunction"}

@@ -52,6 +52,16 @@ def test_what_the_reranker_read_comes_first_and_the_rest_as_it_was() -> None:
     assert sorted(order, key=lambda one: one.position) == order
 
 
+def test_what_the_reranker_judged_alike_stays_in_order_and_no_page_skips_or_repeats_it() -> None:
+    order = reranked(ranked([candidate(n, n / 10) for n in range(6)], None), [1.0, 2.0, 2.0, 2.0])
+    assert ordinals(order) == [4, 3, 2, 5, 1, 0]
+    assert [one.scores.rerank and one.scores.rerank.rank for one in order] == [1, 2, 3, 4, None, None]
+    assert sorted(order, key=lambda one: one.position) == order
+    groups = [[one] for one in order]
+    for place, (gone,) in enumerate(groups):
+        assert behind(groups[:place] + groups[place + 1 :], gone.position, by_document=False) == place
+
+
 def test_groups_are_in_the_order_of_their_best_hits() -> None:
     order = ranked([candidate(n, 1 - n / 10, document=d) for n, d in enumerate([0, 1, 0, 0, 2, 1])], None)
     groups = grouped(order, 2)

@@ -6,11 +6,12 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
-from edda.terms import GRAM, QueryTerms, document_weights
+from edda.terms import GRAM, QueryTerms, terms_of
 
 _RUN = re.compile(r"\S+")
 _WORD = re.compile(r"\w+")
 _EDGE = re.compile(r"^\W+|\W+$")
+_terms_of = lru_cache(maxsize=10_000)(terms_of)
 
 
 class Span(NamedTuple):
@@ -89,8 +90,3 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
         else:
             found.append(span)
     return found
-
-
-@lru_cache(maxsize=10_000)
-def _terms_of(word: str, language: str | None) -> frozenset[str]:
-    return frozenset(document_weights(word, language))

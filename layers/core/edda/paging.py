@@ -15,7 +15,7 @@ from uuid import UUID
 from edda.errors import InvalidRequest
 
 MAX_DEPTH = 10_000  # candidates of each leg
-_LAYOUT = struct.Struct(">Bd16siI")
+_LAYOUT = struct.Struct(">Bdd16siI")
 _SEAL_BYTES = 12
 
 
@@ -24,6 +24,7 @@ class Position(NamedTuple):
 
     section: int  # 0 for hits that a reranker has read, 1 for the others
     minus_score: float
+    minus_before: float  # the score before a reranker, which tells apart what it judged alike
     version_id: UUID
     ordinal: int
 
@@ -37,8 +38,8 @@ class Cursor(NamedTuple):
 
 def encode(cursor: Cursor, search: bytes) -> str:
     """`search` is all that a search is made of, tenant included."""
-    section, minus_score, version_id, ordinal = cursor.position
-    payload = _LAYOUT.pack(section, minus_score, version_id.bytes, ordinal, cursor.depth)
+    section, minus_score, minus_before, version_id, ordinal = cursor.position
+    payload = _LAYOUT.pack(section, minus_score, minus_before, version_id.bytes, ordinal, cursor.depth)
     return _text_of(payload + _seal(payload, search))
 
 
@@ -52,10 +53,10 @@ def decode(text: str, search: bytes) -> Cursor:
     # The last character has bits to spare: another text could mean the same bytes.
     if len(payload) != _LAYOUT.size or seal != _seal(payload, search) or _text_of(raw) != text:
         raise _invalid()
-    section, minus_score, version_id, ordinal, depth = _LAYOUT.unpack(payload)
+    section, minus_score, minus_before, version_id, ordinal, depth = _LAYOUT.unpack(payload)
     if not 1 <= depth <= MAX_DEPTH:  # who knows how could have sealed it himself
         raise _invalid()
-    return Cursor(Position(section, minus_score, UUID(bytes=version_id), ordinal), depth)
+    return Cursor(Position(section, minus_score, minus_before, UUID(bytes=version_id), ordinal), depth)
 
 
 def _seal(payload: bytes, search: bytes) -> bytes:

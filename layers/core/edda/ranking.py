@@ -39,6 +39,7 @@ class Ranked:
     scores: PartScores
     score: float
     section: int = 1
+    before: float = 0.0  # the score it had, if a reranker read it
 
     @property
     def key(self) -> Key:
@@ -46,7 +47,7 @@ class Ranked:
 
     @property
     def position(self) -> Position:
-        return Position(self.section, -self.score, *self.key)
+        return Position(self.section, -self.score, -self.before, *self.key)
 
 
 def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> list[Ranked]:
@@ -66,9 +67,10 @@ def ranked(candidates: Sequence[Candidate], fused: Sequence[float] | None) -> li
 
 
 def reranked(before: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:
-    """The first ones in the order of these scores; the others, which were not read, behind them as they were."""
+    """The first ones in the order of these scores, equal ones as they were; the others, which were not read, behind
+    them, with the scores they had."""
     read = [
-        replace(one, scores=replace(one.scores, rerank=part), score=part.score, section=0)
+        replace(one, scores=replace(one.scores, rerank=part), score=part.score, section=0, before=one.score)
         for one, part in zip(before, _parts(scores), strict=False)
         if part is not None
     ]
@@ -102,7 +104,7 @@ def behind(groups: Sequence[Sequence[Ranked]], position: Position | None, *, by_
     """
     if position is None:
         return 0
-    key = position[2:]
+    key = position[-2:]
     for index, (first, *_) in enumerate(groups):
         if first.key == key or (by_document and first.key[0] == key[0]):
             return index + 1

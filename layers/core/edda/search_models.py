@@ -264,7 +264,10 @@ class SearchBody(BaseModel):
 
     hits: list[HitBody]
     mode: Literal["hybrid", "vector", "text"]
-    scored_by: ScoredBy = Field(description="What `score` is: the same as that part's entry in `scores`.")
+    scored_by: ScoredBy = Field(
+        description="What `score` is: the same as that part's entry in `scores`. Where it is `rerank`, hits that the "
+        "reranker has not read come last: their `scores.rerank` is null, and `score` is what they had without it."
+    )
     model: str | None = Field(description="The embedding model that compared them; null if none did.")
     reranker: str | None = Field(description="The reranker that ordered them; null if none did.")
     degraded: list[DegradedBody] = Field(

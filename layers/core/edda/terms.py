@@ -3,7 +3,7 @@
 A term is a word stem of the document's language; four letters of a word (not in English: its words are seldom compound
 or inflected); a few neighbouring characters, where a script puts no spaces between words; an identifier such as
 `ERR-0x80070057`, whole and in parts. A query's language is told by its function words. Where it has none, a word
-stands for its stems in every language that is written like it.
+stands for its stems in every language that is written like it, and so does a name always.
 """
 
 import math
@@ -30,6 +30,7 @@ GRAM_WEIGHT = 0.3
 # Other than in these, words of a language are found by four letters, too.
 _WITHOUT_GRAMS = frozenset({None, "en"})
 _CLEAR = 0.67  # of the votes of the likeliest language: others with as many are not ruled out
+_FEWEST_LETTERS = 3  # of a term, in scripts without spaces: what is shorter is in too many words
 _LETTERS_A_PAIR = 4  # what a character says where there are no spaces, in letters
 _MAX_QUERY_TERMS = 4_000  # sparsevec holds 16,000
 _MAX_CACHED = 20_000  # tokens of one language: 15 MB at most
@@ -43,16 +44,18 @@ _SYLLABLES = (
 _LETTERS = (
     "\u0e01-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u0f00\u0f20-\u0f33\u0f35-\u0fbc\u1000-\u1049\u1050-\u109f\u1780-\u17d3"
 )
-_UNSPACED = _SYLLABLES + _LETTERS
+UNSPACED = _SYLLABLES + _LETTERS
 # `\w` knows no marks: vowels of India's scripts and points of Hebrew and Arabic would end a word.
 _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711-\u074a"
     "\u07a6-\u07b0\u0816-\u082d\u08d3-\u0963\u0966-\u0df3\u0f18-\u0fbc\u1ab0-\u1aff\u1dc0-\u1dff\u200c\u200d\u20d0-\u20f0"
 )
-_WORD = rf"[^\W_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[{_MARKS}])*"
-# Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words.
-_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
-_HAS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+_WORD = rf"[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{_MARKS}])*"
+# Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words. A run of
+# underscores is tried from its first one only: from each it would take the square of its length.
+_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|(?<!_)_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
+_HAS_UNSPACED = re.compile(rf"[{UNSPACED}]")
+_IS_LETTERS = re.compile(rf"[{_LETTERS}]")
 _HAS_SYLLABLES = re.compile(rf"[{_SYLLABLES}]")
 _KANA = re.compile("[\u3040-\u30ff]")
 _PART = re.compile(_WORD)
@@ -140,12 +143,20 @@ def document_weights(text: str, language: str | None, headings: Sequence[str] = 
     return {term: by_count[count] for term, count in counts.items()}
 
 
+def terms_of(text: str, language: str | None) -> frozenset[str]:
+    """Those that `document_weights` gives."""
+    known = _known_tokens(language)
+    tokens = _TOKEN.findall(_normalised(text))
+    return frozenset(
+        term for token in tokens for term in (_of_run(token) if _HAS_UNSPACED.match(token) else known[token][0])
+    )
+
+
 def query_terms(query: str) -> QueryTerms:
     """The terms of a query in any language. Linear; of a very long query the first are taken."""
     text = _normalised(query)
-    phrases = tuple(
-        phrase for found in _PHRASE.findall(query) if (phrase := " ".join("".join(found).split())) and _is_word(phrase)
-    )
+    quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(query))
+    phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase)))
     tokens = _TOKEN.findall(text)
     languages, is_clear = _languages_of(tokens)
     terms: Counter[str] = Counter()
@@ -153,10 +164,15 @@ def query_terms(query: str) -> QueryTerms:
     grams: set[str] = set()
     for token in tokens:
         of_token, more = _looked_for(token, languages if is_clear else ())
-        alternatives += of_token
-        grams.update(more)
-        terms.update(term for group in of_token for term in group)
-        if len(terms) + len(grams) >= _MAX_QUERY_TERMS:
+        room = _MAX_QUERY_TERMS - len(terms) - len(grams)
+        for group in of_token:
+            room -= len(group)
+            if room < 0:
+                break
+            alternatives.append(group)
+            terms.update(group)
+        grams.update(more[: max(room, 0)])
+        if room <= 0:
             break
     if not terms and not any(len(gram) == len(GRAM) + 1 for gram in grams):
         grams.clear()  # of function words
@@ -180,9 +196,10 @@ def idf(chunks: int, chunks_with_term: int) -> float:
     return math.log(1 + (chunks - chunks_with_term + 0.5) / (chunks_with_term + 0.5))
 
 
-def is_function_word(word: str) -> bool:
-    """Whether some language has it for one: chunks in that language have no term of it."""
-    return _plain(word) in _speakers()
+def is_always_a_term(term: str) -> bool:
+    """Whether a chunk that holds this has it for a term, whatever its language: function words are none in theirs, and
+    one or two letters of a script without spaces only where they stand alone."""
+    return _plain(term) not in _speakers() and not (len(term) < _FEWEST_LETTERS and _IS_LETTERS.match(term))
 
 
 def is_of_script(language: str, languages: Iterable[str]) -> bool:
@@ -192,7 +209,7 @@ def is_of_script(language: str, languages: Iterable[str]) -> bool:
 
 def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     """A query's token: for each of its words what it may be in a chunk; and four letters each. `languages`: those it
-    is in, if that is clear."""
+    is in, if that is clear. What is capitalised may be a name, which texts in other languages have with their stems."""
     if _HAS_UNSPACED.match(token):
         terms = _of_run(token)
         return [(term,) for term in terms if not term.startswith(GRAM)], [one for one in terms if one.startswith(GRAM)]
@@ -205,7 +222,9 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
             found.append((piece,))
             continue
         if not any(plain in _stop_words(language) for language in spoken):
-            of_word = spoken or [language for language in _STEMMERS if _written_in(language, script)]
+            of_word = spoken
+            if not spoken or piece != piece.lower():
+                of_word = spoken + [language for language in _STEMMERS if _written_in(language, script)]
             found.append(tuple(dict.fromkeys((plain, *(_stem(piece, language) for language in of_word)))))
         if spoken != ["en"]:
             grams += _grams(plain)
@@ -320,9 +339,13 @@ def _of_run(run: str) -> list[str]:
     letters: threes and fours."""
     if _HAS_SYLLABLES.match(run):
         return [run[start : start + 2] for start in range(len(run) - 1)] + [GRAM + one for one in run]
-    if len(run) < 3:
+    if len(run) < _FEWEST_LETTERS:
         return [run]
-    return [run[start : start + size] for size in (3, 4) for start in range(len(run) - size + 1)]
+    return [
+        run[start : start + size]
+        for size in (_FEWEST_LETTERS, _FEWEST_LETTERS + 1)
+        for start in range(len(run) - size + 1)
+    ]
 
 
 def _stem(word: str, language: str | None) -> str:

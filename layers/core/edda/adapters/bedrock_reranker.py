@@ -33,7 +33,7 @@ MAX_PAGES = 10  # of one answer; they are bounded by size, and 1,000 results are
 class BedrockReranker:
     """One request is one call, and as many more as its results have pages. Botocore's own retries are off.
 
-    `model` is a model id or an ARN; an id is taken as the region's foundation model.
+    `model` is the id of a foundation model of the region.
     """
 
     limits = RerankLimits(MAX_TEXTS, 1)
@@ -100,9 +100,7 @@ class BedrockReranker:
         return results
 
     def _request(self, meta: Any, query: str, texts: Sequence[str]) -> dict[str, Any]:
-        arn = self._model
-        if not arn.startswith("arn:"):
-            arn = f"arn:{meta.partition}:bedrock:{meta.region_name}::foundation-model/{self._model}"
+        arn = f"arn:{meta.partition}:bedrock:{meta.region_name}::foundation-model/{self._model}"
         model = {"modelConfiguration": {"modelArn": arn}, "numberOfResults": len(texts)}
         return {
             "queries": [{"type": "TEXT", "textQuery": {"text": query}}],

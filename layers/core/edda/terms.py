@@ -46,11 +46,11 @@ _LETTERS = (
 )
 UNSPACED = _SYLLABLES + _LETTERS
 # `\w` knows no marks: vowels of India's scripts and points of Hebrew and Arabic would end a word.
-_MARKS = (
+MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711-\u074a"
     "\u07a6-\u07b0\u0816-\u082d\u08d3-\u0963\u0966-\u0df3\u0f18-\u0fbc\u1ab0-\u1aff\u1dc0-\u1dff\u200c\u200d\u20d0-\u20f0"
 )
-_WORD = rf"[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{_MARKS}])*"
+_WORD = rf"[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{MARKS}])*"
 # Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words. A run of
 # underscores is tried from its first one only: from each it would take the square of its length.
 _TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|(?<!_)_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")

@@ -7,7 +7,7 @@ each pair of neighbouring characters.
 import re
 import unicodedata
 
-import regex
+from edda.terms import MARKS
 
 STEM_CHARACTERS = 6  # 4 to 6 find the right sentence equally often, whole words in 4 of 100 questions less
 UNSPACED = (
@@ -15,7 +15,7 @@ UNSPACED = (
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 )
 # With its vowel signs, which `re` takes for no part of a word.
-_RUN = regex.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|(?![{UNSPACED}])\p{{M}})*")
+_RUN = re.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{MARKS}])*")
 # Accents, and points of Hebrew and Arabic: as often left out.
 _POINTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 _IS_UNSPACED = re.compile(rf"[{UNSPACED}]")

@@ -244,6 +244,12 @@ async def test_the_deadline_holds_for_the_whole_call(wired: ChatProvider, fault:
             ProviderMisconfigured,
         ),
         ("bedrock", aws_error(404, "ResourceNotFoundException"), ProviderMisconfigured),
+        ("openai", choice(message={"role": "assistant", "content": None}, finish_reason="length"), ChatRejected),
+        (
+            "bedrock",
+            edited(lambda answer: {**answer, "stopReason": "max_tokens", "output": {"message": {"content": []}}}),
+            ChatRejected,
+        ),
     ],
     indirect=["wired"],
 )

@@ -108,6 +108,18 @@ def test_a_model_that_fails_leaves_an_extractive_answer_that_says_so(
     assert ask()["kind"] == "generated"
 
 
+@pytest.mark.parametrize("secret", ['{"other": "x"}', '{"api_key": 7}', "{broken", "sk-ключ"])
+def test_a_secret_without_a_key_leaves_an_extractive_answer(
+    chat: OpenAIChatServer, ask: Ask, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    arn = client("secretsmanager").create_secret(Name=f"no-key-{abs(hash(secret))}", SecretString=secret)["ARN"]
+    monkeypatch.setenv("EDDA_CHAT_API_KEY_SECRET_ARN", arn)
+    answer = ask()
+    assert codes(answer) == [("chat", "provider_misconfigured")]
+    assert answer["kind"] == "extractive"
+    assert chat.requests == []
+
+
 def test_a_connection_that_died_in_a_freeze_is_not_noticed(chat: OpenAIChatServer, ask: Ask) -> None:
     ask()
     chat.script = [reset]

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from edda.answering import NOT_FOUND, Answer, Answering, Question
+from edda.answering import MOST_ECHOED_CHARACTERS, NOT_FOUND, Answer, Answering, Question
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, InvalidRequest, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
@@ -231,3 +231,22 @@ async def test_a_turn_that_the_budget_cut_vouches_for_nothing() -> None:
     history = (ChatTurn("user", "My badge is HR-4711. " + "word " * 5000), ChatTurn("assistant", "Yes."))
     chat = FakeChat([said("For HR-4711 it is 25 days of leave [1].", (1, "Staff get 25 days of leave a year"))])
     assert codes(await ask(searching(), chat, history=history)) == [("chat", "answer_rejected")]
+
+
+async def test_of_a_long_rejected_answer_only_the_beginning_is_shown_again() -> None:
+    chat = FakeChat(["no JSON " * 20_000, GOOD])
+    assert (await ask(searching(), chat)).kind == "generated"
+    assert len(chat.requests[1].turns[-2].content) == MOST_ECHOED_CHARACTERS
+
+
+async def test_an_answer_is_not_asked_for_again_when_there_is_no_time_for_it() -> None:
+    now = [0.0]
+
+    def slow(_: Any) -> str:
+        now[0] += 16
+        return BAD
+
+    chat = FakeChat([slow])
+    verb = Answering(searching(), chat, retry=RetryPolicy(attempts=1))  # type: ignore[arg-type]  # a stand-in
+    answer = await verb.answer(ACME, Question(SearchQuery(QUESTION, top_k=8)), Deadline(29, lambda: now[0]))
+    assert (codes(answer), len(chat.requests)) == ([("chat", "answer_rejected")], 1)

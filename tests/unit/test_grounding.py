@@ -115,6 +115,72 @@ def test_chinese_stands_and_falls_like_other_languages() -> None:
             grounded(wrong, quote, question=question, passages=passages)
 
 
+@pytest.mark.parametrize(
+    ("passage", "question", "answer", "wrong"),
+    [
+        (
+            "직원은 연간 25일의 휴가를 받습니다.",
+            "직원은 휴가를 며칠 받습니까?",
+            "직원은 연간 25일의 휴가를 받습니다 [1].",
+            "직원은 연간 30일의 휴가를 받습니다 [1].",
+        ),
+        (
+            "कर्मचारियों को प्रति वर्ष 25 दिनों की छुट्टी मिलती है।",
+            "कर्मचारियों को कितने दिनों की छुट्टी मिलती है?",
+            "कर्मचारियों को 25 दिनों की छुट्टी मिलती है [1]।",
+            "चंद्रमा हरे पनीर का एक विशाल गोला है [1]।",
+        ),
+        (
+            "يحصل الموظفون على ٢٥ يوما من الإجازة كل سنة.",
+            "كم يوما من الإجازة يحصل الموظفون؟",
+            "يَحصل الموظفون على 25 يوما من الإجازة [1].",
+            "القمر مصنوع من الجبن الأخضر [1].",
+        ),
+        (
+            "ஊழியர்களுக்கு ஆண்டுக்கு 25 நாட்கள் விடுப்பு கிடைக்கும்.",
+            "ஊழியர்களுக்கு எத்தனை நாட்கள் விடுப்பு கிடைக்கும்?",
+            "ஊழியர்களுக்கு 25 நாட்கள் விடுப்பு கிடைக்கும் [1].",
+            "நிலவு பச்சை பாலாடைக்கட்டியால் ஆனது [1].",
+        ),
+    ],
+    ids=["Korean", "Hindi", "Arabic", "Tamil"],
+)
+def test_other_scripts_stand_and_fall_too(passage: str, question: str, answer: str, wrong: str) -> None:
+    passages = [hit(passage, language=None)]
+    assert grounded(answer, (1, passage), question=question, passages=passages)
+    with pytest.raises(Rejected):
+        grounded(wrong, (1, passage), question=question, passages=passages)
+
+
+@pytest.mark.parametrize(
+    ("passage", "answer", "stands"),
+    [
+        ("The fee is 2.30 EUR a day.", "The fee is 30 EUR a day [1].", False),
+        ("The fee is 30,45 EUR a day.", "The fee is 30 EUR a day [1].", False),
+        ("The fee is 2.30 EUR a day.", "The fee is 2.30 EUR a day [1].", True),
+        ("The fee is due on 31.12.2019.", "The fee was due in 2019, on day 31 [1].", True),
+        ("The fee is due in 2019.", "The fee is due in 2019 [1].", True),
+        ("In 2019 200 people paid the fee.", "200 people paid the fee in 2019 [1].", True),
+        ("The fee is paid for 30km.", "The fee is paid for 30 km [1].", True),
+        ("The fee is 25,5 percent.", "The fee is 25,5 percent [1].", True),
+        ("The fee is 25,5 percent.", "The fee is 25,7 percent [1].", False),
+        ("The fee is 1.250,50 Euro.", "The fee is 1.250,50 Euro [1].", True),
+        ("The fee is 1 250,50 euros.", "The fee is 1250,50 euros [1].", True),
+        ("The fee is 25,30 or 45 EUR.", "The fee is 25,30 or 45 EUR [1].", True),
+        ("The fee is paid for 30 km.", "The fee is paid for 30km [1].", True),
+    ],
+)
+def test_a_piece_of_a_number_is_another_number(passage: str, answer: str, stands: bool) -> None:
+    def ask() -> Grounded:
+        return grounded(answer, (1, passage), question="What is the fee?", passages=[hit(passage)])
+
+    if stands:
+        assert ask()
+    else:
+        with pytest.raises(Rejected, match="number"):
+            ask()
+
+
 def test_what_the_user_said_may_be_repeated() -> None:
     answer = grounded("For badge 4711: employees get 25 days [1].", LEAVE, question=f"I have badge 4711. {QUESTION}")
     assert "4711" in answer.text

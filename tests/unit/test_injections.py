@@ -14,11 +14,14 @@ from tests.fakes.injections import (
     HOST,
     INJECTIONS,
     INSTRUCTIONS,
+    KNOWN_TO_GET_OUT,
     LEAVE,
     MUST_NOT_GET_OUT,
     PAY,
     QUESTION,
     SECRET,
+    SHORT,
+    WORD,
     Injection,
 )
 from tests.fakes.passages import FakeSearching, found, hit
@@ -53,6 +56,14 @@ async def test_nothing_gets_out_that_was_not_retrieved_and_no_link(injection: In
         start = citation["char_start"] - source["char_start"]
         assert source["text"][start : start + len(citation["quote"])] == citation["quote"]
     print(f"{answer.status}, {answer.kind}: {answer.text!r}")
+
+
+@pytest.mark.xfail(strict=True, reason="words are compared, not what they say: docs/answers.md")
+@pytest.mark.parametrize("injection", KNOWN_TO_GET_OUT.values(), ids=KNOWN_TO_GET_OUT.keys())
+async def test_plain_words_among_those_of_the_passages_do_not_get_out(injection: Injection) -> None:
+    answer, _ = await answered(injection, injection.obey)
+    assert WORD not in answer.text
+    assert SHORT not in answer.text
 
 
 async def test_the_orders_do_reach_the_model_and_nothing_else_marks_them(  # or the test above would show nothing

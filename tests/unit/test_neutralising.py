@@ -43,6 +43,8 @@ ATTACKS = {
     "ideographic full stop": f"https://evil。example/{CANARY}",
     "entity": f"https&#58;//evil.example/{CANARY}",
     "entity of an entity": f"https&amp;#58;//evil.example/{CANARY}",
+    "entity, deep": f"https&{'amp;' * 9}#58;//evil.example/{CANARY}",
+    "entity, parted": f"https&\u200b#58;//evil.example/{CANARY}",
     "entity by name": f"https&colon;&sol;&sol;evil.example/{CANARY}",
     "escaped": f"https\\://evil.example/{CANARY}",
     "HTML image": f'<img src="https://evil.example/{CANARY}">',
@@ -61,6 +63,22 @@ ATTACKS = {
     "LaTeX": f"\\href{{https://evil.example/{CANARY}}}{{x}} \\includegraphics{{//evil.example/{CANARY}}}",
     "embedded page": f"![[https://evil.example/{CANARY}]]",
     "beside Chinese": f"请访问https://evil.example/{CANARY}查看",
+    "Cyrillic top": f"evil.рф/{CANARY}",
+    "Chinese top": f"evil.香港/{CANARY}",
+    "Hindi top": f"evil.भारत/{CANARY}",
+    "Korean host": f"나쁜.한국?{CANARY}",
+    "Punycode top": f"evil.xn--p1ai/{CANARY}",
+    "label, Cyrillic top": f"{CANARY}.evil.рф",
+    "label, Punycode": f"{CANARY}.xn--80ak6aa92e.xn--p1ai",
+    "label, full width": f"{CANARY}.ｅｖｉｌ．ｃｏｍ",
+    "label, full stops": f"{CANARY}．evil．com",
+    "label, ideographic full stop": f"{CANARY}。evil。com",
+    "label, accents that stand apart": f"{CANARY}.evi\u0301l.com",
+    "label, beside Chinese": f"{CANARY}.evil.com查看",
+    "mail, Punycode": f"{CANARY}@evil.xn--p1ai",
+    "behind a digit": f"1http://2130706433/{CANARY} -https://2130706433/{CANARY}",
+    "programs": f"<skype:{CANARY}?call> ms-word:{CANARY} bitcoin:{CANARY}",
+    "escaped dots": f"{CANARY}\\.evil\\.com",
     "direction": f"\u202ehttps://evil.example/{CANARY}\u202c",
 }
 
@@ -94,14 +112,18 @@ def test_whatever_is_put_together_stays_inert(text: str) -> None:
         "Staff get 25 days [1]. Half-time staff get 12.5 [2].",
         "The ratio is 3:4, at 10:30 e.g. in the U.S. under v1.2.3 and/or C:\\Users.",
         "Write to hr@corp.example about Node.js.",
+        "Ｅｖｉｌ．ｅｘａｍｐｌｅ",
         "员工每年享有二十五天的带薪假期。[1]",
+        "1.员工每年享有25天/年。2.5天的假期。请看evil.example查看",
+        "कर्मचारियों को 12.5 दिन मिलते हैं।",
         "می‌خواهم [1] 👩‍👩‍👧 ❤️",
         "if a < b and c > d: x = y[0] & z",
+        "R&D; AT&T & others",
     ],
 )
 def test_plain_text_stays_as_it_is(text: str) -> None:
     inert = neutralise(text, SOURCES)
-    assert inert.text.replace("＆", "&") == text
+    assert inert.text == text
     assert (inert.removed, inert.foreign) == (0, 0)
 
 

@@ -56,6 +56,14 @@ def test_a_budget_for_no_passage_says_what_is_needed() -> None:
     assert len(prompt(["word " * 900, "word " * 700], budget=raised.value.needed).passages) == 1
 
 
+def test_what_is_needed_is_enough_with_a_history_too() -> None:
+    history = turns("word " * 60, "yes")
+    with pytest.raises(BudgetTooSmall) as raised:
+        prompt(["word " * 900, "word " * 700], history, budget=500)
+    built = prompt(["word " * 900, "word " * 700], history, budget=raised.value.needed)
+    assert (len(built.passages), len(built.turns)) == (1, 3 if built.tokens <= raised.value.needed - 80 else 1)
+
+
 def test_the_oldest_turns_are_left_out_first_and_a_question_is_the_first() -> None:
     history = turns(*(f"turn {number} " + "word " * 90 for number in range(10)))
     built = prompt(["x"], history, budget=1600)
@@ -76,6 +84,7 @@ def test_a_history_that_does_not_fit_leaves_room_for_passages() -> None:
         said("Yes [1].", (1, "yes it is")),
         f"```json\n{said('Yes [1].', (1, 'yes it is'))}\n```",
         f"Here it is: {said('Yes [1].', (1, 'yes it is'))} I hope it helps.",
+        f"<think>{{maybe}} {{}} {{'found'}}</think>{said('Yes [1].', (1, 'yes it is'))} {{done}}",
         '{"answer": "Yes [1].", "citations": [{"passage": "[1]", "quote": "yes it is", "page": 3}], "status": "x"}',
     ],
 )
@@ -92,6 +101,8 @@ def test_the_object_is_found_whatever_stands_around_it(text: str) -> None:
         ("", "JSON"),
         ('{"answer": "cut o', "JSON"),
         ("[1, 2]", "JSON"),
+        ("{}", "JSON"),
+        ('{"error": "overloaded"}', "JSON"),
         ("{" * 5000 + "}" * 5000, "JSON"),
         ('{"answer": 7}', "answer"),
         ('{"answer": "x", "citations": [{"passage": "first", "quote": "y"}]}', "citations.0.passage"),

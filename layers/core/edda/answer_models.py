@@ -113,8 +113,8 @@ class CitationBody(BaseModel):
     chunk_id: UUID
     name: str
     title: str | None
-    page: int | None
-    heading_path: list[str]
+    page: int | None = Field(description="Where the passage begins; the quote may stand further on.")
+    heading_path: list[str] = Field(description="Where the passage begins; the quote may stand further on.")
     char_start: int
     char_end: int
     quote: str
@@ -148,7 +148,7 @@ class UsageBody(BaseModel):
 
 class AnswerDegradedBody(Reason):
     """What is not as it should be. vector, rerank: as for search. chat: the answer is extractive because the chat model
-    failed, or was rejected twice (answer_rejected). links: links were left out (links_removed)."""
+    failed, or was rejected for good (answer_rejected). links: links were left out (links_removed)."""
 
     part: Literal["vector", "rerank", "chat", "links"]
 

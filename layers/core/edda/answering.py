@@ -41,6 +41,8 @@ CHAT_SHARE_OF_THRESHOLD = 0.6
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
 # Of the question before, what a follow-up is searched with.
 MOST_BEFORE_CHARACTERS = 1000
+# Of a rejected answer, what the model is shown again.
+MOST_ECHOED_CHARACTERS = 8000
 # Of the time, kept for the answer without a model.
 RESERVE_S = 1.0
 _QUOTES = re.compile('["“”„«»「」]')
@@ -224,7 +226,8 @@ class _Answer:
         before = [turn.content for turn in prompt.turns[:-1] if turn.role == "user"]
         asked = [question.search.text, *before]
         turns, reason = prompt.turns, ""
-        for _ in range(2):
+        for tries in range(2):
+            left_s = self.deadline.remaining_s()
             request = ChatRequest(prompt.system, turns, question.max_output_tokens, question.temperature)
             reply = await self._reply(chat, request)
             try:
@@ -235,8 +238,10 @@ class _Answer:
             except (Rejected, ValueError) as error:
                 reason = str(error) if reply.is_whole else "it was cut off: it must be shorter."
             logger.info("answer rejected", extra={"reason": reason})
-            turns = again(prompt, reply.text, reason)
-        raise _Unanswered("answer_rejected", f"What the chat model wrote was rejected twice; the last time {reason}")
+            if tries or self.deadline.remaining_s() - RESERVE_S < left_s - self.deadline.remaining_s():
+                break  # or there is less time than it took
+            turns = again(prompt, reply.text[:MOST_ECHOED_CHARACTERS], reason)
+        raise _Unanswered("answer_rejected", f"What the chat model wrote was rejected: {reason}")
 
     async def _reply(self, chat: ChatModel, request: ChatRequest) -> ChatReply:
         """One reply, with patience for what passes. Raises _Unanswered."""

@@ -6,6 +6,7 @@ and sentences with hardly a word of theirs. So what a document makes a model say
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +31,15 @@ MARKER = re.compile(r"\[(\d{1,3})\]")
 _MARKERS = re.compile(r"\[(\d{1,3}(?:\s*[,;]\s*\d{1,3})+)\]")
 # What must be in the sources as it is: what has a digit or an underscore, what is too long for a word, what is spelled.
 _SIGN = rf"[^\W_{UNSPACED}]"
-_TOKEN = re.compile(rf"(?:{_SIGN}|_)+(?:[-./:#@+]+(?:{_SIGN}|_)+)*")
+_TOKEN = re.compile(rf"(?:{_SIGN}|_)+(?:(?:[-./:#@+]+|(?<=\d),(?=\d))(?:{_SIGN}|_)+)*")
 _IS_SIGN = re.compile(_SIGN)
 _LONGEST_WORD = 27
 _SPELLED = re.compile(rf"(?:(?<!\w){_SIGN}(?!\w)[\s.,·_-]*){{5,}}")
 _COUNTED = 20  # numbers up to here are in words as often as not
-_GROUPED = re.compile(r"(?<=\d)[,'’\u00a0\u202f ](?=\d{3}(?!\d))")
+_GROUPED = re.compile(r"(?<=\d)(?<!\d{4})[,'’\u00a0\u202f ](?=\d{3}(?!\d))")
+_OTHER_DIGIT = re.compile(r"(?![0-9])\d")
+_DECIMAL_BEFORE = re.compile(r"(?<![\d.,])\d+[.,]\Z")
+_DECIMAL_AFTER = re.compile(r"[.,]\d+(?![.,]?\d)")
 _LIST_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s", re.M)
 
 
@@ -189,14 +193,19 @@ def _stands_in(text: str, wanted: str) -> bool:
     start = -1
     while (start := text.find(wanted, start + 1)) >= 0:
         end = start + len(wanted)
-        if not _IS_SIGN.match(text, end) and not (start and _IS_SIGN.match(text, start - 1)):
-            return True
+        is_ended = not _IS_SIGN.match(text, end) or (wanted.isdecimal() and text[end].isalpha())  # 25km
+        if is_ended and not (start and _IS_SIGN.match(text, start - 1)):
+            # A date of three parts may be cited in part, a decimal may not.
+            first = _DECIMAL_BEFORE.search(text, max(0, start - 20), start) if wanted[0].isdecimal() else None
+            last = _DECIMAL_AFTER.match(text, end) if wanted[-1].isdecimal() else None
+            if not (first or last):
+                return True
     return False
 
 
 def _is_compound(known: Sequence[str], token: str) -> bool:
-    """A number that is known and plain words: 25-day."""
-    pieces = re.split(r"[-/]", token)
+    """A number that is known and plain words: 25-day, 25km."""
+    pieces = re.split(r"[-/]|(?<=\d)(?=[^\W\d_])", token)
     return len(pieces) > 1 and all(
         (_holds(known, piece) or _is_small(piece)) if piece.isdecimal() else piece.isalpha() and piece.islower()
         for piece in pieces
@@ -236,7 +245,8 @@ def _all_text(hit: Hit) -> str:
 
 def _plain(text: str) -> str:
     """Numbers and codes in one form: 1,000 and 1 000 are 1000."""
-    return fold(_GROUPED.sub("", text)).text.strip(" .,·-_:")
+    folded = unicodedata.normalize("NFC", fold(_GROUPED.sub("", text)).text)  # Hangul as syllables again
+    return _OTHER_DIGIT.sub(lambda digit: str(unicodedata.decimal(digit[0])), folded).strip(" .,·-_:")
 
 
 def _word_list(text: str) -> list[str]:

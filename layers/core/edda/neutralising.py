@@ -15,26 +15,35 @@ from edda.words import UNSPACED
 
 REMOVED = "(link removed)"
 
+# The last part of a host's name, in any script that has spaces or as it is sent; in others only behind a letter, for
+# "1.员工" is an item of a list.
+_SPACED = rf"[^\W\d_{UNSPACED}]"
+_TOP = rf"(?:xn--[a-z0-9-]{{2,59}}|{_SPACED}{{2,24}}|(?<=[^\W\d_]\.)[{UNSPACED}]{{2,24}})"
 # What a link starts with, in text whose compatibility forms, entities and backslashes are resolved.
 _LINK = re.compile(
-    r"(?<![a-z0-9+.-])(?:"
+    r"(?<![a-z])(?:"
     r"[a-z][a-z0-9+.-]{1,30}:[/\\]+(?=[^\s/\\])"  # any scheme with slashes: also https:/, which browsers take
-    r"|(?:https?|wss?|ftp|mailto|tel|sms|file|blob|javascript|vbscript|intent|magnet|xmpp|cid):(?=\S)"
+    r"|(?:https?|wss?|ftp|mailto|tel|sms|file|blob|javascript|vbscript|intent|magnet|xmpp|cid"
+    r"|sips?|skype|facetime|whatsapp|tg|slack|geo|market|vscode|bitcoin|view-source|ms-[a-z-]{2,20}):(?=\S)"
     r"|data:(?=[^\s,]*,)"
     r"|www\.(?=\w)"
     r"|(?<![/\\:\w])(?://|\\\\)(?=[\w.-]{1,200}[./\\])"  # of the same scheme as the page; a Windows share
-    r"|(?:[\w-]{1,63}\.){1,9}[a-z]{2,24}(?::\d+)?[/?#](?=\S)"  # without a scheme, but with a path
+    rf"|(?:[\w-]{{1,63}}\.){{1,9}}{_TOP}(?::\d+)?[/?#](?=\S)"  # without a scheme, but with a path
     r"|\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?[/?#](?=\S)"
     r")",
     re.I,
 )
 # A name that some programs make a link of: it may stay if the documents have it.
 _NAME = re.compile(
-    r"[\w.+-]{1,64}@(?:[\w-]{1,63}\.){1,9}\w{2,24}|(?<![\w.@-])(?:[\w-]{1,63}\.){1,9}[a-z]{2,24}(?![\w-])", re.I
+    rf"[\w.+-]{{1,64}}@(?:[\w-]{{1,63}}\.){{1,9}}[\w-]{{2,63}}"
+    rf"|(?<![\w.@-])(?:[\w-]{{1,63}}\.){{1,9}}{_TOP}(?!{_SPACED}|[\d_-])",
+    re.I,
 )
+_UNSPACED_BEFORE = re.compile(rf"[{UNSPACED}]+(?=[a-z0-9])")
 _END = re.compile(
     rf"(?:[^\s<>\"'`\[\]{{}}|^()*（）。，、！？；：「」『』【】《》{UNSPACED}]|。(?=[a-zA-Z0-9]))*"
 )  # a browser takes an ideographic full stop for a dot
+_BESIDE_ASCII = re.compile(r"[a-zA-Z0-9-][。｡][a-zA-Z0-9]")
 _TRAILING = ".,;:!?"
 _TAG = re.compile(r"<(?=[a-zA-Z/!?$%])")
 _SEPARATORS = str.maketrans(dict.fromkeys("\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\n") | {"\r": "\n"})
@@ -62,6 +71,8 @@ def neutralise(text: str, sources: str) -> Inert:
     text = re.sub(r"\](?=\()", "] ", text)  # no link
     text = re.sub(r"\](?=:)", "] ", text)  # no address of a link by reference
     text = re.sub(r"(?<=[\[\]])(?=\[)", " ", text)  # no link by reference, no wiki link
+    if html.unescape(text) != text:  # too deep, or put together just now
+        text = text.replace("&", "＆")
     return Inert(text.strip(), removed + strange, foreign + strange)
 
 
@@ -71,7 +82,7 @@ def _unescaped(text: str) -> str:
         if (resolved := html.unescape(text)) == text:
             return text
         text = resolved
-    return text.replace("&", "＆")
+    return text
 
 
 def _visible(text: str) -> str:
@@ -119,17 +130,28 @@ def _without_links(text: str, known: str) -> tuple[str, int, int]:
 
 
 def _without_names(text: str, known: str) -> tuple[str, int]:
-    count = 0
+    skeleton, origin = _skeleton(text)
+    pieces: list[str] = []
+    done = count = 0
+    judged: dict[str, bool] = {}
+    for match in _NAME.finditer(skeleton):
+        start, end = origin[match.start()], origin[match.end() - 1] + 1
+        name = text[start:end]
+        if name not in judged:  # Chinese may stand right before it
+            forms = [fold(name).text, fold(match[0]).text]
+            judged[name] = any(_is_named(_UNSPACED_BEFORE.sub("", form, count=1), known) for form in forms)
+        if start >= done and not judged[name]:
+            pieces += [text[done:start], REMOVED]
+            count += 1
+            done = end
+    return "".join([*pieces, text[done:]]), count
 
-    def judged(match: re.Match[str]) -> str:
-        nonlocal count
-        name = fold(match[0]).text
-        if re.search(rf"(?<![\w@-]){re.escape(name)}(?![\w-])", known):
-            return match[0]
-        count += 1
-        return REMOVED
 
-    return _NAME.sub(judged, text), count
+def _is_named(name: str, known: str) -> bool:
+    return (
+        name in known
+        and re.search(rf"(?<!{_SPACED})(?<![\d_@-]){re.escape(name)}(?!{_SPACED}|[\d_-])", known) is not None
+    )
 
 
 def _skeleton(text: str) -> tuple[str, list[int]]:
@@ -139,7 +161,9 @@ def _skeleton(text: str) -> tuple[str, list[int]]:
     for index, character in enumerate(text):
         if character == "\\" and text[index + 1 : index + 2] in {":", "/", ".", "&", "@"}:
             continue
-        for one in unicodedata.normalize("NFKC", character) if not character.isascii() else character:
-            characters.append(one)
-            origin.append(index)
+        is_dot = character in "。｡" and _BESIDE_ASCII.match(text, max(0, index - 1))  # to browsers
+        for one in "." if is_dot else unicodedata.normalize("NFKC", character):
+            if unicodedata.category(one)[0] != "M":  # for `re` they are no part of a word
+                characters.append(one)
+                origin.append(index)
     return "".join(characters), origin

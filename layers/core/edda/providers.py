@@ -1,7 +1,9 @@
 """The adapters of models, as the settings name them: a part of the composition root."""
 
 from edda.adapters.aws import AwsClients
+from edda.concurrency import Deadline
 from edda.errors import ProviderMisconfigured
+from edda.models import ChatReply, ChatRequest
 from edda.ports import ChatModel, Embedder, Reranker
 from edda.settings import Settings
 
@@ -50,10 +52,34 @@ async def build_reranker(settings: Settings, clients: AwsClients) -> Reranker | 
     return HttpReranker(settings.rerank_provider, settings.rerank_model, key, base_url=settings.rerank_base_url)
 
 
-async def build_chat(settings: Settings, clients: AwsClients) -> ChatModel | None:
-    """The configured chat model's adapter, None if there is none. Raises ProviderMisconfigured as above."""
-    if settings.chat_provider == "none":
-        return None
+class LateChat:
+    """The configured chat model, built for its first reply: settings that do not fit together, or a secret without a
+    key, cost an answer its model and not the answer."""
+
+    def __init__(self, settings: Settings, clients: AwsClients) -> None:
+        self.name = f"{settings.chat_provider}/{settings.chat_model}"
+        self._settings, self._clients = settings, clients
+        self._chat: ChatModel | None = None
+
+    async def reply(self, request: ChatRequest, deadline: Deadline) -> ChatReply:
+        if self._chat is None:
+            try:
+                self._chat = await _build_chat(self._settings, self._clients)
+            except (KeyError, ValueError, AttributeError) as error:
+                raise ProviderMisconfigured("The chat provider's secret holds no key.") from error
+        return await self._chat.reply(request, deadline)
+
+    async def aclose(self) -> None:
+        if self._chat is not None:
+            await self._chat.aclose()
+
+
+def build_chat(settings: Settings, clients: AwsClients) -> ChatModel | None:
+    """The configured chat model, None if there is none."""
+    return None if settings.chat_provider == "none" else LateChat(settings, clients)
+
+
+async def _build_chat(settings: Settings, clients: AwsClients) -> ChatModel:
     if settings.chat_provider == "bedrock":
         import aioboto3
 

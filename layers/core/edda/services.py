@@ -157,7 +157,7 @@ async def answer_services() -> AnswerServices:
 
     settings, clients, database, model = await _connected()
     searching = await build_searching(settings, clients, database, model)
-    chat = await build_chat(settings, clients)
+    chat = build_chat(settings, clients)
     return AnswerServices(
         settings=settings,
         answering=Answering(searching, None if chat is None else _opens(chat), settings.answer_threshold),

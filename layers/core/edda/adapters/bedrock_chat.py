@@ -111,6 +111,8 @@ def _reply(answer: Any) -> ChatReply:
         # Models that think aloud put other blocks beside the text.
         text = "".join(block.get("text", "") for block in answer["output"]["message"]["content"])
         usage = answer.get("usage") or {}
+        if ended == "max_tokens" and not text.strip():  # it thought; asking again would end alike
+            raise ChatRejected("The chat model was cut off before it wrote anything: raise max_output_tokens.")
         if not text.strip():
             raise ProviderUnavailable("Bedrock returned no text.")
         return ChatReply(text, ended != "max_tokens", usage.get("inputTokens"), usage.get("outputTokens"))

@@ -95,6 +95,8 @@ def _reply(body: bytes) -> ChatReply:
             raise ChatRejected("The chat provider would not answer this.")
         text = message["content"]
         usage = answer.get("usage") or {}
+        if ended == "length" and not text:  # it thought; asking again would end alike
+            raise ChatRejected("The chat model was cut off before it wrote anything: raise max_output_tokens.")
         if not isinstance(text, str) or not text.strip():
             raise ProviderUnavailable("The chat provider returned no text.")
         return ChatReply(text, ended != "length", _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))

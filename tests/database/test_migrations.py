@@ -155,3 +155,34 @@ async def test_everything_works_for_an_owner_who_is_no_superuser(
     check(everything)
     assert query(everything.owner, "SELECT count(*) FROM chunks") == [(0,)]
     assert query(everything.owner, "SELECT count(*) FROM documents WHERE deleted_at IS NOT NULL") == [(1,)]
+
+
+OLD_CHUNK = """
+WITH tenant AS (SELECT %(tenant)s::uuid AS id),
+document AS (INSERT INTO documents (document_id, tenant_id, object_key, name)
+    SELECT gen_random_uuid(), id, 'a', 'a' FROM tenant RETURNING document_id),
+version AS (INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, modified_at)
+    SELECT gen_random_uuid(), id, document_id, '1', 'a', now() FROM tenant, document RETURNING version_id)
+INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, char_start, char_end,
+                    heading_path, language)
+SELECT id, version_id, n, gen_random_uuid(), gen_random_uuid(), 'a', 1, 0, 1, '{}', 'en'
+FROM tenant, version, generate_series(0, 1) n"""
+
+
+async def test_chunks_of_before_get_their_rows_of_terms_while_others_read(ordinary_owner_url: str) -> None:
+    """Of every tenant, though row-level security is forced on the owner; and searches go on."""
+    before = [migration for migration in released_migrations() if migration.name < "0006"]
+    await migrate(ordinary_owner_url, migrations=before)
+    for slug in ("one", "two"):
+        tenant_id = (await create_tenant(ordinary_owner_url, slug)).tenant_id
+        with psycopg.connect(ordinary_owner_url) as connection:
+            connection.execute("SELECT set_config('app.tenant_id', %s, true)", [str(tenant_id)])
+            connection.execute(OLD_CHUNK.encode(), {"tenant": str(tenant_id)})
+    with psycopg.connect(ordinary_owner_url) as reader:
+        reader.execute("SELECT count(*) FROM chunks, documents, document_versions")
+        async with asyncio.timeout(20):
+            await migrate(ordinary_owner_url)
+    rows = query(ordinary_owner_url, "SELECT tenant_id, count(*), min(language) FROM chunk_terms GROUP BY 1")
+    assert [row[1:] for row in rows] == [(2, "en")] * 2
+    forced = "SELECT relname::text FROM pg_class WHERE relforcerowsecurity AND relname IN ('chunks', 'chunk_terms')"
+    assert query(ordinary_owner_url, forced) == [("chunks",)]

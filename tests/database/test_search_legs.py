@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -121,12 +122,13 @@ class Shelf:
         *,
         year: int | None = None,
         exact_up_to: int = 20_000,
+        most_read: int = 200_000,
     ) -> dict[tuple[UUID, int], Candidate]:
         filter_ = parse_filter({"field": "year", "op": "eq", "value": year}) if year is not None else None
         half = None
         if vector is not None:
             half = HalfVector(to_halfvec_binary(from_floats(vector, MODEL_DIMENSIONS)))
-        store = SearchStore(self.database, self.model, exact_up_to=exact_up_to)
+        store = SearchStore(self.database, self.model, exact_up_to=exact_up_to, most_read=most_read)
         found = await store.candidates(self.tenant.tenant_id, half, terms, compile_filter(filter_), depth)
         assert len({(one.version_id, one.ordinal) for one in found}) == len(found)
         return {(one.version_id, one.ordinal): one for one in found}
@@ -165,6 +167,33 @@ async def test_by_words_the_best_are_those_of_bm25_in_its_order(
                 assert one.similarity is None
             best = sorted((one.text_score or 0 for one in found.values()), reverse=True)
             assert best == pytest.approx(_best(truth, depth), rel=1e-4), query
+
+
+async def test_queries_of_so_many_terms_that_their_sets_are_too_many(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lexical, "FIRST_LOOK", 30)
+    await shelf.fill(60)
+    for seed in range(40):
+        words = random.Random(seed)
+        query = " ".join(words.sample(WORDS[:40], 38) + words.sample(WORDS[40:], words.randint(2, 20)))
+        for depth in (1, 10):
+            found = await shelf.ask(None, query_terms(query), depth, exact_up_to=0)
+            best = sorted((one.text_score or 0 for one in found.values()), reverse=True)
+            assert best == pytest.approx(_best(shelf.scores(query), depth), rel=1e-4), query
+
+
+@pytest.mark.parametrize(("terms", "weight"), [(4_000, 1.0), (4_000, 0.01), (120, 1.0)])
+@pytest.mark.parametrize("least", [0.0, 30.0, 60.0, 5_000.0])
+def test_what_is_still_to_be_looked_at_is_found_soon(terms: int, weight: float, least: float) -> None:
+    every = [lexical.Term(n, n + 1, weight) for n in range(terms)]
+    before = time.process_time()
+    end, sets = lexical._still_to_look_at(every, 1, least)
+    assert time.process_time() - before < 1
+    assert end >= terms - lexical.MOST_LEFT
+    assert len(sets) <= lexical.MOST_SETS
+    if not sets:  # those that are left do not suffice together
+        assert sum(one.most for one in every[end:]) <= least
 
 
 @pytest.mark.parametrize("exact_up_to", [20_000, 0])
@@ -227,6 +256,27 @@ async def test_a_chunk_that_the_provider_refused_is_found_by_its_words(shelf: Sh
         assert sum(one.similarity is None for one in found.values()) == (3 if vector is None else 2)
 
 
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+@pytest.mark.parametrize("year", [None, 1])
+async def test_chunks_that_an_earlier_release_stored_are_found_by_their_vectors(
+    shelf: Shelf, exact_up_to: int, year: int | None
+) -> None:
+    """It knows no table of terms, and may have stored some parts of a document or all."""
+    await shelf.add(["a red house", "a blue house", "a red roof"])
+    await shelf.add(["a green house"])
+    with psycopg.connect(shelf.urls.owner) as connection:
+        connection.execute("DELETE FROM chunk_terms WHERE ordinal <> 1")
+    vector = [1.0] * MODEL_DIMENSIONS
+    for terms in (None, query_terms("house")):
+        found = await shelf.ask(vector, terms, year=year, exact_up_to=exact_up_to)
+        assert found.keys() == shelf.chunks.keys()
+        near = shelf.similarities(vector)
+        assert {key: one.similarity for key, one in found.items()} == pytest.approx(near, abs=2e-3)
+    assert [key for key, one in found.items() if one.text_score] == [key for key in found if key[1] == 1]
+    quoted = await shelf.ask(vector, query_terms('"a"'), year=year)
+    assert quoted.keys() == shelf.chunks.keys()
+
+
 PHRASES = [
     ("the quick brown", {0, 1, 2}),
     ("ERR-0x80070057", {4}),
@@ -236,6 +286,23 @@ PHRASES = [
     ("quick fox", set()),
     ("unheard passage", set()),
     ("quick-brown", set()),
+    ("10 km", {9}),
+    ("port 80", {10}),
+    ("rport 80", set()),
+    ("airport 80", {9, 19}),
+    ("80-81", {11}),
+    ("max_size", {11}),
+    ("MaxSize", {12}),
+    ("maxsize", {12}),
+    ("猫", {13}),
+    ("学で学", {7}),
+    ("Café Müller", {14, 15}),
+    ("Mu\u0308ller", {14, 15}),
+    ("Müll", set()),
+    ("iPhone", {16}),
+    ("を買", {16}),
+    ("rock n roll", {17}),
+    ("ลาพักร้อน", {18}),
 ]
 
 
@@ -254,6 +321,17 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
         "die Straße\nändern wir",
         "彼は東京大学で学んだ",
         "the brown quick thing; be to not or",
+        "airport\u2028 80, 10\u00a0km away",
+        "(port 80)",
+        "80-81-82, my_max_size_1",
+        "maxSize",
+        "白い猫が好き",
+        "das Café Müller",
+        "das CAFE\u0301 Mu\u0308ller",
+        "iPhoneを買った",
+        "rock 'n'roll, rock n roll",
+        "สิทธิ์ลาพักร้อนสิบห้าวัน",
+        "a port, and airport 80",
     ]
     await shelf.add(texts)
     quoted = query_terms(f'other words "{phrase}"')
@@ -266,6 +344,21 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
     assert {ordinal for _, ordinal in found} == {n for n in wanted if "the" in texts[n].lower()}
 
 
+async def test_no_more_than_sixteen_phrases_are_sought(shelf: Shelf) -> None:
+    await shelf.add([" ".join(f"p{n}" for n in range(17))])
+    assert len(await shelf.ask(None, query_terms(" ".join(f'"p{n}" "p{n}"' for n in range(16))))) == 1
+    with pytest.raises(InvalidRequest, match="no more than 16 quoted phrases, this one 17"):
+        await shelf.ask(None, query_terms(" ".join(f'"p{n}"' for n in range(17))))
+
+
+async def test_a_phrase_of_words_that_too_many_chunks_have_is_refused(shelf: Shelf) -> None:
+    await shelf.add([f"house number {n}" for n in range(31)])
+    assert len(await shelf.ask(None, query_terms('"house number"'), 100, most_read=31)) == 31
+    assert len(await shelf.ask(None, query_terms('"house number 17"'), most_read=30)) == 1
+    with pytest.raises(InvalidRequest):
+        await shelf.ask(None, query_terms('"house number"'), most_read=30)
+
+
 async def test_a_phrase_of_function_words_is_found_by_reading_what_matches(shelf: Shelf) -> None:
     """No chunk in their language has a term of them."""
     await shelf.add(["To be or  not\nto be, that is the question", "not to be found", "Sein oder nicht"])
@@ -273,7 +366,7 @@ async def test_a_phrase_of_function_words_is_found_by_reading_what_matches(shelf
     for vector in (None, [1.0] * MODEL_DIMENSIONS):
         assert {ordinal for _, ordinal in await shelf.ask(vector, quoted)} == {0}
         with pytest.raises(InvalidRequest):  # too many would have to be read
-            await shelf.ask(vector, quoted, exact_up_to=0)
+            await shelf.ask(vector, quoted, most_read=2)
 
 
 async def test_a_phrase_of_two_letters_between_others_is_found(shelf: Shelf) -> None:

@@ -17,7 +17,7 @@ from edda.models import EmbeddingModel, Tenant
 from edda.store.conditions import compile_filter
 from edda.store.database import Database, HalfVector
 from edda.store.indexing import IndexStore
-from edda.store.search import SearchStore
+from edda.store.search import EXACT_UP_TO, SearchStore
 from edda.terms import query_terms, term_ids
 from edda.vectors import to_halfvec_binary
 
@@ -229,6 +229,13 @@ async def test_what_every_statement_of_a_search_reads(filled: Filled, other_tena
     sequential, by_term = filled.reads_of_terms()
     assert sequential == before[0]
     assert by_term > before[1]
+
+
+async def test_vectors_are_compared_once_where_a_tenant_has_a_little_too_many_chunks(filled: Filled) -> None:
+    filled.add("a", start=0.0)
+    assert EXACT_UP_TO < ROWS < 2 * EXACT_UP_TO
+    _, plans = await filled.explained(None, WORDS)
+    assert "Full Join" not in plans
 
 
 def _reads_by_keys(plans: str) -> None:

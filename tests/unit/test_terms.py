@@ -156,6 +156,7 @@ def test_chinese_is_told_though_a_name_is_latin(query: str) -> None:
     [
         ('find "New  York" and "the who"', ("New York", "the who")),
         ("„guten Tag“ «bon jour» “good day” 「你好」", ("guten Tag", "bon jour", "good day", "你好")),
+        ('"twice" and "twice"', ("twice",)),
         ('an "unbalanced quote', ()),
         ('a "b" c" d', ("b",)),
         ('"" " " "!!"', ()),

@@ -44,17 +44,17 @@ _SYLLABLES = (
 _LETTERS = (
     "\u0e01-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u0f00\u0f20-\u0f33\u0f35-\u0fbc\u1000-\u1049\u1050-\u109f\u1780-\u17d3"
 )
-_UNSPACED = _SYLLABLES + _LETTERS
+UNSPACED = _SYLLABLES + _LETTERS
 # `\w` knows no marks: vowels of India's scripts and points of Hebrew and Arabic would end a word.
 _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711-\u074a"
     "\u07a6-\u07b0\u0816-\u082d\u08d3-\u0963\u0966-\u0df3\u0f18-\u0fbc\u1ab0-\u1aff\u1dc0-\u1dff\u200c\u200d\u20d0-\u20f0"
 )
-_WORD = rf"[^\W_{_UNSPACED}](?:[^\W_{_UNSPACED}]|[{_MARKS}])*"
+_WORD = rf"[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{_MARKS}])*"
 # Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words. A run of
 # underscores is tried from its first one only: from each it would take the square of its length.
 _TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|(?<!_)_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
-_HAS_UNSPACED = re.compile(rf"[{_UNSPACED}]")
+_HAS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 _IS_LETTERS = re.compile(rf"[{_LETTERS}]")
 _HAS_SYLLABLES = re.compile(rf"[{_SYLLABLES}]")
 _KANA = re.compile("[\u3040-\u30ff]")
@@ -155,9 +155,8 @@ def terms_of(text: str, language: str | None) -> frozenset[str]:
 def query_terms(query: str) -> QueryTerms:
     """The terms of a query in any language. Linear; of a very long query the first are taken."""
     text = _normalised(query)
-    phrases = tuple(
-        phrase for found in _PHRASE.findall(query) if (phrase := " ".join("".join(found).split())) and _is_word(phrase)
-    )
+    quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(query))
+    phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase)))
     tokens = _TOKEN.findall(text)
     languages, is_clear = _languages_of(tokens)
     terms: Counter[str] = Counter()

@@ -21,8 +21,8 @@ WITH sample AS MATERIALIZED (
     SELECT t.weights
     FROM (SELECT version_id, ordinal FROM chunks
           WHERE tenant_id = %(tenant_id)s ORDER BY content_hash LIMIT %(sample)s) c
-    CROSS JOIN LATERAL (SELECT weights FROM chunk_terms t
-                        WHERE t.version_id = c.version_id AND t.ordinal = c.ordinal OFFSET 0) t)
+    LEFT JOIN LATERAL (SELECT weights FROM chunk_terms t
+                       WHERE t.version_id = c.version_id AND t.ordinal = c.ordinal OFFSET 0) t ON true)
 SELECT count(*) FILTER (WHERE s.weights <#> u.unit < 0) AS chunks, count(*) AS sampled
 FROM unnest(%(units)s::sparsevec[]) WITH ORDINALITY AS u (unit, position) CROSS JOIN sample s
 GROUP BY u.position ORDER BY u.position;

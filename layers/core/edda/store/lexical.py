@@ -6,11 +6,14 @@ terms that are left could still bring them among the best.
 """
 
 import asyncio
+import re
 import struct
 import time
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +23,7 @@ from edda.models import Chunk
 from edda.store.conditions import Condition
 from edda.store.database import Cursor, Integers, Row, SparseVectors, Uuids, fetch_all, fetch_one
 from edda.store.queries import queries
-from edda.terms import K1, TERM_IDS, QueryTerms, document_weights, is_always_a_term, query_terms, term_ids
+from edda.terms import GRAM, K1, TERM_IDS, QueryTerms, document_weights, is_always_a_term, query_terms, term_ids
 
 SQL = queries("search")
 MOST_TERMS = 16_000  # of a chunk: sparsevec takes no more
@@ -33,8 +36,10 @@ SAMPLE = 2_000
 HASHES = 1_000  # by which it is told how many chunks there are, 3 % wrong
 FIRST_LOOK = 4_000  # chunks, or four times the depth: those with the rarest terms
 MOST_SETS = 32  # of terms that are looked for together
+MOST_LEFT = 100  # terms, the most frequent, of which such sets are made: what they cost grows with their square
 KNOWN_FOR_S = 600
 MOST_KNOWN = 20_000
+JOINED = re.compile(r"[-._/\\:@'’+#]")
 HEAD = struct.Struct(">3i")
 
 BEST = sql.SQL(
@@ -184,30 +189,36 @@ async def text_query(cursor: Cursor, tenant_id: UUID, asked: QueryTerms, chunks:
     return TextQuery(tuple(sorted(terms, key=lambda term: (term.chunks, term.number))))
 
 
-async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks: int) -> Integers | None:
+async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks: int) -> tuple[Integers | None, int]:
     """Of the words of these phrases, the terms of the one that the fewest chunks have: who holds the phrases has one of
-    them. None when none of them is certain to be a term of such a chunk: function words, say."""
-    words = {word for phrase in phrases for word in phrase.split()}
-    groups = [
-        term_ids(tenant_id, group)
-        for word in words
-        for group in query_terms(word).alternatives
-        if is_always_a_term(group[0])
-    ]
+    them; and how many chunks have. None when no word is certain to be a term of such a chunk: function words, say."""
+    words = {word.lower() for phrase in phrases for word in phrase.split()}
+    certain = [group for word in words for group in _certain(query_terms(word))]
+    # A letter is none where an apostrophe joins it to a word.
+    certain = [group for group in certain if len(group[0]) > 1] or certain
+    groups = [term_ids(tenant_id, group) for group in certain]
     if not groups:
-        return None
+        return None, 0
     every = sorted({number for group in groups for number in group})
     known = await _frequencies(cursor, tenant_id, every, chunks, CommonTerms())
     fewest = min(groups, key=lambda group: sum(known[number] for number in group))
-    return Integers(number for number in fewest if known[number])
+    return Integers(number for number in fewest if known[number]), sum(known[number] for number in fewest)
+
+
+def _certain(word: QueryTerms) -> list[tuple[str, ...]]:
+    """Of each of these a chunk that holds the word has one, in whatever language: not of what is joined to an
+    identifier, which may be part of a longer one. An ideograph is a term by itself."""
+    ideographs = [(term,) for term in word.terms if term.startswith(GRAM) and len(term) == len(GRAM) + 1]
+    return [
+        group for group in word.alternatives if is_always_a_term(group[0]) and not JOINED.search(group[0])
+    ] + ideographs
 
 
 async def best(cursor: Cursor, query: TextQuery, condition: Condition, values: dict[str, Any], depth: int) -> list[Row]:
     """The `depth` chunks with the highest scores above 0 that satisfy the condition, best first."""
-    terms, end = query.terms, 0
-    looked_at = max(FIRST_LOOK, 4 * depth)
-    while end < len(terms) and (end == 0 or sum(term.chunks for term in terms[: end + 1]) <= looked_at):
-        end += 1
+    terms = query.terms
+    counted = accumulate(term.chunks for term in terms)
+    end = max(min(1, len(terms)), sum(1 for _ in takewhile(max(FIRST_LOOK, 4 * depth).__ge__, counted)))
     statement, rows = BEST.format(condition=condition.clause), list[Row]()
     sets: list[list[int]] = []
     while end:
@@ -223,30 +234,35 @@ async def best(cursor: Cursor, query: TextQuery, condition: Condition, values: d
             break
         # Others have none of these terms: to be among the best they need several of those that are left.
         least = rows[-1]["score"] if len(rows) == depth else 0.0
+        before = end
         end, sets = _still_to_look_at(terms, end, least)
-        if not sets and end < len(terms):
+        if not sets and end == before:
             break
     return rows
 
 
 def _still_to_look_at(terms: Sequence[Term], end: int, least: float) -> tuple[int, list[list[int]]]:
     """What chunks with a score above `least` have: one of the first terms, up to which, or all of one of these sets."""
-    while end < len(terms):
-        left = sorted(terms[end:], key=lambda term: -term.most)
-        sets = _sets([term.most for term in left], least)
-        if sets is not None:
-            return end, [[left[place].number for place in places] for places in sets]
-        end += 1
-    return end, []
+
+    def sets(first: int) -> list[list[int]] | None:
+        left = sorted(terms[first:], key=lambda term: -term.most)
+        found = _sets([term.most for term in left], least)
+        return None if found is None else [[left[place].number for place in places] for places in found]
+
+    # The fewer terms are left, the fewer sets they make.
+    ends = range(max(end, len(terms) - MOST_LEFT), len(terms))
+    end = ends.start + bisect_left(ends, True, key=lambda first: sets(first) is not None)
+    return end, sets(end) or []
 
 
 def _sets(most: Sequence[float], least: float) -> list[list[int]] | None:
     """The smallest sets of places whose sum is above `least`; `most` descends. None when these are too many."""
     found: list[list[int]] = []
+    rest = [*accumulate(reversed(most), initial=0.0)][::-1]  # sums from each place on
 
     def add(chosen: list[int], total: float, first: int) -> None:
         for place in range(first, len(most)):
-            if total + sum(most[place:]) <= least or len(found) > MOST_SETS:
+            if total + rest[place] <= least or len(found) > MOST_SETS:
                 return
             if total + most[place] > least:
                 found.append([*chosen, place])

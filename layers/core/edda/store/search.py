@@ -9,6 +9,7 @@ distances by hash, for a full join can be made in no other way while nothing may
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -22,19 +23,25 @@ from edda.store.conditions import Condition, compile_filter
 from edda.store.database import Cursor, Database, HalfVector, Integers, Row, fetch_all
 from edda.store.nearest import MOST_FOLLOWED, WITHOUT_INDEX, nearest
 from edda.store.queries import queries
-from edda.terms import QueryTerms
+from edda.terms import UNSPACED, QueryTerms
 
 SQL = queries("search")
 
 # Up to here every matching chunk is compared: no recall is lost.
 EXACT_UP_TO = 20_000
 NO_LIMIT = 2**62
-# A tenant of so many times as many chunks, visible or not, is not asked whether they are too many, unless by a filter.
-SURELY_MORE = 2
-MOST_READ = 10  # times as many are read for a phrase
+MOST_READ = 200_000  # texts, for phrases
+MOST_PHRASES = 16  # Postgres keeps 32 regular expressions compiled
 EVERYTHING = compile_filter(None).clause
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
 EF_SEARCH = 400
+
+# What Python takes for white space: to Postgres some of it is none.
+SPACE = "[\\s\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
+IS_UNSPACED = re.compile(f"[{UNSPACED}]")
+# Where a word is not within a longer one. Characters of scripts without spaces may stand beside it.
+WORD_BEGINS = f"(?:(?<=[{UNSPACED}])|(?<![[:alnum:]]))"
+WORD_ENDS = f"(?:(?=[{UNSPACED}])|(?![[:alnum:]]))"
 
 # What is left to choose is the access to each table. A bitmap of a tenant's every row might be made for each key, and
 # whole rows be kept in memory, for keys that come once.
@@ -48,7 +55,7 @@ SETTINGS = {
     "hnsw.max_scan_tuples": str(MOST_FOLLOWED),
 }
 # Only what is visible: a version becomes so in one update, so no search mixes two. One that is visible has all the
-# chunks that were planned; if there are too many, nothing is compared.
+# chunks that were planned: if there are too many, nothing is compared.
 ALL_CHUNKS = sql.SQL(
     "matching AS MATERIALIZED ("
     "SELECT d.document_id, v.version_id, v.planned_chunks FROM documents d CROSS JOIN LATERAL "
@@ -58,8 +65,15 @@ ALL_CHUNKS = sql.SQL(
     "visible AS MATERIALIZED ("
     "SELECT m.document_id, t.version_id, t.ordinal, t.language, t.content_hash, {score} AS score "
     "FROM matching m "
-    "CROSS JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = m.version_id OFFSET 0) t {read}"
+    "CROSS JOIN LATERAL {rows} t {read}"
     "WHERE (SELECT chunks FROM total) <= %(exact_up_to)s)"
+)
+ROWS = sql.SQL("(SELECT * FROM chunk_terms t WHERE t.version_id = m.version_id OFFSET 0)")
+# Chunks that an earlier release stored while this one was deployed have no row of terms.
+WITHOUT_ROWS = sql.SQL(
+    "(SELECT c.version_id, c.ordinal, c.language, c.content_hash, t.weights FROM chunks c "
+    "LEFT JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = c.version_id AND t.ordinal = c.ordinal "
+    "OFFSET 0) t ON true WHERE c.version_id = m.version_id OFFSET 0)"
 )
 # Those that hold each phrase: found by one of its words, then read. Where there is none, all are read.
 READ = sql.SQL(
@@ -83,7 +97,8 @@ WITH_DISTANCES = sql.SQL(
     "FROM visible v FULL JOIN near n ON n.content_hash = v.content_hash)"
 )
 OF_VISIBLE = sql.SQL("e.content_hash = ANY (ARRAY(SELECT content_hash FROM visible))")
-OF_TENANT = sql.SQL("e.segment >= 0")  # all of them: in the order of writing, which is faster than by hash
+# All of them, unless there are too many: in the order of writing, which is faster than by hash.
+OF_TENANT = sql.SQL("e.segment >= 0 AND (SELECT chunks FROM total) <= %(exact_up_to)s")
 WITHOUT_DISTANCES = sql.SQL(
     "scored AS (SELECT document_id, version_id, ordinal, language, score, NULL::float8 AS distance FROM visible)"
 )
@@ -99,7 +114,7 @@ BEST = sql.SQL(
 BEST_WITH_PHRASES = sql.SQL(
     "(SELECT {columns} FROM scored ORDER BY COALESCE(score, 0) DESC, document_id, ordinal LIMIT %(limit)s)"
 )
-TOTAL = sql.SQL("SELECT NULL, NULL, NULL, NULL, NULL, chunks FROM total")
+TOTAL = sql.SQL("SELECT NULL, NULL, (SELECT count(*) FROM visible)::integer, NULL, NULL, chunks FROM total")
 
 
 class SearchStore:
@@ -112,11 +127,13 @@ class SearchStore:
         *,
         exact_up_to: int = EXACT_UP_TO,
         without_index: int = WITHOUT_INDEX,
+        most_read: int = MOST_READ,
     ) -> None:
         self._database = database
         self._model = model
         self._exact_up_to = exact_up_to
         self._without_index = without_index
+        self._most_read = most_read
         self._common = lexical.CommonTerms()
 
     async def candidates(
@@ -127,8 +144,12 @@ class SearchStore:
         They satisfy the condition and hold every phrase. By vectors min(depth, matching) are found, by words those
         that have one of the terms, or a phrase. In no particular order.
 
-        Raises InvalidRequest where a phrase of function words alone would have to be sought in too many chunks.
+        Raises InvalidRequest for too many phrases, and for such as would have to be sought in too many chunks.
         """
+        if terms is not None and len(terms.phrases) > MOST_PHRASES:
+            raise InvalidRequest(
+                f"A query has no more than {MOST_PHRASES} quoted phrases, this one {len(terms.phrases)}."
+            )
         values = {**condition.values, "tenant_id": tenant_id, "vector": vector, "limit": depth}
         async with self._database.transaction(tenant_id) as cursor:
             await _configure(cursor, SETTINGS | {"hnsw.ef_search": str(min(1000, max(EF_SEARCH, 2 * depth)))})
@@ -140,12 +161,15 @@ class SearchStore:
                 return []
             values["query"] = query.vector
             if terms is not None and terms.phrases:
-                any_of = await lexical.rarest(cursor, tenant_id, terms.phrases, chunks)
+                any_of, to_read = await lexical.rarest(cursor, tenant_id, terms.phrases, chunks)
+                if to_read > self._most_read:
+                    raise InvalidRequest("The words of a phrase are too frequent to seek it in so many documents.")
                 values["phrases"] = [_pattern(phrase) for phrase in terms.phrases]
                 rows = await self._with_phrases(cursor, query, condition, values, any_of)
                 return _candidates(rows, terms)
-            found, few = None, chunks <= SURELY_MORE * self._exact_up_to
-            if condition.clause != EVERYTHING or few:
+            # How many match a filter is asked for; how many there are is known well enough.
+            found = None
+            if condition.clause != EVERYTHING or chunks <= self._exact_up_to:
                 texts = OF_TENANT if condition.clause == EVERYTHING else OF_VISIBLE
                 some = {"exact_up_to": self._exact_up_to}
                 found = await self._exact(cursor, ALL_CHUNKS, query, condition, values | some, texts=texts)
@@ -162,6 +186,7 @@ class SearchStore:
         values: dict[str, Any],
         *,
         texts: sql.SQL = OF_VISIBLE,
+        rows: sql.SQL = ROWS,
     ) -> list[Row] | None:
         """Every matching chunk is compared. None when there are too many. `texts`: whose vectors are read."""
         score = sql.SQL("-(t.weights <#> %(query)s::sparsevec)" if query.terms else "NULL::float8")
@@ -174,13 +199,17 @@ class SearchStore:
         legs.append(TOTAL)
         read = READ if "phrases" in values else sql.SQL("")
         statement = sql.SQL("WITH {chunks}, {distances} {legs}").format(
-            chunks=chunks.format(condition=condition.clause, score=score, read=read),
+            chunks=chunks.format(condition=condition.clause, score=score, read=read, rows=rows),
             distances=distances.format(model_id=sql.Literal(self._model.model_id), texts=texts),
             legs=sql.SQL(" UNION ALL ").join(leg.format(columns=SCORED_COLUMNS) for leg in legs),
         )
         await cursor.execute(statement, values)
-        *rows, total = await cursor.fetchall()
-        return rows if total["distance"] <= values.get("exact_up_to", NO_LIMIT) else None
+        *found, total = await cursor.fetchall()
+        if total["distance"] > values.get("exact_up_to", NO_LIMIT):
+            return None
+        if total["ordinal"] < total["distance"] and rows is ROWS and "phrases" not in values:
+            return await self._exact(cursor, chunks, query, condition, values, texts=texts, rows=WITHOUT_ROWS)
+        return found
 
     async def _with_phrases(
         self,
@@ -193,10 +222,10 @@ class SearchStore:
         """Raises InvalidRequest when too many would have to be read."""
         if any_of is not None:
             return await self._exact(cursor, WITH_PHRASES, query, condition, values | {"any_of": any_of}) or []
-        limit = {"exact_up_to": MOST_READ * self._exact_up_to}
-        rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | limit)
+        limit = {"exact_up_to": self._most_read}
+        rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | limit, rows=WITHOUT_ROWS)
         if rows is None:
-            raise InvalidRequest("A phrase of nothing but function words cannot be sought in so many documents.")
+            raise InvalidRequest("A phrase of function words or single letters cannot be sought in so many documents.")
         return rows
 
     async def _by_legs(
@@ -261,15 +290,23 @@ async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:
 
 
 def _pattern(phrase: str) -> str:
-    """A regular expression that matches the phrase in any case, whatever the database's locale is, and with any white
-    space between its words."""
-    return r"\s+".join("".join(map(_either_case, word)) for word in phrase.split())
+    """A regular expression that matches the phrase as whole words in any case, whatever the database's locale is, with
+    any white space between its words, and accents written either way."""
+    words = unicodedata.normalize("NFC", phrase).split()
+    pattern = SPACE.join("".join(map(_either_way, word)) for word in words)
+    before = WORD_BEGINS if _ends_a_word(words[0][0]) else ""
+    return before + pattern + (WORD_ENDS if _ends_a_word(words[-1][-1]) else "")
 
 
-def _either_case(character: str) -> str:
-    cases = sorted({one for one in (character, character.lower(), character.upper()) if len(one) == 1})
-    if len(cases) > 1:
-        return f"[{''.join(cases)}]"
+def _ends_a_word(character: str) -> bool:
+    return character.isalnum() and not IS_UNSPACED.match(character)
+
+
+def _either_way(character: str) -> str:
+    cases = {one for one in (character, character.lower(), character.upper()) if len(one) == 1}
+    ways = sorted(cases | {unicodedata.normalize("NFD", one) for one in cases})
+    if len(ways) > 1:
+        return f"(?:{'|'.join(ways)})" if max(map(len, ways)) > 1 else f"[{''.join(ways)}]"
     return character if character.isalnum() else re.sub(r"([^\w\s])", r"\\\1", character)
 
 

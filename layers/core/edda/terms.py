@@ -34,6 +34,7 @@ _FEWEST_LETTERS = 3  # of a term, in scripts without spaces: what is shorter is 
 _LETTERS_A_PAIR = 4  # what a character says where there are no spaces, in letters
 _MAX_QUERY_TERMS = 4_000  # sparsevec holds 16,000
 _MAX_CACHED = 20_000  # tokens of one language: 15 MB at most
+_CACHED_LANGUAGES = 8
 
 # Scripts without spaces between words. Han, kana and Hangul: two characters are a word; Thai, Lao, Tibetan, Myanmar and
 # Khmer: letters.
@@ -282,7 +283,7 @@ def _scripts_of(language: str) -> frozenset[str]:
 # Words -----------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=_CACHED_LANGUAGES)
 def _known_tokens(language: str | None) -> "_KnownTokens":
     return _KnownTokens(language)
 

@@ -6,11 +6,9 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
-from edda.terms import GRAM, QueryTerms, terms_of
+from edda.terms import GRAM, HAS_UNSPACED, TOKEN, QueryTerms, terms_of
 
-_RUN = re.compile(r"\S+")
 _WORD = re.compile(r"\w+")
-_EDGE = re.compile(r"^\W+|\W+$")
 _terms_of = lru_cache(maxsize=10_000)(terms_of)
 
 
@@ -26,11 +24,11 @@ def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]
     if the query has it whole."""
     spans = list(_phrases(text, terms.phrases))
     if wanted := _words(terms.terms):
-        # Most runs hold nothing: each different one is looked at once.
-        runs = {run for run in set(text.split()) if not wanted.isdisjoint(_terms_of(run, language))}
-        for run in _RUN.finditer(text) if runs else ():
-            if run.group() in runs:
-                spans += _in_run(run.group(), run.start(), language, wanted)
+        # Most tokens hold nothing: each different one is looked at once.
+        tokens = {token for token in set(TOKEN.findall(text)) if not wanted.isdisjoint(_terms_of(token, language))}
+        for token in TOKEN.finditer(text) if tokens else ():
+            if token.group() in tokens:
+                spans += _in_token(token.group(), token.start(), language, wanted)
     return _joined(spans)
 
 
@@ -40,15 +38,16 @@ def _words(terms: Iterable[str]) -> frozenset[str]:
     return found or frozenset(term for term in terms if len(term) == len(GRAM) + 1)
 
 
-def _in_run(run: str, start: int, language: str | None, wanted: AbstractSet[str]) -> Iterator[Span]:
-    """In characters without white space between them: a word and its punctuation, an identifier, a Chinese sentence."""
-    of_run = _terms_of(run, language)
-    words = list(_WORD.finditer(run))
+def _in_token(token: str, start: int, language: str | None, wanted: AbstractSet[str]) -> Iterator[Span]:
+    """In a word, an identifier, or characters without spaces between words."""
+    of_token = _terms_of(token, language)
+    if HAS_UNSPACED.match(token):
+        yield from _in_word(token, start, of_token, wanted)
+        return
+    words = list(_WORD.finditer(token))
     of_words = [_terms_of(word.group(), language) for word in words]
-    if not wanted & of_run <= frozenset().union(*of_words):  # a term of the whole
-        trimmed = _EDGE.sub("", run)
-        begin = run.find(trimmed)
-        yield Span(start + begin, start + begin + len(trimmed))
+    if not wanted & of_token <= frozenset().union(*of_words):  # a term of the whole
+        yield Span(start, start + len(token))
         return
     for word, of_word in zip(words, of_words, strict=True):
         if not wanted.isdisjoint(of_word):

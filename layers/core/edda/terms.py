@@ -34,6 +34,7 @@ _FEWEST_LETTERS = 3  # of a term, in scripts without spaces: what is shorter is 
 _LETTERS_A_PAIR = 4  # what a character says where there are no spaces, in letters
 _MAX_QUERY_TERMS = 4_000  # sparsevec holds 16,000
 _MAX_CACHED = 20_000  # tokens of one language: 15 MB at most
+_CACHED_LANGUAGES = 8
 
 # Scripts without spaces between words. Han, kana and Hangul: two characters are a word; Thai, Lao, Tibetan, Myanmar and
 # Khmer: letters.
@@ -53,8 +54,8 @@ MARKS = (
 _WORD = rf"[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{MARKS}])*"
 # Words, and what is joined to them without a space: identifiers, numbers, addresses, hyphenated words. A run of
 # underscores is tried from its first one only: from each it would take the square of its length.
-_TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|(?<!_)_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
-_HAS_UNSPACED = re.compile(rf"[{UNSPACED}]")
+TOKEN = re.compile(rf"[{_SYLLABLES}]+|[{_LETTERS}]+|(?<!_)_*{_WORD}(?:[-._/\\:@'’+#]+{_WORD})*(?:\+\+|#)?")
+HAS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 _IS_LETTERS = re.compile(rf"[{_LETTERS}]")
 _HAS_SYLLABLES = re.compile(rf"[{_SYLLABLES}]")
 _KANA = re.compile("[\u3040-\u30ff]")
@@ -126,10 +127,10 @@ def document_weights(text: str, language: str | None, headings: Sequence[str] = 
     words = 0
     text = _normalised(text)
     known = _known_tokens(language)
-    tokens = Counter(_TOKEN.findall(text))
-    has_unspaced = not text.isascii() and _HAS_UNSPACED.search(text) is not None
+    tokens = Counter(TOKEN.findall(text))
+    has_unspaced = not text.isascii() and HAS_UNSPACED.search(text) is not None
     for token, count in tokens.items():
-        if has_unspaced and _HAS_UNSPACED.match(token):
+        if has_unspaced and HAS_UNSPACED.match(token):
             words += count * len(token)
             terms: Iterable[str] = _of_run(token)
         else:
@@ -146,9 +147,9 @@ def document_weights(text: str, language: str | None, headings: Sequence[str] = 
 def terms_of(text: str, language: str | None) -> frozenset[str]:
     """Those that `document_weights` gives."""
     known = _known_tokens(language)
-    tokens = _TOKEN.findall(_normalised(text))
+    tokens = TOKEN.findall(_normalised(text))
     return frozenset(
-        term for token in tokens for term in (_of_run(token) if _HAS_UNSPACED.match(token) else known[token][0])
+        term for token in tokens for term in (_of_run(token) if HAS_UNSPACED.match(token) else known[token][0])
     )
 
 
@@ -157,7 +158,7 @@ def query_terms(query: str) -> QueryTerms:
     text = _normalised(query)
     quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(query))
     phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase)))
-    tokens = _TOKEN.findall(text)
+    tokens = TOKEN.findall(text)
     languages, is_clear = _languages_of(tokens)
     terms: Counter[str] = Counter()
     alternatives: list[tuple[str, ...]] = []
@@ -210,7 +211,7 @@ def is_of_script(language: str, languages: Iterable[str]) -> bool:
 def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     """A query's token: for each of its words what it may be in a chunk; and four letters each. `languages`: those it
     is in, if that is clear. What is capitalised may be a name, which texts in other languages have with their stems."""
-    if _HAS_UNSPACED.match(token):
+    if HAS_UNSPACED.match(token):
         terms = _of_run(token)
         return [(term,) for term in terms if not term.startswith(GRAM)], [one for one in terms if one.startswith(GRAM)]
     found: list[tuple[str, ...]] = []
@@ -241,7 +242,7 @@ def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:
     votes: defaultdict[str, float] = defaultdict(float)
     words: Counter[str] = Counter()
     for token in tokens:
-        letters[_script(token)] += len(token) * (_LETTERS_A_PAIR if _HAS_UNSPACED.match(token) else 1)
+        letters[_script(token)] += len(token) * (_LETTERS_A_PAIR if HAS_UNSPACED.match(token) else 1)
     for word in {_plain(token) for token in tokens if len(token) > 1}:  # a letter may stand for anything
         speakers = _speakers().get(word, ())
         for language in speakers:
@@ -282,7 +283,7 @@ def _scripts_of(language: str) -> frozenset[str]:
 # Words -----------------------------------------------------------------------------------------------------------
 
 
-@cache
+@lru_cache(maxsize=_CACHED_LANGUAGES)
 def _known_tokens(language: str | None) -> "_KnownTokens":
     return _KnownTokens(language)
 
@@ -377,7 +378,7 @@ def _plain(word: str) -> str:
 
 
 def _is_word(text: str) -> bool:
-    return _TOKEN.search(_normalised(text)) is not None
+    return TOKEN.search(_normalised(text)) is not None
 
 
 # Function words --------------------------------------------------------------------------------------------------

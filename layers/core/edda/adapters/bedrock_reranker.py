@@ -73,7 +73,7 @@ class BedrockReranker:
         except TimeoutError as error:
             raise ProviderUnavailable("Bedrock did not rerank in time.") from error
         except ClientError as error:
-            raise _error(error) from error
+            raise _error(error) from None  # its message quotes texts, and causes are logged
         except (NoCredentialsError, PartialCredentialsError, NoRegionError, ParamValidationError) as error:
             raise ProviderMisconfigured(f"Bedrock cannot be called ({type(error).__name__}).") from error
         except (BotoCoreError, aiohttp.ClientError, ConnectionError) as error:

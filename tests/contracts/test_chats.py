@@ -9,7 +9,7 @@ import pytest
 from edda.adapters.bedrock_chat import BedrockChat
 from edda.adapters.openai_chat import OpenAIChat
 from edda.concurrency import Deadline
-from edda.errors import ChatRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
+from edda.errors import ChatRejected, EddaError, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import ChatReply, ChatRequest, ChatTurn
 
 from tests.contracts.chats import CLAUDE, KEY, KINDS, SAYS, ChatProvider, bedrock, chat_provider, choice, openai
@@ -263,6 +263,6 @@ async def test_what_a_provider_says_is_not_repeated(wired: ChatProvider) -> None
     told = {"error": {"message": f"Wrong key {KEY}", "code": KEY}, "message": KEY}
     for code in (400, 401, 500):
         wired.server.script = [status(code, told)]
-        with pytest.raises(Exception) as raised:  # noqa: PT011 - whichever it is
+        with pytest.raises(EddaError) as raised:
             await ask(wired)
         assert KEY not in str(raised.value)

@@ -16,6 +16,7 @@ from edda.reranking import rerank_all
 from tests.contracts.providers import SESSION
 from tests.contracts.rerankers import KEY, KINDS, RerankProvider, bedrock, http, rerank_provider
 from tests.fakes.provider_server import (
+    Fault,
     aws_error,
     cut_off_after,
     dripping,
@@ -158,19 +159,19 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-async def test_a_passing_fault_can_be_tried_again_and_then_works(wired: RerankProvider, fault: object) -> None:
+async def test_a_passing_fault_can_be_tried_again_and_then_works(wired: RerankProvider, fault: Fault) -> None:
     assert wired.server is not None
-    wired.server.script = [fault]  # type: ignore[list-item]  # a Fault, of the table above
+    wired.server.script = [fault]
     with pytest.raises(ProviderUnavailable):
         await rerank(wired)
     assert len(await rerank(wired)) == len(TEXTS)
 
 
 @pytest.mark.parametrize("fault", [hang, dripping(0.01)], ids=["hangs", "drips"])
-async def test_the_deadline_holds_for_the_whole_call(wired: RerankProvider, fault: object) -> None:
+async def test_the_deadline_holds_for_the_whole_call(wired: RerankProvider, fault: Fault) -> None:
     assert wired.server is not None
     await rerank(wired)  # opening a client takes its time
-    wired.server.script = [fault]  # type: ignore[list-item]  # a Fault
+    wired.server.script = [fault]
     began = time.monotonic()
     with pytest.raises(ProviderUnavailable, match="in time"):
         await rerank(wired, seconds=0.2)

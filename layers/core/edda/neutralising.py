@@ -119,7 +119,8 @@ def _without_links(text: str, known: str) -> tuple[str, int, int]:
         if start < done:
             continue
         end = origin[match.end() - 1] + 1
-        end += len(_END.match(text, end).group()) if _END.match(text, end) else 0  # type: ignore[union-attr]  # it matches
+        if more := _END.match(text, end):
+            end = more.end()
         while end > start + 1 and text[end - 1] in _TRAILING:
             end -= 1
         pieces += [text[done:start], REMOVED]

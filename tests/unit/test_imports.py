@@ -33,6 +33,8 @@ VERBS = {
 # The outer ring: what knows the environment and builds real things.
 OUTER = {
     "edda.services",
+    "edda.owner",
+    "edda.conninfo",
     "edda.providers",
     "edda.runtime",
     "edda.observability",

@@ -48,7 +48,7 @@ def _in_token(token: str, start: int, language: str | None, wanted: AbstractSet[
     of_words = [_terms_of(word.group(), language) for word in words]
     if of_more := (wanted & of_token) - frozenset().union(*of_words):  # several of its words, or the whole
         joints = [joint for joint in joints_of(token) if joint.term in of_more]
-        if not of_more.issubset(joint.term for joint in joints):
+        if not of_more <= {joint.term for joint in joints}:
             yield Span(start, start + len(token))
             return
         yield from (Span(start + joint.start, start + joint.end) for joint in joints)

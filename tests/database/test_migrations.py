@@ -187,10 +187,8 @@ async def test_chunks_of_before_get_their_rows_of_terms_while_others_read(ordina
     forced = "SELECT relname::text FROM pg_class WHERE relforcerowsecurity AND relname IN ('chunks', 'chunk_terms')"
     assert query(ordinary_owner_url, forced) == [("chunks",)]
     await migrate(ordinary_owner_url)
-    for tenant_id, *_ in rows:  # their terms are to be made
-        of_tenant = (
-            f"SELECT set_config('app.tenant_id', '{tenant_id}', false); SELECT terms_from FROM document_versions"
-        )
+    for row in rows:  # their terms are to be made
+        of_tenant = f"SELECT set_config('app.tenant_id', '{row[0]}', false); SELECT terms_from FROM document_versions"
         with psycopg.connect(ordinary_owner_url) as connection:
             cursor = connection.execute(of_tenant.encode())
             cursor.nextset()

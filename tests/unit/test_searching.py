@@ -32,7 +32,7 @@ class NoEmbedder:
 
 @pytest.mark.parametrize(
     ("top_k", "group_by_document", "depth"),
-    [(10, False, 200), (100, False, 200), (300, False, 300), (10, True, 200), (100, True, 400)],
+    [(10, False, 200), (100, False, 200), (300, False, 300), (10, True, 200), (100, True, 600)],
 )
 async def test_documents_are_of_several_chunks(top_k: int, group_by_document: bool, depth: int) -> None:
     store: Any = Store()

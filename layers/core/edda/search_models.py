@@ -48,7 +48,7 @@ Depth = Annotated[
     Field(
         ge=1,
         le=MAX_ASKED_DEPTH,
-        description="Candidates of each leg (at least `top_k`, four times as many grouped by document), and so how "
+        description="Candidates of each leg (at least `top_k`, six times as many grouped by document), and so how "
         "far pages go. Grouped by document, the first page looks deeper until it is full.",
     ),
 ]

@@ -67,6 +67,7 @@ _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
 _APOSTROPHES = ("'", "’")
 _VERSION = re.compile(r"^v(?=\d+$)")  # v1.2 is 1.2
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "｡", "؟", "۔", "।", "။", "։", ";")  # ";" asks in Greek
 _PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
 
 _STEMMERS = {
@@ -98,7 +99,7 @@ class QueryTerms:
     """
 
     terms: dict[str, float]  # weight in the query, before idf
-    phrases: tuple[str, ...]  # quoted: a hit holds each of them, white space and case apart
+    phrases: tuple[str, ...]  # quoted, but not in passing: a hit holds each of them, white space and case apart
     languages: tuple[str, ...] = ()
     alternatives: tuple[tuple[str, ...], ...] = ()  # for each word, terms of which a chunk has but one
 
@@ -162,6 +163,8 @@ def query_terms(query: str) -> QueryTerms:
     text = _normalised(query)
     quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(query))
     phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase)))
+    if phrases and _is_sentence(_PHRASE.sub(" ", text)):
+        phrases = tuple(phrase for phrase in phrases if not query_terms(phrase).terms)
     tokens = TOKEN.findall(text)
     languages, is_clear = _languages_of(tokens)
     terms: Counter[str] = Counter()
@@ -237,6 +240,12 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
 
 
 # What a query is in ----------------------------------------------------------------------------------------------
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether it is one that somebody wrote: with function words of a language, or with an end. What is quoted in it is
+    a title, a name, a word of others as often as what must be found; by the latter alone nobody asks."""
+    return (_is_word(text) and text.rstrip().endswith(_SENTENCE_ENDS)) or _languages_of(TOKEN.findall(text))[1]
 
 
 def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:

@@ -1,10 +1,12 @@
-"""`make evaluate-answers MORE=--follow-ups`: with what a follow-up is best searched for.
+"""`make evaluate-answers MORE=--follow-ups`: with what a follow-up is best searched for, and whether it is answered.
 
 A follow-up is made of a question by taking its names and numbers away; the question before it is another one about the
-same document. After a change of subject the question is whole, and the one before it is about another document.
+same document. After a change of subject the question is whole, and the one before it is about another document; or it is
+another collection's question, which nothing should answer.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +29,42 @@ class Case:
     other: str
 
 
-def measure(console: Console, route: Route, collection: Collection, number: int) -> None:
-    """Print how often a relevant document is among the first, by what was searched for. Raises ApiError."""
+def measure(
+    console: Console,
+    route: Route,
+    collection: Collection,
+    strangers: Sequence[Collection],
+    number: int,
+    threshold: float,
+) -> None:
+    """Print how often a relevant document is among the first, by what was searched for, and how often extractive
+    answers are given, and cite one. Raises ApiError."""
     cases = _cases(collection, number)
     console.print(f"{collection.name}: {len(cases)} questions, a relevant document among the first {FIRST}")
     for name in ("follow-up", "after a change of subject"):
         is_follow_up = name == "follow-up"
-        found = {"alone": 0, "with the one before": 0, "as answers do": 0}
+        found = {"alone": 0, "with the one before": 0, "as answers do": 0, "answered": 0, "and cited": 0}
         for case in cases:
             text = _without_names(case.question) if is_follow_up else case.question
             before = case.same if is_follow_up else case.other
-            history = [{"role": "user", "content": before}, {"role": "assistant", "content": "…"}]
-            found["alone"] += _is_found(route, case, "search", {"query": text})
-            found["with the one before"] += _is_found(route, case, "search", {"query": f"{before}\n{text}"})
-            asked = {"question": text, "history": history, "generate": False, "token_budget": 20_000}
-            found["as answers do"] += _is_found(route, case, "answers", asked)
+            found["alone"] += _is_found(case, _post(route, "search", {"query": text})["hits"])
+            found["with the one before"] += _is_found(
+                case, _post(route, "search", {"query": f"{before}\n{text}"})["hits"]
+            )
+            answer = _answer(route, text, before)
+            is_answered = answer["status"] == "answered" and answer["relevance"] >= threshold
+            cited = {one["chunk_id"] for one in answer["citations"]}
+            found["as answers do"] += _is_found(case, answer["hits"])
+            found["answered"] += is_answered
+            found["and cited"] += is_answered and _is_found(
+                case, [one for one in answer["hits"] if one["chunk_id"] in cited]
+            )
         console.print(f"{name:28}" + "  ".join(f"{way} {count / len(cases):.3f}" for way, count in found.items()))
+    for stranger in strangers:
+        texts = list(stranger.judged.values())[: len(cases)]
+        answers = [_answer(route, text, case.question) for text, case in zip(texts, cases, strict=False)]
+        count = sum(one["status"] == "answered" and one["relevance"] >= threshold for one in answers)
+        console.print(f"{'questions of ' + stranger.name:28}answered {count / len(answers):.3f}")
 
 
 def _cases(collection: Collection, number: int) -> list[Case]:
@@ -70,9 +92,18 @@ def _relevant(collection: Collection, query: str) -> frozenset[str]:
     return frozenset(one for one, relevance in collection.qrels.get(query, {}).items() if relevance > 0)
 
 
-def _is_found(route: Route, case: Case, path: str, body: dict[str, Any]) -> bool:
-    hits = json_of(route.http.post(path, json=body))["hits"][:FIRST]
-    return not case.documents.isdisjoint(str(hit["metadata"].get(CORPUS_ID)) for hit in hits)
+def _answer(route: Route, question: str, before: str) -> dict[str, Any]:
+    history = [{"role": "user", "content": before}, {"role": "assistant", "content": "…"}]
+    return _post(route, "answers", {"question": question, "history": history, "generate": False})
+
+
+def _post(route: Route, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = json_of(route.http.post(path, json=body))
+    return answer
+
+
+def _is_found(case: Case, hits: Sequence[dict[str, Any]]) -> bool:
+    return not case.documents.isdisjoint(str(hit["metadata"].get(CORPUS_ID)) for hit in hits[:FIRST])
 
 
 def _without_names(question: str) -> str:

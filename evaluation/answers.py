@@ -72,7 +72,7 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         with in_process(state, tenant, settings | {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
             ingest(route, collection, 3600, lambda done: None)
             if options.follow_ups:
-                follow_ups.measure(console, route, collection, strangers, options.questions, THRESHOLD)
+                follow_ups.measure(console, route, collection, strangers, options.questions)
                 return 0
             kinds = _ask_each(route, collection, strangers, options)
     except (ApiError, httpx.HTTPError) as error:
@@ -154,7 +154,7 @@ def _print(console: Console, collection: Collection, kinds: dict[str, Sequence[A
     if own:
         met, first = statistics.mean(one.meets for one in own), statistics.mean(one.first_meets for one in own)
         console.print(
-            f"of the {len(own)} that {THRESHOLD} answers, a quote meets what is judged: {met:.3f}, the first: {first:.3f}"
+            f"{len(own)} answered at {THRESHOLD}: a quote meets what is judged {met:.3f}, the first {first:.3f}"
         )
 
 

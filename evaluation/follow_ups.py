@@ -1,8 +1,8 @@
 """`make evaluate-answers MORE=--follow-ups`: with what a follow-up is best searched for, and whether it is answered.
 
 A follow-up is made of a question by taking its names and numbers away; the question before it is another one about the
-same document. After a change of subject the question is whole, and the one before it is about another document; or it is
-another collection's question, which nothing should answer.
+same document. After a change of subject the question is whole, and the one before it is about another document; or it
+is another collection's question, which nothing should answer.
 """
 
 import random
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edda.answering import THRESHOLD
 from rich.console import Console
 
 from evaluation.api import CORPUS_ID, Route
@@ -30,12 +31,7 @@ class Case:
 
 
 def measure(
-    console: Console,
-    route: Route,
-    collection: Collection,
-    strangers: Sequence[Collection],
-    number: int,
-    threshold: float,
+    console: Console, route: Route, collection: Collection, strangers: Sequence[Collection], number: int
 ) -> None:
     """Print how often a relevant document is among the first, by what was searched for, and how often extractive
     answers are given, and cite one. Raises ApiError."""
@@ -47,24 +43,19 @@ def measure(
         for case in cases:
             text = _without_names(case.question) if is_follow_up else case.question
             before = case.same if is_follow_up else case.other
-            found["alone"] += _is_found(case, _post(route, "search", {"query": text})["hits"])
-            found["with the one before"] += _is_found(
-                case, _post(route, "search", {"query": f"{before}\n{text}"})["hits"]
-            )
+            found["alone"] += _is_found(case, _search(route, text))
+            found["with the one before"] += _is_found(case, _search(route, f"{before}\n{text}"))
             answer = _answer(route, text, before)
-            is_answered = answer["status"] == "answered" and answer["relevance"] >= threshold
-            cited = {one["chunk_id"] for one in answer["citations"]}
             found["as answers do"] += _is_found(case, answer["hits"])
-            found["answered"] += is_answered
-            found["and cited"] += is_answered and _is_found(
-                case, [one for one in answer["hits"] if one["chunk_id"] in cited]
-            )
+            if _is_answered(answer):
+                cited = {one["chunk_id"] for one in answer["citations"]}
+                found["answered"] += 1
+                found["and cited"] += _is_found(case, [hit for hit in answer["hits"] if hit["chunk_id"] in cited])
         console.print(f"{name:28}" + "  ".join(f"{way} {count / len(cases):.3f}" for way, count in found.items()))
     for stranger in strangers:
-        texts = list(stranger.judged.values())[: len(cases)]
-        answers = [_answer(route, text, case.question) for text, case in zip(texts, cases, strict=False)]
-        count = sum(one["status"] == "answered" and one["relevance"] >= threshold for one in answers)
-        console.print(f"{'questions of ' + stranger.name:28}answered {count / len(answers):.3f}")
+        asked = list(zip(stranger.judged.values(), cases, strict=False))
+        count = sum(_is_answered(_answer(route, text, case.question)) for text, case in asked)
+        console.print(f"{'questions of ' + stranger.name:28}answered {count / len(asked):.3f}")
 
 
 def _cases(collection: Collection, number: int) -> list[Case]:
@@ -92,14 +83,18 @@ def _relevant(collection: Collection, query: str) -> frozenset[str]:
     return frozenset(one for one, relevance in collection.qrels.get(query, {}).items() if relevance > 0)
 
 
-def _answer(route: Route, question: str, before: str) -> dict[str, Any]:
+def _search(route: Route, text: str) -> Any:
+    return json_of(route.http.post("search", json={"query": text}))["hits"]
+
+
+def _answer(route: Route, question: str, before: str) -> Any:
     history = [{"role": "user", "content": before}, {"role": "assistant", "content": "…"}]
-    return _post(route, "answers", {"question": question, "history": history, "generate": False})
+    asked = {"question": question, "history": history, "generate": False}
+    return json_of(route.http.post("answers", json=asked))
 
 
-def _post(route: Route, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    answer: dict[str, Any] = json_of(route.http.post(path, json=body))
-    return answer
+def _is_answered(answer: Any) -> bool:
+    return bool(answer["status"] == "answered" and answer["relevance"] >= THRESHOLD)
 
 
 def _is_found(case: Case, hits: Sequence[dict[str, Any]]) -> bool:

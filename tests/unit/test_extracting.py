@@ -95,11 +95,11 @@ CSV = 'id,part,weight\n17,valve,119 g\n18,pump,2.5 kg\n19,"seal, red",7 g'
         (CSV, "Which seal is red?", ["id,part,weight", '19,"seal, red",7 g']),
         (CSV.replace(",", "\t"), "What is the weight of the pump?", ["id\tpart\tweight", "18\tpump\t2.5 kg"]),
         (
-            "Parts are weighed dry.\n\n| part | note |\n|---|---|\n| valve | Steel. Opens at 3 bar. |\n| pump | Brass. Heavy. |",
+            "Weighed dry.\n\n| part | note |\n|---|---|\n| valve | Steel. Opens at 3 bar. |\n| pump | Brass. Heavy. |",
             "What is the note on the pump?",
             ["| part | note |", "| pump | Brass. Heavy. |"],
         ),
-        ("part | weight\n--- | ---\n2019 | 3 kg\n2020 | 4 kg", "What is the weight of 2020?", ["part | weight", "2020 | 4 kg"]),
+        ("of | weight\n--- | ---\n2019 | 3 kg\n2020 | 4 kg", "What weight has 2020?", ["of | weight", "2020 | 4 kg"]),
         ("1,valve,red\n2,pump,blue\n3,seal,green", "Which pump?", ["2,pump,blue"]),  # no header is seen
     ],
 )  # fmt: skip

@@ -67,7 +67,7 @@ def ranked_sentences(question: str, passages: Sequence[Hit], own: Collection[str
         for index, hit in enumerate(passages)
         for piece in pieces(hit.text, is_whole=hit.char_start == 0)
     ]
-    found = _of_whole_identifiers(question, asked, passages, found)
+    found = _of_whole_identifiers(question, passages, found)
     of = max(len(found), FEWEST_SENTENCES)
     weights = {
         word: _rarity(sum(word in held for *_, held in found), of) * (OWN_WEIGHT if word in own else 1)
@@ -149,7 +149,7 @@ def _held(text: str, piece: Piece, asked: Collection[str]) -> set[str]:
 _Found = tuple[int, Piece, set[str]]
 
 
-def _of_whole_identifiers(question: str, asked: set[str], passages: Sequence[Hit], found: list[_Found]) -> list[_Found]:
+def _of_whole_identifiers(question: str, passages: Sequence[Hit], found: list[_Found]) -> list[_Found]:
     """Where an identifier that is asked for (E-1042) stands somewhere, its parts count for nothing elsewhere, and what
     names another one of its form (E-1043) instead does not answer."""
     text = fold(question).text
@@ -164,10 +164,10 @@ def _of_whole_identifiers(question: str, asked: set[str], passages: Sequence[Hit
     for (index, piece, held), names in zip(found, named, strict=True):
         missing = wanted - names
         if missing and not wanted & names and any(_form(one) in forms for one in names):
-            held = set()
-        elif missing:
-            held = held - (words(" ".join(missing)) - others - words(" ".join(wanted & names)))
-        kept.append((index, piece, held & asked))
+            kept.append((index, piece, set[str]()))
+        else:
+            in_part = words(" ".join(missing)) - others - words(" ".join(wanted & names))
+            kept.append((index, piece, held - in_part))
     return kept
 
 

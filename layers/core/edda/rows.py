@@ -69,6 +69,6 @@ def _is_table(shape: tuple[str, int], lines: list[str]) -> bool:
     separator, count = shape
     if separator in "\t|" or not count:
         return separator in "\t|" and len(lines) > 1
-    if any(_LOOSE.search(_QUOTED.sub("", line)) for line in lines):  # as in prose
-        return count > 1 and len(lines) > 2  # noqa: PLR2004 - by chance, two lines of prose have as many commas
+    if any(_LOOSE.search(_QUOTED.sub("", line)) for line in lines):  # as in prose, where two lines are alike by chance
+        return count > 1 and len(lines) > 2
     return len(lines) > 1

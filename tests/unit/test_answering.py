@@ -9,7 +9,7 @@ from edda.answering import MOST_ECHOED_CHARACTERS, NOT_FOUND, Answer, Answering,
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, InvalidRequest, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
-from edda.models import ChatReply, ChatTurn, Tenant
+from edda.models import ChatReply, ChatTurn, Passage, Tenant
 from edda.searching import Degraded, SearchQuery
 
 from tests.fakes.chat import NOTHING, FakeChat, said
@@ -296,3 +296,13 @@ async def test_an_answer_is_not_asked_for_again_when_there_is_no_time_for_it() -
     verb = Answering(searching(), chat, retry=RetryPolicy(attempts=1))  # type: ignore[arg-type]  # a stand-in
     answer = await verb.answer(ACME, Question(SearchQuery(QUESTION, top_k=8)), Deadline(29, lambda: now[0]))
     assert (codes(answer), len(chat.requests)) == ([("chat", "answer_rejected")], 1)
+
+
+async def test_a_lone_sentence_is_answered_from_with_its_neighbours() -> None:
+    before, text = "Staff get leave in each calendar year.", "It is 25 days."
+    one = hit(text, ordinal=1, char_start=len(before) + 1, char_end=len(before) + 1 + len(text))
+    search = FakeSearching([found(one, 0.6)], passages=[Passage(UUID(int=1), 0, before, 0, len(before), page=3)])
+    answer = await ask(search, question="How many days of leave do staff get in a year?")
+    (passage,) = [used.hit for used in answer.hits]
+    assert (passage.text, passage.char_start, passage.page) == (f"{before} {text}", 0, 3)
+    assert before in answer.text

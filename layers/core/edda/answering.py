@@ -30,6 +30,7 @@ from edda.searching import Degraded as SearchDegraded
 from edda.searching import Found, Searching, SearchQuery
 from edda.terms import is_of_script, query_terms
 from edda.tokens import count_tokens
+from edda.widening import AROUND, is_short, widened
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class _Answer:
 
     async def run(self) -> Answer:
         searched = await self._search()
-        hits = _interleaved([one.hits for one in searched])[: self.question.search.top_k]
+        hits = await self._widened(_interleaved([one.hits for one in searched])[: self.question.search.top_k])
         if not hits:
             return self._answer("not_found", "extractive", NOT_FOUND)
         chat = self.verb.chat if self.question.generate else None
@@ -216,6 +217,14 @@ class _Answer:
         for left_out in searched[0].degraded if searched else ():
             self.degraded.append(Degraded(left_out.part, left_out.code, left_out.message))
         return searched
+
+    async def _widened(self, hits: Sequence[Found]) -> Sequence[Found]:
+        short = [found.hit for found in hits if is_short(found.hit)]
+        if not short:
+            return hits
+        beside = await self.verb.searching.store.neighbours(self.tenant.tenant_id, short, AROUND)
+        around = dict(zip(((hit.version_id, hit.ordinal) for hit in short), beside, strict=True))
+        return widened(hits, [around.get((found.hit.version_id, found.hit.ordinal), ()) for found in hits])
 
     def _prompt(self, hits: Sequence[Hit]) -> Prompt:
         question = self.question

@@ -306,3 +306,16 @@ async def test_a_lone_sentence_is_answered_from_with_its_neighbours() -> None:
     (passage,) = [used.hit for used in answer.hits]
     assert (passage.text, passage.char_start, passage.page) == (f"{before} {text}", 0, 3)
     assert before in answer.text
+
+
+async def test_cells_of_a_table_stay_apart() -> None:
+    table = "part\tweight\nvalve\t3 kg\npump\t4 kg"
+    answer = await ask(FakeSearching([found(hit(table, char_start=0))]), question="What is the weight of the pump?")
+    assert answer.text == "part | weight [1]\npump | 4 kg [1]"
+    quotes = [answer.hits[one.passage].hit.text[one.start : one.end] for one in answer.citations]
+    assert quotes == ["part\tweight", "pump\t4 kg"]
+
+
+async def test_tags_of_html_are_no_text_of_an_answer() -> None:
+    text = 'Staff get 25 days of leave, see <a href="https://a.example/x">the <b>handbook</b></a>.'
+    assert (await ask(FakeSearching([found(hit(text))]))).text == "Staff get 25 days of leave, see the handbook. [1]"

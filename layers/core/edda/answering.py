@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 THRESHOLD = 0.33
 CHAT_SHARE_OF_THRESHOLD = 0.6
 # A follow-up together with the question before it is as relevant as it is by itself, over this, at most.
-OWN_SHARE_OF_RELEVANCE = 0.6
+OWN_SHARE_OF_RELEVANCE = 0.8
 
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
 # Of the question before, what a follow-up is searched with.
@@ -295,7 +295,8 @@ class _Answer:
         lines, removed = [], 0
         for one in best:
             hit = passages[one.passage]
-            inert = neutralise(" ".join(hit.text[one.start : one.end].split()), hit.text)
+            cells = hit.text[one.start : one.end].strip().split("\t")
+            inert = neutralise(" | ".join(" ".join(cell.split()) for cell in cells), hit.text)
             # A document's own [2] is none of our markers.
             lines.append(f"{inert.text.replace('[', '(').replace(']', ')')} [{one.passage + 1}]")
             removed += inert.removed

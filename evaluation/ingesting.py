@@ -43,7 +43,7 @@ def ingest(
         else:  # changed since, or left behind
             old.append(document["document_id"])
     if old:
-        say(f"{len(old)} documents are not as they are in the collection now: deleted, and uploaded again")
+        say(f"{len(old)} documents have changed, or were left behind: deleted and uploaded again")
     for document_id in old:
         api.delete(document_id)
     missing = [item for item in collection.items if item.item_id not in there]

@@ -137,7 +137,9 @@ def test_a_run_that_was_interrupted_is_taken_up() -> None:
         done = evaluate(state, "--modes", "text", "--results", str(state / "results"))
         assert done.returncode == 0, done.stderr + done.stdout
         assert json.loads((state / "results" / "run.json").read_text())["states"] == {"ready": 10, "no_text": 1}
-        assert "3 documents are not as they are in the collection now: deleted, and uploaded again" in done.stdout
+        assert "3 documents have changed, or were left behind: deleted and uploaded again" in " ".join(
+            done.stdout.split()
+        )
     finally:
         for left in {state, data_home(LocalSettings(state, 0, 0, zipped_layers=False))}:
             shutil.rmtree(left, ignore_errors=True)

@@ -162,11 +162,13 @@ def test_a_question_with_a_mistake_names_the_field(stage: Stage, body: Any, code
 
 def test_a_budget_for_not_one_passage_says_how_much_is_needed(stage: Stage) -> None:
     stage.ready(b"Leave. " + b"Staff leave " * 60)
-    answer = stage.client.ask(f"How do staff leave? {'word ' * 400}", token_budget=500)
+    client = stage.with_chat(FakeChat())
+    answer = client.ask(f"How do staff leave? {'word ' * 400}", token_budget=500)
     problem = assert_problem(answer, 422, "invalid_request")
     assert answer.fields == ["token_budget"]
     needed = int("".join(filter(str.isdecimal, problem["errors"][0]["message"])))
-    assert stage.client.ask(f"How do staff leave? {'word ' * 400}", token_budget=needed).status == 200
+    assert client.ask(f"How do staff leave? {'word ' * 400}", token_budget=needed).status == 200
+    assert stage.client.ask("leave " * 1300, token_budget=500).status == 200  # no model, no budget for the question
 
 
 def test_only_who_has_a_key_is_answered(stage: Stage) -> None:

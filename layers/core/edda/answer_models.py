@@ -65,7 +65,7 @@ class AnswerRequest(Request):
             le=MAX_TOKEN_BUDGET,
             description="Tokens, by our estimate, of all that the chat model is given: rules (about 350), "
             "instructions, a quarter at most for the newest turns of the history, and passages in their order as long "
-            "as they fit. Extractive answers are made from the same passages.",
+            "as they fit. Where no model is asked, of the passages alone.",
         ),
     ] = DEFAULT_TOKEN_BUDGET
     max_output_tokens: Annotated[int, Field(ge=MIN_OUTPUT_TOKENS, le=MAX_OUTPUT_TOKENS)] = DEFAULT_OUTPUT_TOKENS

@@ -104,7 +104,7 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """One page. `scored_by` is what `hit.score` is of; `model` and `reranker` are those that judged; `no_terms`: the
-    query has no word that the text leg could look for."""
+    query has no word that the text leg could look for; `languages`: those that the embedding model reads, None: all."""
 
     hits: Sequence[Found]
     mode: Mode
@@ -114,6 +114,7 @@ class SearchResult:
     degraded: Sequence[Degraded]
     no_terms: bool
     next_cursor: str | None
+    languages: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,12 @@ class Searching:
     store: SearchStore
     embedder: Embedder
     reranking: Reranking | None = None
+    model_languages: str = ""  # that the embedding model reads, if its name does not tell
+
+    @property
+    def languages(self) -> frozenset[str] | None:
+        """Those that the embedding model reads (ISO 639-1); None: all."""
+        return languages_of_model(self.embedder.name, self.model_languages)
 
     async def search(self, tenant: Tenant, query: SearchQuery, deadline: Deadline) -> SearchResult:
         """The best passages: `top_k` of them, or all that match.
@@ -195,13 +202,18 @@ class _Search:
             degraded=self.degraded,
             no_terms=query.mode is not Mode.VECTOR and not terms.terms,
             next_cursor=next_cursor,
+            languages=self.verb.languages,
         )
 
     def _reranking(self) -> Reranking | None:
         """The reranker and how much it reads of this search. Raises InvalidRequest if it is wanted and not there."""
         query, reranking = self.query, self.verb.reranking
-        if reranking is None and query.rerank:
-            problem = {"field": "rerank", "message": "this deployment has no reranker"}
+        needs_one = {
+            "rerank": query.rerank,
+            "min_score.rerank": any(part == "rerank" for part, _ in query.min_scores),
+        }
+        if reranking is None and (fields := [field for field, needs in needs_one.items() if needs]):
+            problem = {"field": fields[0], "message": "this deployment has no reranker"}
             raise InvalidRequest("This deployment has no reranker.", problems=[problem])
         if reranking is None or query.rerank is False:
             return None
@@ -267,8 +279,7 @@ class _Search:
         scores = [
             Scores(one.similarity, one.text_score, one.language, one.version_id.int, one.ordinal) for one in candidates
         ]
-        languages = languages_of_model(self.verb.embedder.name)
-        return ranked(candidates, fuse(scores, terms, self.query.fusion, languages))
+        return ranked(candidates, fuse(scores, terms, self.query.fusion, self.verb.languages))
 
     async def _reranked(self, order: list[Ranked], reranking: Reranking) -> tuple[list[Ranked], bool]:
         """The order after the reranker, and whether it is the reranker's."""

@@ -1,5 +1,7 @@
 """Sentences that answer, and when nothing does."""
 
+import time
+
 import pytest
 from edda.extracting import SENTENCES, asked_words, best_sentences, pieces, ranked_sentences, relevance
 from edda.models import Hit
@@ -115,6 +117,16 @@ def test_the_first_row_of_a_passage_from_the_middle_of_a_table_is_no_header() ->
 def test_prose_with_commas_is_no_table() -> None:
     text = "Staff, trainees too, get leave\nof 25 days, by contract, in each\ncalendar year, if they ask."
     assert chosen("How many days of leave do trainees get?", hits(text)) == [text]
+
+
+LONG = ["-" * 100_000 + "x|", "a," * 50_000, '"' * 100_000, "a" + "." * 100_000, "a|\n" * 10_000, "a_" * 50_000]
+
+
+@pytest.mark.parametrize("text", LONG, ids=range(len(LONG)))
+def test_a_long_passage_takes_time_in_proportion(text: str) -> None:
+    began = time.process_time()
+    chosen("What of E-1042 or a_b?", [hit(f"{text}\n{text}", char_start=0)])
+    assert time.process_time() - began < 5
 
 
 ERRORS = (

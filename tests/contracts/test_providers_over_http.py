@@ -1,7 +1,6 @@
-"""What both protocols promise on a real socket when a provider answers badly, late or never."""
+"""How long embedders wait on a real socket, and which connections they give up."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -12,23 +11,12 @@ from edda.concurrency import Deadline
 from edda.errors import ProviderUnavailable
 from edda.ports import Embedder
 
-from tests.contracts.providers import TITAN, bedrock, items, openai, with_first_vector
+from tests.contracts.providers import TITAN, bedrock, openai
 from tests.fakes.provider_server import (
-    Fault,
     OpenAIServer,
     ProviderServer,
-    Reply,
     TitanServer,
-    as_type,
-    aws_error,
-    cut_off_after,
-    dripping,
-    edited,
     hang,
-    html_page,
-    reset,
-    status,
-    truncated_to,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_leaked_tasks")]
@@ -69,78 +57,6 @@ async def embedder(spoken: Protocol) -> AsyncIterator[Embedder]:
 async def embed(embedder: Embedder, spoken: Protocol, seconds: float = 30) -> int:
     """How many vectors came."""
     return len(await embedder.embed(spoken.texts, purpose="document", deadline=Deadline.after(seconds)))
-
-
-BOTH: dict[str, Fault] = {
-    "an HTML page with 200": html_page(),
-    "an HTML page with 502": html_page(502),
-    "cut off in the body": cut_off_after(50),
-    "broken JSON": truncated_to(50),
-    "reset": reset,
-    "500": status(500),
-    "another document": edited(lambda _: [1, 2, 3]),
-}
-OPENAI: dict[str, Fault] = {
-    "another content type": as_type("text/plain"),
-    "no content type": as_type(""),
-    "cut off in the head": lambda good: Reply(b"", headers={"Content-Length": "nonsense"}),
-    "no JSON at all": truncated_to(0),
-    "JSON nested without end": lambda good: Reply(b"[" * 60_000),
-    "503": status(503),
-    "504": status(504),
-    "529": status(529),
-    "408": status(408),
-    "one vector too few": items(lambda data: data[:-1]),
-    "one vector too many": items(lambda data: [*data, {**data[0], "index": 3}]),
-    "an index twice": items(lambda data: [data[0], data[1], {**data[2], "index": 1}]),
-    "an index twice, and all are there": items(lambda data: [*data, data[0]]),
-    "an index outside": items(lambda data: [*data[:-1], {**data[2], "index": 3}]),
-    "a negative index": items(lambda data: [*data[:-1], {**data[2], "index": -1}]),
-    "an index that is a text": items(lambda data: [{**item, "index": str(item["index"])} for item in data]),
-    "no index": items(lambda data: [{"embedding": item["embedding"]} for item in data]),
-    "no list": items(lambda data: None),
-    "a list of something else": items(lambda data: [1, 2, 3]),
-    "broken base64": with_first_vector("!!!!"),
-    "base64 without its end": items(lambda data: [{**data[0], "embedding": data[0]["embedding"][:-3]}, *data[1:]]),
-    "base64 of half a number": with_first_vector("AAAA"),
-    "a vector that is a number": with_first_vector(7),
-}
-BEDROCK: dict[str, Fault] = {
-    "no vector": edited(lambda _: {"embeddings": {}}),
-    "a vector that is a number": edited(lambda _: {"embedding": 7}),
-    "500": aws_error(500, "InternalServerException"),
-    "503": aws_error(503, "ServiceUnavailableException"),
-    "model timeout": aws_error(408, "ModelTimeoutException"),
-    "model error": aws_error(424, "ModelErrorException"),
-    "model not ready": aws_error(429, "ModelNotReadyException"),
-    "expired credentials": aws_error(403, "ExpiredTokenException"),
-}
-PASSING = [
-    pytest.param(name, fault, id=f"{name}: {what}")
-    for name, faults in (("openai", BOTH | OPENAI), ("bedrock", BOTH | BEDROCK))
-    for what, fault in faults.items()
-]
-
-
-@pytest.mark.parametrize(("spoken", "fault"), PASSING, indirect=["spoken"])
-async def test_a_passing_fault_can_be_tried_again_and_then_works(
-    spoken: Protocol, embedder: Embedder, fault: Fault
-) -> None:
-    spoken.server.script = [fault]
-    with pytest.raises(ProviderUnavailable):
-        await embed(embedder, spoken)
-    assert await embed(embedder, spoken) == len(spoken.texts)
-
-
-@pytest.mark.parametrize("fault", [hang, dripping(0.01)], ids=["hangs", "drips"])
-async def test_the_deadline_holds_for_the_whole_call(spoken: Protocol, embedder: Embedder, fault: Fault) -> None:
-    await embed(embedder, spoken)  # opening a client takes its time, and is not what this is about
-    spoken.server.script = [fault]
-    started = time.monotonic()
-    with pytest.raises(ProviderUnavailable, match="in time"):
-        await embed(embedder, spoken, seconds=0.2)
-    assert time.monotonic() - started < 2
-    assert await embed(embedder, spoken) == len(spoken.texts)
 
 
 async def test_silence_ends_a_call_before_its_deadline(spoken: Protocol) -> None:

@@ -20,7 +20,6 @@ from edda import extracting
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, EddaError, InvalidRequest, ProviderMisconfigured, RetryableError
-from edda.fusing import languages_of_model
 from edda.grounding import Citation, Grounded, Rejected, ground
 from edda.models import ChatReply, ChatRequest, ChatTurn, Hit, Tenant
 from edda.neutralising import neutralise
@@ -212,7 +211,7 @@ class _Answer:
                 continue
             result = await self.verb.searching.search(self.tenant, replace(query, text=text), self.deadline)
             cosines = [one.scores.vector.score for one in result.hits if one.scores.vector is not None]
-            similarity = max(cosines, default=None) if _reads(result.model, text) else None
+            similarity = max(cosines, default=None) if _reads(result.languages, text) else None
             searched.append(_Searched(text, own, result.hits, similarity, result.degraded))
         for left_out in searched[0].degraded if searched else ():
             self.degraded.append(Degraded(left_out.part, left_out.code, left_out.message))
@@ -321,10 +320,9 @@ class _Unanswered(Exception):
         return cls(error.code, error.message)
 
 
-def _reads(model: str | None, question: str) -> bool:
-    """Whether the embedding model can read the question's script; None: there was none. If not, all texts are near each
-    other to it; a language that is written alike has words and names in common with one that it knows."""
-    languages = None if model is None else languages_of_model(model)
+def _reads(languages: frozenset[str] | None, question: str) -> bool:
+    """Whether the embedding model, which reads these (None: all), can read the question's script. If not, all texts are
+    near each other to it; a language that is written alike has words and names in common with one that it knows."""
     asked = query_terms(question).languages
     return languages is None or not asked or any(is_of_script(one, languages) for one in asked)
 

@@ -2,8 +2,9 @@
 
 A term is a word stem of the document's language; four letters of a word (not in English: its words are seldom compound
 or inflected); a few neighbouring characters, where a script puts no spaces between words; an identifier such as
-`ERR-0x80070057`, whole and in parts. A query's language is told by its function words. Where it has none, a word
-stands for its stems in every language that is written like it, and so does a name always.
+`ERR-0x80070057`, whole, in parts, and what two and three neighbouring parts make. A query's language is told by its
+function words. Where it has none, a word stands for its stems in every language that is written like it, and so does a
+name always.
 """
 
 import math
@@ -14,7 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 from uuid import UUID
 from zlib import crc32
 
@@ -62,7 +64,10 @@ _KANA = re.compile("[\u3040-\u30ff]")
 _PART = re.compile(_WORD)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
+_APOSTROPHES = ("'", "’")
+_VERSION = re.compile(r"^v(?=\d+$)")  # v1.2 is 1.2
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "｡", "؟", "۔", "।", "။", "։", ";")  # ";" asks in Greek
 _PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
 
 _STEMMERS = {
@@ -94,7 +99,7 @@ class QueryTerms:
     """
 
     terms: dict[str, float]  # weight in the query, before idf
-    phrases: tuple[str, ...]  # quoted: a hit holds each of them, white space and case apart
+    phrases: tuple[str, ...]  # quoted, but not in passing: a hit holds each of them, white space and case apart
     languages: tuple[str, ...] = ()
     alternatives: tuple[tuple[str, ...], ...] = ()  # for each word, terms of which a chunk has but one
 
@@ -158,6 +163,8 @@ def query_terms(query: str) -> QueryTerms:
     text = _normalised(query)
     quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(query))
     phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase)))
+    if phrases and _is_sentence(_PHRASE.sub(" ", text)):
+        phrases = tuple(phrase for phrase in phrases if not query_terms(phrase).terms)
     tokens = TOKEN.findall(text)
     languages, is_clear = _languages_of(tokens)
     terms: Counter[str] = Counter()
@@ -233,6 +240,12 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
 
 
 # What a query is in ----------------------------------------------------------------------------------------------
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether it is one that somebody wrote: with function words of a language, or with an end. What is quoted in it is
+    a title, a name, a word of others as often as what must be found; by the latter alone nobody asks."""
+    return (_is_word(text) and text.rstrip().endswith(_SENTENCE_ENDS)) or _languages_of(TOKEN.findall(text))[1]
 
 
 def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:
@@ -325,8 +338,38 @@ def _pieces(token: str) -> list[tuple[str, bool]]:
         words = words + [piece for piece in camel if len(piece) > 1]
     pieces = [(word, True) for word in words]
     if (len(parts) > 1 or len(token) > len(parts[0])) and _IDENTIFIER.search(token):
-        pieces.append((_plain(token), False))
+        joints = joints_of(token)
+        if not any(joint.end - joint.start == len(token) for joint in joints):
+            pieces.append((_plain(token), False))
+        pieces += [(joint.term, False) for joint in joints]
     return pieces
+
+
+class Joint(NamedTuple):
+    """Neighbouring parts of an identifier, `token[start:end]`, and the term that they are."""
+
+    start: int
+    end: int
+    term: str
+
+
+def joints_of(token: str) -> list[Joint]:
+    """Each two and three neighbouring parts of an identifier, whatever joins them, so that it is found by a piece of
+    it: `app_3.db` in `/var/lib/app_3.db`, `RFC2119` in `RFC-2119`. What joins two numbers tells them apart."""
+    parts = list(_PART.finditer(token))
+    plain = [_VERSION.sub("", _plain(part[0])) for part in parts]
+    joined = []
+    for (left, right), one, other in zip(pairwise(parts), plain, plain[1:], strict=False):
+        between = token[left.end() : right.start()]
+        joined.append(between if one[-1:].isdigit() and other[:1].isdigit() else "")
+    joints = []
+    for size in (2, 3):
+        for first in range(len(parts) - size + 1):
+            term = plain[first]
+            for at in range(first + 1, first + size):
+                term += joined[at - 1] + plain[at]
+            joints.append(Joint(parts[first].start(), parts[first + size - 1].end(), term))
+    return joints
 
 
 def _grams(word: str) -> list[str]:

@@ -142,6 +142,15 @@ def test_another_code_is_no_answer_where_the_one_asked_for_stands() -> None:
     ]
 
 
+def test_another_code_may_have_other_letters_and_digits() -> None:
+    text = (
+        "ERR-0x80070057 means a wrong path. ERR-0x8007000E means that memory was full. A relay of 24V costs 9 euros. \
+A relay of 12V costs 7 euros."
+    )
+    assert chosen("What does ERR-0x80070057 mean?", hits(text)) == ["ERR-0x80070057 means a wrong path."]
+    assert chosen("What does a relay of 24V cost?", hits(text)) == ["A relay of 24V costs 9 euros."]
+
+
 def test_two_codes_may_be_asked_for_and_one_that_is_nowhere_counts_by_its_parts() -> None:
     assert len(chosen("E-1042 or E-1043?", hits(ERRORS))) == 2
     assert chosen("What does PUMP_STALL_07 mean?", hits("The stall of a pump has the code 07.", TRAVEL)) == [

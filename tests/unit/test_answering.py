@@ -307,7 +307,7 @@ async def test_a_lone_sentence_is_answered_from_with_its_neighbours() -> None:
     search = FakeSearching([found(one, 0.6)], passages=[Passage(UUID(int=1), 0, before, 0, len(before), page=3)])
     answer = await ask(search, question="How many days of leave do staff get in a year?")
     (passage,) = [used.hit for used in answer.hits]
-    assert (passage.text, passage.char_start, passage.page) == (f"{before} {text}", 0, 3)
+    assert (passage.text, passage.char_start, passage.page) == (f"{before}\n{text}", 0, 3)
     assert before in answer.text
 
 

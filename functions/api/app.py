@@ -192,7 +192,7 @@ def build(provide: Callable[[], Awaitable[ApiServices]]) -> Gateway:
         "/v1/documents/<document_id>",
         summary="Change name, title, tags or metadata",
         description="What is absent stays as it is; tags and metadata are replaced as a whole. Nothing is embedded "
-        "again, and the next search sees it.",
+        "again, and the next search sees it (words of a title in the first 256 passages; in others within minutes).",
         operation_id="update_document",
         tags=["documents"],
         responses=responses(200, "The document", DocumentBody, NOT_FOUND),

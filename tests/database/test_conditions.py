@@ -183,7 +183,8 @@ def comparisons(fields: st.SearchStrategy[str], values: st.SearchStrategy[Any]) 
 
 
 METADATA_FIELDS = KEYS.map(lambda key: f"metadata.{key}")
-OWN_FIELDS = st.sampled_from([field for field in OWN if field != "created_at"])
+OWN_FIELDS = st.sampled_from([field for field in OWN if field not in {"created_at", "tags"}])
+WITH_TAGS = st.fixed_dictionaries({"field": st.just("tags"), "op": st.just("contains"), "value": STRINGS})
 INSTANTS = st.fixed_dictionaries(
     {
         "field": st.just("created_at"),
@@ -193,7 +194,7 @@ INSTANTS = st.fixed_dictionaries(
     }
 )
 FILTERS = st.recursive(
-    comparisons(METADATA_FIELDS | OWN_FIELDS, SCALARS) | INSTANTS,
+    comparisons(METADATA_FIELDS | OWN_FIELDS, SCALARS) | INSTANTS | WITH_TAGS,
     lambda parts: st.one_of(
         st.lists(parts, min_size=1, max_size=3).map(lambda some: {"and": some}),
         st.lists(parts, min_size=1, max_size=3).map(lambda some: {"or": some}),
@@ -280,6 +281,10 @@ def neighbours(have: Any) -> list[Any]:
 
 def comparisons_with(field: str, value: Any) -> Iterator[Any]:
     """Every operator that takes this value."""
+    if field == "tags":
+        if isinstance(value, str):
+            yield {"field": field, "op": "contains", "value": value}
+        return
     for operator in ("eq", "ne", "contains"):
         yield {"field": field, "op": operator, "value": value}
     for operator in ("in", "not_in"):

@@ -130,6 +130,21 @@ def test_a_change_is_seen_by_the_next_search_and_embeds_nothing(stage: Stage) ->
     assert stage.client.search("x", filter={"field": "team", "op": "eq", "value": "legal"}).json["hits"] == []
 
 
+def test_words_of_a_title_are_searched_as_soon_as_it_is_changed(stage: Stage) -> None:
+    document_id = stage.ready(b"Some text.", title="Old quuxes")
+    stage.ready(b"Another text.", "b.txt")
+
+    def found(query: str) -> list[str]:
+        return [hit["title"] for hit in stage.client.search(query, mode="text").json["hits"]]
+
+    assert found("quuxes") == ["Old quuxes"]
+    for title, query, expected in [("Zorblaxes", "zorblax", ["Zorblaxes"]), (None, "zorblax", [])]:
+        assert stage.client.send("PATCH", f"/v1/documents/{document_id}", json={"title": title}).status == 200
+        assert found(query) == expected
+        assert found("quuxes") == []
+        assert len(found("text")) == 2
+
+
 @pytest.mark.parametrize("field", ["name", "title", "tags", "metadata"])
 def test_what_a_change_does_not_name_stays(stage: Stage, field: str) -> None:
     document_id = stage.client.upload(title="T", tags="a", metadata='{"y": 1}').json["document_id"]

@@ -1,6 +1,7 @@
 """What is documented: one OpenAPI document of both functions, and its page."""
 
 import re
+from urllib.parse import urljoin
 
 from openapi_spec_validator import validate
 
@@ -52,6 +53,13 @@ def test_the_documentation_page_loads_nothing_from_elsewhere(stage: Stage) -> No
     assert len(page) > 1_000_000
     assert not re.search(r"<(script|link|img)[^>]*\s(src|href)=", page.split("<body>")[0])
     assert '"operationId": "upload_document"' in page
+
+
+def test_what_is_tried_out_goes_to_where_the_document_is(stage: Stage) -> None:
+    """Behind a stage, or on the local stack, the API does not begin at the root of its host."""
+    (server,) = stage.stranger.send("GET", "/openapi.json").json["servers"]
+    for base in ("https://x.example/", "http://127.0.0.1:4566/_aws/execute-api/a1b2/", "https://x.example/prod/"):
+        assert urljoin(base + "docs", server["url"]) == urljoin(base + "openapi.json", server["url"]) == base
 
 
 def test_the_page_is_small_on_the_way(stage: Stage) -> None:

@@ -73,6 +73,17 @@ def test_a_quoted_phrase_is_in_every_hit(full: Stage) -> None:
     assert len(texts(full.client.search('"of"', mode="text", top_k=100))) == 15
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "text"])
+def test_a_piece_of_an_identifier_finds_its_line_first(stage: Stage, mode: str) -> None:
+    lines = [
+        f"path=/var/lib/app_{n}.db on 10.0.{n // 20}.{n % 20}:8080 with v1.{n % 20}.{n // 20}-rc1, PN-{1000 + n}-A"
+        for n in range(400)
+    ]
+    stage.ready("\n".join(lines).encode())
+    for piece, line in [("app_3.db", 3), ("lib/app_120.db", 120), ("10.0.3.12", 72), ("1.2.3", 62), ("PN1010", 10)]:
+        assert texts(stage.client.search(piece, mode=mode))[0] == lines[line], piece
+
+
 @pytest.mark.parametrize(("mode", "part"), [("hybrid", "vector"), ("vector", "vector"), ("text", "text")])
 def test_a_threshold_is_of_what_means_the_same_for_every_question(full: Stage, mode: str, part: str) -> None:
     every = full.client.search("Line 7 of leave.", mode=mode, top_k=100).json["hits"]
@@ -92,8 +103,8 @@ def test_each_part_can_have_a_threshold(full: Stage) -> None:
     assert with_word == [hit for hit in every if hit["scores"]["text"]]
     both = full.client.search("leave", top_k=100, min_score={"vector": least - 1e-6, "text": 1e-9}).json["hits"]
     assert both == [hit for hit in every if hit in near and hit in with_word]
-    # A part that took no part in it, here the reranker and the words, has no say.
-    assert len(texts(full.client.search("😀", top_k=100, min_score={"text": 1, "rerank": 1}))) == 30
+    # A part that took no part in it, here the words, has no say.
+    assert len(texts(full.client.search("😀", top_k=100, min_score={"text": 1}))) == 30
 
 
 def test_weights_say_which_leg_counts(full: Stage) -> None:
@@ -274,16 +285,55 @@ def test_without_a_word_hybrid_goes_by_vectors_and_says_so(full: Stage, query: s
     [
         {"field": "nowhere", "op": "eq", "value": 1},
         {"field": "name", "op": "gt", "value": 7},
-        {"field": "tags", "op": "eq", "value": "x"},
+        {"field": "tags", "op": "contains", "value": "y"},
         {"field": "language", "op": "eq", "value": "tlh"},
         {"field": "document_id", "op": "eq", "value": "00000000-0000-0000-0000-000000000000"},
     ],
-    ids=["a field that is not there", "another type", "a list is not equal", "an unknown language", "no such document"],
+    ids=["a field that is not there", "another type", "no such tag", "an unknown language", "no such document"],
 )
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
 def test_a_filter_that_nothing_satisfies_finds_nothing(full: Stage, filter_: dict[str, Any], mode: str) -> None:
     assert texts(full.client.search("leave", mode=mode, filter=filter_)) == []
     assert len(texts(full.client.search("leave", mode=mode, filter={"not": filter_}, top_k=15))) == 15
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"query": ""}, "query", "is empty"),
+        ({"query": " \x00 "}, "query", "is empty"),
+        ({"query": "a" * 8001}, "query", "must have at most 8000 characters"),
+        ({"query": 7}, "query", "must be a string"),
+        ({"top_k": 5}, "query", "is missing"),
+        ([], "body", "must be an object"),
+        ("text", "body", "must be an object"),
+        ({"query": "a", "fusion": 1}, "fusion", "must be an object"),
+        ({"query": "a", "top_k": 0}, "top_k", "must be at least 1"),
+        ({"query": "a", "top_k": 101}, "top_k", "must be at most 100"),
+        ({"query": "a", "top_k": "5"}, "top_k", "must be a whole number"),
+        ({"query": "a", "top_k": 5.5}, "top_k", "must be a whole number"),
+        ({"query": "a", "mode": "fuzzy"}, "mode", "must be 'hybrid', 'vector' or 'text'"),
+        ({"query": "a", "topk": 5}, "topk", "there is no such field"),
+        ({"query": "a", "min_score": "x"}, "min_score", "must be a number"),
+        ({"query": "a", "min_score": {"text": "x"}}, "min_score.text", "must be a number"),
+        ({"query": "a", "min_score": {"cosine": 1}}, "min_score.cosine", "there is no such field"),
+        ({"query": "a", "min_score": {"rerank": 0.5}}, "min_score.rerank", "this deployment has no reranker"),
+        ({"query": "a", "min_score": {"text": 1}, "mode": "vector"}, "min_score.text", "no hit of this search has"),
+        ({"query": "a", "min_score": {"vector": 1}, "mode": "text"}, "min_score.vector", "no hit of this search has"),
+        ({"query": "a", "min_score": {"rerank": 1}, "rerank": False}, "min_score.rerank", "no hit of this search has"),
+        ({"query": "a", "hits_per_document": 2}, "hits_per_document", "needs group_by: document"),
+        ({"query": "a", "mode": "text", "fusion": {}}, "fusion", "means nothing in mode text"),
+        ({"query": "a", "filter": {"field": "tags", "op": "eq", "value": "a"}}, "filter.value", "use contains"),
+        ({"query": "a", "filter": {"field": "tags", "op": "in", "value": ["a"]}}, "filter.value[0]", "use contains"),
+    ],
+)
+def test_what_is_wrong_with_a_question_is_said_in_plain_words(
+    stage: Stage, body: Any, field: str, message: str
+) -> None:
+    answer = stage.client.send("POST", "/v1/search", json=body)
+    assert answer.status == 422, answer.body
+    assert [error["field"] for error in answer.json["errors"]] == [field]
+    assert message in answer.json["errors"][0]["message"]
 
 
 numbers = st.integers(-2, 1100) | st.floats(-2, 2) | st.just(1e308)
@@ -311,4 +361,5 @@ def test_whatever_the_parameters_the_answer_is_hits_or_says_what_is_wrong(full: 
     assert answer.status in {200, 422}, answer.body
     if answer.status == 200:
         assert answer.json["degraded"] == []
-        assert len(answer.json["hits"]) <= body.get("top_k", 10) * body.get("hits_per_document", 3)
+        per_group = body.get("hits_per_document", 3) if body.get("group_by") else 1
+        assert len(answer.json["hits"]) <= body.get("top_k", 10) * per_group

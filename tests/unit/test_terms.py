@@ -93,6 +93,30 @@ def test_an_identifier_is_found_by_its_parts(whole: str, part: str) -> None:
     assert score(part, whole, "en") > 0
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+@pytest.mark.parametrize(
+    ("part", "whole", "parts"),
+    [
+        ("app_3.db", "/var/lib/app_3.db", "/var/lib/db/3 app_92.db"),
+        ("10.0.0.1", "10.0.0.1:8080", "10.1.0.0 10.1.1.0"),
+        ("1.2.3", "v1.2.3-rc1", "3.1.2 1.3.2"),
+        ("v1.2", "v1.2.3", "v1.3.2"),
+        ("example.com", "user@example.com", "example.org com.example"),
+        ("PN-1001", "PN-1001-A", "PN-1002-A 1001-PN"),
+        ("RFC2119", "RFC-2119", "RFC-2118"),
+        ("RFC-2119", "rfc2119", "RFC-2118"),
+        ("bar_baz", "foo.bar_baz()", "bar baz_foo"),
+    ],
+)
+def test_a_piece_of_an_identifier_is_found_before_its_parts(part: str, whole: str, parts: str, language: str) -> None:
+    assert score(part, f"It says {whole} and stops.", language) > score(part, f"It says {parts} and stops.", language)
+
+
+def test_the_terms_of_an_identifier_grow_with_its_length() -> None:
+    identifier = ".".join(f"x{n}" for n in range(1000))
+    assert len(document_weights(identifier, "en")) < 3 * 1000
+
+
 @pytest.mark.parametrize(
     ("one", "same"),
     [
@@ -166,6 +190,28 @@ def test_chinese_is_told_though_a_name_is_latin(query: str) -> None:
 )
 def test_what_is_quoted_is_a_phrase(query: str, phrases: tuple[str, ...]) -> None:
     assert query_terms(query).phrases == phrases
+
+
+@pytest.mark.parametrize(
+    ("query", "phrases"),
+    [
+        ('What was the enemy of "Doctor Who" called', ()),
+        ('Van cells make "Van Gogh" bundles.', ()),
+        ('من هو عدو "الدكتور هو" الذي يعتبر سيدًا للوقت أيضًا؟', ()),
+        ("Wie viele Nationen enthalten „Amazonas“ in ihren Namen?", ()),
+        ("有多少个国家在它们的名字中包含“亚马逊”？", ()),
+        ('Who said "to be or not to be", and where?', ("to be or not to be",)),
+        ('opening hours "vegetarian food"', ("vegetarian food",)),
+        ('errors in "cfg_v2.ini"', ("cfg_v2.ini",)),
+        ('"Who is the enemy of this?"', ("Who is the enemy of this?",)),
+        ('"one". "two".', ("one", "two")),
+        ("餐厅 “猫”", ("猫",)),
+    ],
+)
+def test_what_a_sentence_quotes_in_passing_need_not_be_in_a_hit(query: str, phrases: tuple[str, ...]) -> None:
+    found = query_terms(query)
+    assert found.phrases == phrases
+    assert found.terms.keys() == query_terms(query.translate(dict.fromkeys(map(ord, '"„“”'), " "))).terms.keys()
 
 
 def test_a_name_is_found_in_texts_of_other_languages() -> None:

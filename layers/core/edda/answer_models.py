@@ -67,7 +67,7 @@ class AnswerRequest(Request):
             le=MAX_TOKEN_BUDGET,
             description="Tokens, by our estimate, of all that the chat model is given: rules (about 350), "
             "instructions, a quarter at most for the newest turns of the history, and passages in their order as long "
-            "as they fit. Extractive answers are made from the same passages.",
+            "as they fit. Where no model is asked, of the passages alone.",
         ),
     ] = DEFAULT_TOKEN_BUDGET
     max_output_tokens: Annotated[int, Field(ge=MIN_OUTPUT_TOKENS, le=MAX_OUTPUT_TOKENS)] = DEFAULT_OUTPUT_TOKENS
@@ -108,7 +108,8 @@ class AnswerRequest(Request):
 
 class CitationBody(BaseModel):
     """What proves the answer where its marker stands: `quote` is characters `char_start` to `char_end` of the text that
-    was read from this version of the document, as it is stored."""
+    was read from this version of the document, as it is stored; only white space between two passages that were short
+    may be other."""
 
     marker: int = Field(description="n of [n] in the answer, which is also the n-th of `hits`.")
     positions: list[int] = Field(description="Where its markers begin in the answer, in characters.")
@@ -118,7 +119,7 @@ class CitationBody(BaseModel):
     name: str
     title: str | None
     page: int | None = Field(description="Where the passage begins; the quote may stand further on.")
-    heading_path: list[str] = Field(description="Where the passage begins; the quote may stand further on.")
+    heading_path: list[str] = Field(description="Where the passage that was found begins; as above.")
     char_start: int
     char_end: int
     quote: str
@@ -163,17 +164,20 @@ class AnswerBody(BaseModel):
     """An answer, and what it stands on."""
 
     status: Literal["answered", "not_found"] = Field(
-        description="not_found: nothing that answers the question was found; `answer` says so, in English."
+        description="not_found: nothing that answers the question was found, or nothing is asked (function words or "
+        "emoji alone); `answer` says so, in English."
     )
     kind: Literal["generated", "extractive"] = Field(
         description="Who decided: a chat model whose citations were checked, or the rule that picks sentences."
     )
     answer: str = Field(
         description="Plain text with markers [n]: no link, image or HTML. Of an extractive answer, each line is a "
-        "sentence of a document."
+        "sentence or a row of a document, a header of a table before its rows."
     )
     citations: list[CitationBody]
-    hits: list[HitBody] = Field(description="The passages that it was made from, best first.")
+    hits: list[HitBody] = Field(
+        description="The passages that it was made from, best first; short ones with those around them as one."
+    )
     relevance: float = Field(description="How sure it is that the hits have to do with the question, about 0 to 1.")
     model: str | None = Field(description="The chat model, if it was asked.")
     usage: UsageBody

@@ -89,7 +89,8 @@ FILTER_SCHEMA: JsonObject = {
     "description": "A comparison `{field, op, value}`, or `{and: [...]}`, `{or: [...]}`, `{not: {...}}` of filters. A "
     "field is document_id, name, title, tags, media_type, language, created_at, or a metadata key (`metadata.<key>` "
     f"always is one). Operators: {', '.join(Operator)} (or =, !=, <, <=, >, >=). A field that is missing or of "
-    "another type satisfies ne and not_in only. Up to 10 levels, 100 comparisons, 1,000 values in a list.",
+    "another type satisfies ne and not_in only; tags takes contains only. Up to 10 levels, 100 "
+    "comparisons, 1,000 values in a list.",
     "examples": [
         {"and": [{"field": "year", "op": "gte", "value": 2024}, {"field": "tags", "op": "contains", "value": "hr"}]}
     ],

@@ -5,8 +5,8 @@
 
 A field is one of the document's own (`DocumentField`) or else a metadata key; `metadata.<key>` is always one.
 A comparison is true or false, never unknown: a field that is missing, null or of another type than the value satisfies
-`ne` and `not_in` only. Strings compare by code point, numbers by value, dates as instants. `contains` finds a part of a
-string or an element of a list.
+`ne` and `not_in` only; `tags` takes `contains` only. Strings compare by code point, numbers by value, dates as
+instants. `contains` finds a part of a string or an element of a list.
 
 `store/conditions.py` makes SQL of it.
 """
@@ -199,6 +199,15 @@ def _instant(raw: Any, operator: Operator, place: str) -> Scalar:
         raise _invalid(place, "must be an ISO 8601 date or time") from None
 
 
+def _tag(raw: Any, operator: Operator, place: str) -> Scalar:
+    """Of a list nothing else is ever true."""
+    if operator is not Operator.CONTAINS:
+        raise _invalid(place, f"tags is a list, to which {operator} does not apply: use contains")
+    if not isinstance(raw, str):
+        raise _invalid(place, "must be a string")
+    return _plain(raw, operator, place)
+
+
 def _document_id(raw: Any, operator: Operator, place: str) -> Scalar:
     if operator not in {Operator.EQ, Operator.NE, Operator.IN, Operator.NOT_IN}:
         raise _invalid(place, f"{operator} does not apply to an id")
@@ -211,6 +220,7 @@ def _document_id(raw: Any, operator: Operator, place: str) -> Scalar:
 _CHECKS: dict[DocumentField, Callable[[Any, Operator, str], Scalar]] = {
     DocumentField.CREATED_AT: _instant,
     DocumentField.DOCUMENT_ID: _document_id,
+    DocumentField.TAGS: _tag,
 }
 
 

@@ -43,8 +43,11 @@ class Fusion:
     neighbour_weight: float = 0.0
 
 
-def languages_of_model(name: str) -> frozenset[str] | None:
-    """The languages (ISO 639-1) that an embedding model reads; None: all."""
+def languages_of_model(name: str, said: str = "") -> frozenset[str] | None:
+    """The languages (ISO 639-1) that an embedding model reads; None: all. `said`: "en,de" or "all", if somebody knows
+    it; else its name tells."""
+    if said:
+        return None if said == "all" else frozenset(said.split(","))
     name = name.lower()
     return frozenset({"en"}) if any(part in name for part in _ENGLISH_ONLY) else None
 

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
-from edda.terms import GRAM, HAS_UNSPACED, TOKEN, QueryTerms, terms_of
+from edda.terms import GRAM, HAS_UNSPACED, TOKEN, QueryTerms, joints_of, terms_of
 
 _WORD = re.compile(r"\w+")
 _terms_of = lru_cache(maxsize=10_000)(terms_of)
@@ -20,8 +20,8 @@ class Span(NamedTuple):
 
 
 def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]:
-    """In order, none overlaps another. A word is found by its stem in `language`, as in the index; an identifier whole
-    if the query has it whole."""
+    """In order, none overlaps another. A word is found by its stem in `language`, as in the index; of an identifier
+    as much as the query has of it."""
     spans = list(_phrases(text, terms.phrases))
     if wanted := _words(terms.terms):
         # Most tokens hold nothing: each different one is looked at once.
@@ -46,9 +46,12 @@ def _in_token(token: str, start: int, language: str | None, wanted: AbstractSet[
         return
     words = list(_WORD.finditer(token))
     of_words = [_terms_of(word.group(), language) for word in words]
-    if not wanted & of_token <= frozenset().union(*of_words):  # a term of the whole
-        yield Span(start, start + len(token))
-        return
+    if of_more := (wanted & of_token) - frozenset().union(*of_words):  # several of its words, or the whole
+        joints = [joint for joint in joints_of(token) if joint.term in of_more]
+        if not of_more <= {joint.term for joint in joints}:
+            yield Span(start, start + len(token))
+            return
+        yield from (Span(start + joint.start, start + joint.end) for joint in joints)
     for word, of_word in zip(words, of_words, strict=True):
         if not wanted.isdisjoint(of_word):
             yield from _in_word(word.group(), start + word.start(), of_word, wanted)

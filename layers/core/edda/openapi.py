@@ -70,6 +70,7 @@ def document(resolver: APIGatewayHttpResolver) -> str:
         security=[{"key": []}],
     )
     schema = json.loads(resolver.get_openapi_json_schema())
+    schema["servers"] = [{"url": "."}]  # beside this document: behind a stage, or a path of the local stack
     for definition in POWERTOOLS_ERRORS:
         schema["components"]["schemas"].pop(definition, None)
     for operations in schema["paths"].values():

@@ -1,12 +1,13 @@
 """The requests and answers of search."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from edda.api_models import FILTER_SCHEMA, Reason, Request
+from edda.errors import InvalidRequest
 from edda.filters import parse_filter
 from edda.fusing import Fusion
 from edda.models import JsonObject, Passage
@@ -21,6 +22,12 @@ MAX_RERANKED = 200
 MAX_CONTEXT = 5
 MAX_PER_DOCUMENT = 20
 MAX_PASSAGES = 1000  # in one answer, neighbours too
+# What gives hits a score in each mode, beside the reranker.
+PARTS = {
+    "hybrid": frozenset({"vector", "text", "fused"}),
+    "vector": frozenset({"vector"}),
+    "text": frozenset({"text"}),
+}
 SCORE_DIGITS = 6  # half-precision vectors are good for about four
 
 
@@ -36,7 +43,8 @@ Query = Annotated[
         min_length=1,
         max_length=MAX_QUERY_CHARACTERS,
         description='Words, an identifier, a question. What stands in "quotation marks" must be in every hit, white '
-        "space and case apart (but in mode vector); a mark without its partner is a character like others, and there "
+        "space and case apart (but in mode vector), unless a sentence is around it, which may quote in passing: there "
+        "only what has no word to look for must; a mark without its partner is a character like others, and there "
         "are no operators.",
         examples=["How many days of leave do I get?"],
     ),
@@ -47,14 +55,14 @@ Depth = Annotated[
     Field(
         ge=1,
         le=MAX_ASKED_DEPTH,
-        description="Candidates of each leg (at least `top_k`), and so how far pages go. Grouped by document, the "
-        "first page looks deeper until it is full.",
+        description="Candidates of each leg (at least `top_k`, six times as many grouped by document), and so how "
+        "far pages go. Grouped by document, the first page looks deeper until it is full.",
     ),
 ]
 
 
 class MinScores(Request):
-    """What each of these parts must have given a hit."""
+    """What each of these parts must have given a hit. A part that the mode does not have is a mistake."""
 
     vector: float | None = None
     text: float | None = None
@@ -62,8 +70,15 @@ class MinScores(Request):
     rerank: float | None = None
 
 
+# In parentheses: no part of the place of a mistake.
+MinScore = Annotated[
+    Annotated[float, Tag("(number)")] | Annotated[MinScores, Tag("(parts)")],
+    Discriminator(lambda value: "(parts)" if isinstance(value, dict | MinScores) else "(number)"),
+]
+
+
 class FusionBody(Request):
-    """How two scores become one (mode hybrid)."""
+    """How two scores become one. In mode hybrid only."""
 
     vector_weight: Annotated[
         float,
@@ -93,7 +108,7 @@ class SearchRequest(Request):
     filter: FilterField = None
     depth: Depth = DEFAULT_DEPTH
     fusion: FusionBody = FusionBody()
-    min_score: float | MinScores | None = Field(
+    min_score: MinScore | None = Field(
         default=None,
         description="Hits below it are left out. A number is of what means the same for every question: the reranker's "
         "score where hits are reranked, else the cosine similarity, in mode text BM25's score. An object names the "
@@ -104,7 +119,7 @@ class SearchRequest(Request):
         default=None,
         description="document: `top_k` documents, in the order of their best hits, each with its best hits together.",
     )
-    hits_per_document: Annotated[int, Field(ge=1, le=MAX_PER_DOCUMENT, description="With `group_by`.")] = 3
+    hits_per_document: Annotated[int, Field(ge=1, le=MAX_PER_DOCUMENT, description="Only with `group_by`.")] = 3
     context: Annotated[
         int, Field(ge=0, le=MAX_CONTEXT, description="Passages before and after each hit, from the same document.")
     ] = 0
@@ -130,7 +145,9 @@ class SearchRequest(Request):
         return self
 
     def search_query(self) -> SearchQuery:
-        """Raises InvalidFilter."""
+        """Raises InvalidFilter, and InvalidRequest for what would be ignored without a word."""
+        if problems := list(self._ignored()):
+            raise InvalidRequest(problems=problems)
         by_part = self.min_score if isinstance(self.min_score, MinScores) else MinScores()
         thresholds: dict[ScoredBy, float | None] = {
             "vector": by_part.vector,
@@ -154,6 +171,17 @@ class SearchRequest(Request):
             rerank_candidates=self.rerank_candidates,
             cursor=self.cursor,
         )
+
+    def _ignored(self) -> Iterator[dict[str, str]]:
+        """What means nothing in this mode, or without something else."""
+        if self.group_by is None and "hits_per_document" in self.model_fields_set:
+            yield {"field": "hits_per_document", "message": "needs group_by: document"}
+        if self.mode != "hybrid" and "fusion" in self.model_fields_set:
+            yield {"field": "fusion", "message": f"means nothing in mode {self.mode}, which has one score"}
+        if isinstance(self.min_score, MinScores):
+            there = PARTS[self.mode] if self.rerank is False else PARTS[self.mode] | {"rerank"}
+            for part in sorted(self.min_score.model_fields_set - there):
+                yield {"field": f"min_score.{part}", "message": "no hit of this search has such a score"}
 
 
 class PartScoreBody(BaseModel):
@@ -216,7 +244,10 @@ class HitBody(BaseModel):
     language: str | None
     metadata: JsonObject
     tags: list[str]
-    score: float
+    score: float = Field(
+        description="In mode hybrid, without a reranker, it says where the hit stands among the candidates of this "
+        "query (0 is a mean one) and nothing beyond: for what is the same for every query see `scores`."
+    )
     scores: PartScoresBody
     highlights: list[SpanBody] = Field(description="Where the query's words and phrases are, in order.")
     before: list[PassageBody] = Field(description="`context` passages before it, in order.")

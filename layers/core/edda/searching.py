@@ -40,7 +40,8 @@ Part = Literal["vector", "rerank"]
 
 DEFAULT_DEPTH = 200
 DEFAULT_FUSION = Fusion()
-DEEPER = 4  # times: grouped by document, the legs are searched deeper until there are enough documents
+CHUNKS_EACH = 6  # candidates for each document asked for
+DEEPER = 4  # times: these are not of enough documents
 EMBEDDING_PATIENCE_S = 8.0  # where the text leg can answer alone; a cold in-process model takes three
 
 
@@ -103,7 +104,7 @@ class Found:
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """One page. `scored_by` is what `hit.score` is of; `model` and `reranker` are those that judged; `no_terms`: the
-    query has no word that the text leg could look for."""
+    query has no word that the text leg could look for; `languages`: those that the embedding model reads, None: all."""
 
     hits: Sequence[Found]
     mode: Mode
@@ -113,6 +114,7 @@ class SearchResult:
     degraded: Sequence[Degraded]
     no_terms: bool
     next_cursor: str | None
+    languages: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,12 @@ class Searching:
     store: SearchStore
     embedder: Embedder
     reranking: Reranking | None = None
+    model_languages: str = ""  # that the embedding model reads, if its name does not tell
+
+    @property
+    def languages(self) -> frozenset[str] | None:
+        """Those that the embedding model reads (ISO 639-1); None: all."""
+        return languages_of_model(self.embedder.name, self.model_languages)
 
     async def search(self, tenant: Tenant, query: SearchQuery, deadline: Deadline) -> SearchResult:
         """The best passages: `top_k` of them, or all that match.
@@ -194,13 +202,18 @@ class _Search:
             degraded=self.degraded,
             no_terms=query.mode is not Mode.VECTOR and not terms.terms,
             next_cursor=next_cursor,
+            languages=self.verb.languages,
         )
 
     def _reranking(self) -> Reranking | None:
         """The reranker and how much it reads of this search. Raises InvalidRequest if it is wanted and not there."""
         query, reranking = self.query, self.verb.reranking
-        if reranking is None and query.rerank:
-            problem = {"field": "rerank", "message": "this deployment has no reranker"}
+        needs_one = {
+            "rerank": query.rerank,
+            "min_score.rerank": any(part == "rerank" for part, _ in query.min_scores),
+        }
+        if reranking is None and (fields := [field for field, needs in needs_one.items() if needs]):
+            problem = {"field": fields[0], "message": "this deployment has no reranker"}
             raise InvalidRequest("This deployment has no reranker.", problems=[problem])
         if reranking is None or query.rerank is False:
             return None
@@ -245,7 +258,8 @@ class _Search:
     ) -> tuple[list[Candidate], int]:
         """Of each leg that can be asked, and how deep they were searched: on the first page as deep as it takes, and on
         the next ones as on the first, or their order would be another one."""
-        is_first, depth = depth is None, depth or max(self.query.depth, self.query.top_k)
+        each = CHUNKS_EACH if self.query.group_by_document else 1  # documents are of several chunks
+        is_first, depth = depth is None, depth or max(self.query.depth, self.query.top_k * each)
         looked_for = terms if self.query.mode is not Mode.VECTOR and (terms.terms or terms.phrases) else None
         if vector is None and looked_for is None:
             return [], depth
@@ -265,8 +279,7 @@ class _Search:
         scores = [
             Scores(one.similarity, one.text_score, one.language, one.version_id.int, one.ordinal) for one in candidates
         ]
-        languages = languages_of_model(self.verb.embedder.name)
-        return ranked(candidates, fuse(scores, terms, self.query.fusion, languages))
+        return ranked(candidates, fuse(scores, terms, self.query.fusion, self.verb.languages))
 
     async def _reranked(self, order: list[Ranked], reranking: Reranking) -> tuple[list[Ranked], bool]:
         """The order after the reranker, and whether it is the reranker's."""

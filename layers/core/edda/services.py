@@ -173,7 +173,7 @@ async def build_searching(
     reranking = None
     if (reranker := await build_reranker(settings, clients)) is not None:
         reranking = Reranking(_opens(reranker), settings.rerank_candidates, settings.rerank_timeout_s)
-    return Searching(SearchStore(database, model), embedder, reranking)
+    return Searching(SearchStore(database, model), embedder, reranking, settings.embedding_languages)
 
 
 @once

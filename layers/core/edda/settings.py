@@ -49,6 +49,8 @@ class Settings(BaseModel):
     embedding_provider: Literal["in-process", "openai", "bedrock"] = "in-process"
     embedding_model: str = "all-MiniLM-L6-v2"
     embedding_dimensions: int = Field(default=384, ge=1, le=4000)
+    # ISO 639-1 with commas between, or "all"; empty: as the model's name says (fusing.languages_of_model).
+    embedding_languages: str = Field(default="", pattern="^(all|[a-z]{2}(,[a-z]{2})*)?$")
     embedding_price_per_million_tokens: Decimal = Field(default=Decimal(0), ge=0)
     provider_base_url: str = "https://api.openai.com/v1"
     provider_api_key_secret_arn: str = ""

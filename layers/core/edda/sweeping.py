@@ -45,6 +45,7 @@ DELIVER_S = 20.0  # of a sweep's 52: slow receivers must not keep lost work from
 TURN_S = 10.0  # the longest that one tenant may hold up the others
 MARGIN_S = 1.0  # enough to write down how far a walk went
 ROWS_SHARE = 0.6  # of the round's time is for rows; what is left of it is for the bucket
+TERMS_SHARE = 0.5  # of what is left of a turn is for terms that are made anew
 PAGE = 1000  # objects of one listing: S3's most
 GROUP = 32  # differing objects between two looks at the clock
 CONCURRENT_LOOKS = 8  # at S3; what is written takes turns on the one connection
@@ -124,8 +125,15 @@ class Sweep:
             if turn.expired:
                 break
             done["versions_dropped"] += await self.store.drop_version(tenant.tenant_id, version_id)
+        await self._make_terms(tenant, done, turn.sooner(turn.remaining_s() * TERMS_SHARE))
         done["rows_forgotten"] += await self.store.forget(tenant.tenant_id, self.patience)
         return False
+
+    async def _make_terms(self, tenant: Tenant, done: Counter[str], until: Deadline) -> None:
+        """Of documents with a new title, and of what an earlier release stored."""
+        for version_id in await self.store.versions_without_terms(tenant.tenant_id):
+            while not until.expired and (made := await self.store.make_terms_anew(tenant.tenant_id, version_id)):
+                done["terms_made"] += made
 
     async def _delete_objects(self, tenant: Tenant, done: Counter[str]) -> None:
         """Of documents that were deleted over HTTPS, when that request could not delete the object as well."""

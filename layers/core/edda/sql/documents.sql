@@ -49,7 +49,7 @@ WHERE c.version_id = %(version_id)s AND c.ordinal > %(after)s
 ORDER BY c.ordinal LIMIT %(limit)s;
 
 -- name: update_document
--- No chunk is touched: metadata is joined, never embedded.
+-- Nothing is embedded again.
 UPDATE documents
 SET name = CASE WHEN %(set_name)s THEN %(name)s ELSE name END,
     title = CASE WHEN %(set_title)s THEN %(title)s ELSE title END,
@@ -58,7 +58,11 @@ SET name = CASE WHEN %(set_name)s THEN %(name)s ELSE name END,
     metadata_problem = CASE WHEN %(set_metadata)s THEN NULL ELSE metadata_problem END,
     updated_at = now()
 WHERE document_id = %(document_id)s AND deleted_at IS NULL
-RETURNING document_id;
+RETURNING document_id, current_version_id;
+
+-- name: title_is_changed
+-- Its words are among the terms of the document's chunks, also of those that are being stored.
+UPDATE document_versions SET terms_from = -1 WHERE document_id = %(document_id)s;
 
 -- name: lock_to_delete
 -- A deleted document too: a repeated delete must reach the object.

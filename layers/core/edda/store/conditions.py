@@ -97,17 +97,11 @@ class _Compiler:
         if isinstance(where, MetadataField):
             return self._in_metadata(where.key, operator, comparison.value)
         if where is DocumentField.TAGS:
-            return self._in_tags(operator, comparison.value)
+            return sql.SQL("{} = ANY (d.tags)").format(self._placeholder(comparison.value))  # `contains` alone
         if where in OTHERS:
             left, type_ = OTHERS[where]
             return self._compared(COMPARE[operator], left, comparison.value, type_)
         return self._in_text(TEXTS[where], operator, comparison.value)
-
-    def _in_tags(self, operator: Operator, value: Scalar | tuple[Scalar, ...]) -> sql.Composable:
-        """A list of strings: only `contains` can be true of it."""
-        if operator is not Operator.CONTAINS or not isinstance(value, str):
-            return NEVER
-        return sql.SQL("{} = ANY (d.tags)").format(self._placeholder(value))
 
     def _in_text(self, left: sql.Composable, operator: Operator, value: Scalar | tuple[Scalar, ...]) -> sql.Composable:
         if isinstance(value, tuple):

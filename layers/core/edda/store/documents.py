@@ -16,6 +16,7 @@ from edda.store.conditions import Condition
 from edda.store.database import Cursor, Database, Row, fetch_all, fetch_one
 from edda.store.finishing import forget_versions, hold_vectors
 from edda.store.queries import queries
+from edda.store.terms_anew import make_terms_anew
 from edda.store.usage import refuse_over_cap
 
 SQL = queries("documents")
@@ -144,15 +145,23 @@ class DocumentStore:
             return await fetch_all(cursor, SQL["list_chunks"], values)
 
     async def update(self, tenant_id: UUID, document_id: UUID, changes: dict[str, Any]) -> DocumentView:
-        """Change name, title, tags or metadata: only the keys that are given. Raises NotFound."""
+        """Change name, title, tags or metadata: only the keys that are given. Raises NotFound.
+
+        Words of a new title are searched at once in the first chunks, in others when the sweep has come by.
+        """
         values: dict[str, Any] = {"document_id": document_id}
         for field in ("name", "title", "tags", "metadata"):
             values |= {f"set_{field}": field in changes, field: changes.get(field)}
         values["metadata"] = Jsonb(changes.get("metadata") or {})
         values["tags"] = list(changes.get("tags") or ())
         async with self._database.transaction(tenant_id) as cursor:
-            if await fetch_one(cursor, SQL["update_document"], values) is None:
+            updated = await fetch_one(cursor, SQL["update_document"], values)
+            if updated is None:
                 raise NotFound
+            if "title" in changes:
+                await cursor.execute(SQL["title_is_changed"], values)
+        if "title" in changes and updated["current_version_id"] is not None:
+            await make_terms_anew(self._database, tenant_id, updated["current_version_id"])
         return await self.get(tenant_id, document_id)
 
     async def delete(self, tenant_id: UUID, document_id: UUID) -> str:

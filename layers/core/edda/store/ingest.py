@@ -39,7 +39,7 @@ class VersionLease:
     size_bytes: int
     cursor: ParseCursor | None = None  # where parsing goes on; None: at the beginning
     content_sha256: bytes | None = None  # of the file whose parts are stored
-    title: str | None = None  # that it was given; one that is given later is not among the chunks' terms
+    title: str | None = None  # that it was given
 
 
 class LaneFull(Exception):

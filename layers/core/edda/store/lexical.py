@@ -192,7 +192,8 @@ async def text_query(cursor: Cursor, tenant_id: UUID, asked: QueryTerms, chunks:
 async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks: int) -> tuple[Integers | None, int]:
     """Of the words of these phrases, the terms of the one that the fewest chunks have: who holds the phrases has one of
     them; and how many chunks have. None when no word is certain to be a term of such a chunk: function words, say."""
-    words = {word.lower() for phrase in phrases for word in phrase.split()}
+    # Apart: what is joined to an identifier may be a piece of a longer one.
+    words = {word.lower() for phrase in phrases for word in JOINED.sub(" ", phrase).split()}
     certain = [group for word in words for group in _certain(query_terms(word))]
     # A letter is none where an apostrophe joins it to a word.
     certain = [group for group in certain if len(group[0]) > 1] or certain
@@ -206,12 +207,9 @@ async def rarest(cursor: Cursor, tenant_id: UUID, phrases: Sequence[str], chunks
 
 
 def _certain(word: QueryTerms) -> list[tuple[str, ...]]:
-    """Of each of these a chunk that holds the word has one, in whatever language: not of what is joined to an
-    identifier, which may be part of a longer one. An ideograph is a term by itself."""
+    """Of each of these a chunk that holds the word has one, in whatever language. An ideograph is a term by itself."""
     ideographs = [(term,) for term in word.terms if term.startswith(GRAM) and len(term) == len(GRAM) + 1]
-    return [
-        group for group in word.alternatives if is_always_a_term(group[0]) and not JOINED.search(group[0])
-    ] + ideographs
+    return [group for group in word.alternatives if is_always_a_term(group[0])] + ideographs
 
 
 async def best(cursor: Cursor, query: TextQuery, condition: Condition, values: dict[str, Any], depth: int) -> list[Row]:

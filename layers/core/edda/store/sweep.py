@@ -11,8 +11,9 @@ from edda.store.database import Database, fetch_all, fetch_one
 from edda.store.finishing import ALL, delete_some_chunks, finish_if_complete, hold_vectors
 from edda.store.ingest import plan_batches
 from edda.store.queries import queries
+from edda.store.terms_anew import make_terms_anew
 
-SQL, PIPELINE = queries("sweep"), queries("pipeline")
+SQL, PIPELINE, SEARCH = queries("sweep"), queries("pipeline"), queries("search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,16 @@ class SweepStore:
                 if not below:
                     await cursor.execute(PIPELINE["delete_version"], values)
                     return True
+
+    async def versions_without_terms(self, tenant_id: UUID) -> list[UUID]:
+        """Visible ones whose terms are to be made anew."""
+        async with self._database.transaction(tenant_id) as cursor:
+            rows = await fetch_all(cursor, SEARCH["versions_without_terms"], {"limit": self._limit})
+        return [row["version_id"] for row in rows]
+
+    async def make_terms_anew(self, tenant_id: UUID, version_id: UUID) -> int:
+        """Of some of its chunks: how many. 0: all are made."""
+        return await make_terms_anew(self._database, tenant_id, version_id)
 
     async def forget(self, tenant_id: UUID, patience: Patience) -> int:
         """Delete rows of what has long been over. How many."""

@@ -1,4 +1,5 @@
-"""What a cold start costs: `python -m benchmarks.cold_start`. CPU of importing and of the first clients, and sizes.
+"""What a cold start costs: `python -m benchmarks.cold_start`. CPU of importing and of the first request's own part, and
+sizes. The first request imports what it needs, opens clients, and (search, answer) works out a question's terms.
 
 The layers are built for this machine and this Python as `make build` does it for Lambda. Each figure is the median of
 many processes, in CPU milliseconds, less a bare interpreter; what Lambda adds (fetching the package, starting the
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edda import preloading
+
 ROOT = Path(__file__).resolve().parent.parent
 MEGABYTE = 1024**2
 # What its first request opens besides a connection to Postgres, with Aurora (whose password is a secret) and Bedrock.
@@ -32,11 +35,26 @@ CLIENTS = {
 }
 LAYERS = {name: ["DependenciesLayer", "CoreLayer", *(["ParsingLayer"] if name == "chunk" else [])] for name in CLIENTS}
 
+# What its first request imports besides, as `edda.preloading` has it, with a model of Bedrock's.
+BEDROCK = "edda.adapters.bedrock_"
+LATER = {
+    "api": preloading.API,
+    "search": (*preloading.SEARCH, f"{BEDROCK}embedder", f"{BEDROCK}reranker"),
+    "answer": (*preloading.ANSWER, f"{BEDROCK}embedder", f"{BEDROCK}reranker", f"{BEDROCK}chat"),
+}
+QUESTION = "How many days of parental leave do I get in Germany?"
+
 IMPORT = "import sys; sys.path.insert(0, sys.argv[1]); import app"
 FIRST_REQUEST = (
     IMPORT
+    + f"""
+import asyncio, importlib
+for module in {LATER}.get(sys.argv[1].rpartition("/")[2], ()):
+    importlib.import_module(module)
+if "edda.terms" in sys.modules and "edda.searching" in sys.modules:
+    sys.modules["edda.terms"].query_terms({QUESTION!r})
+"""
     + """
-import asyncio
 from edda.adapters.aws import AwsClients
 async def open_clients():
     async with AwsClients() as clients:
@@ -71,7 +89,7 @@ def main() -> None:
     found = [measure(function, build.resolve(), arguments.repetitions) for function in CLIENTS]
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"Python {platform.python_version()}, load {load}, medians of {arguments.repetitions}\n")
-    print("| function | import, CPU ms | with the first request's AWS clients | peak MB | unzipped MB with layers |")
+    print("| function | import, CPU ms | with the first request | peak MB | unzipped MB with layers |")
     print("|---|---|---|---|---|")
     for one in found:
         print(

@@ -4,10 +4,11 @@ Takes a judged collection as `make evaluate` does, ingests it into Edda's functi
 extractive answers to three kinds of questions: its own; its own, while the documents that answer them are filtered out
 (what is left is often about the same things); and other collections', which have nothing to do with it. Prints the
 share that was answered at several thresholds of relevance (AnswerThreshold), and how often the quotes meet what is
-judged: a relevant document or, where passages are judged, the passage.
+judged: a relevant document or, where passages are judged, the passage; of those that are answered as it comes.
 """
 
 import argparse
+import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -15,14 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+from edda.answering import THRESHOLD
 from rich.console import Console
 
 from evaluation import follow_ups, judged
+from evaluation.__main__ import tenant_of
 from evaluation.api import CORPUS_ID, Route
 from evaluation.in_process import in_process
 from evaluation.ingesting import ingest
 from evaluation.judged import Collection
-from local.client import json_of
+from local.client import ApiError, json_of
+from local.errors import StepFailed
 from local.settings import ROOT
 from local.stack import run
 
@@ -58,27 +63,37 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
     """The exit code. Raises LocalError, StepFailed."""
     collection = judged.load(options.corpus)
     strangers = [judged.load(folder) for folder in options.strange]
-    tenant = f"evaluate-{collection.fingerprint}"
-    # Nothing is left out by the threshold: it is applied here.
-    with in_process(options.state.expanduser().resolve(), tenant, {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
-        ingest(route, collection, 3600, lambda done: None)
-        if options.follow_ups:
-            follow_ups.measure(console, route, collection, options.questions)
-            return 0
-        own = _some(collection.judged, options.questions)
-        kinds: dict[str, list[Asked]] = {
-            "own": _ask_all(route, own, options.mode, lambda query: _Judged(collection, query)),
-            "own, answers filtered out": _ask_all(
-                route, own, options.mode, lambda query: _Judged(collection, query, hidden=True)
-            )
-            if collection.qrels
-            else [],
-        }
-        for stranger in strangers:
-            questions = _some(stranger.judged, options.questions)
-            kinds[f"of {stranger.name}"] = _ask_all(route, questions, options.mode, lambda query: None)
+    settings = {
+        name: value for name, value in os.environ.items() if name.startswith(("EDDA_CHUNK_", "EDDA_EMBEDDING_"))
+    }
+    state, tenant = options.state.expanduser().resolve(), tenant_of(collection, settings)
+    try:
+        # Nothing is left out by the threshold: it is applied here.
+        with in_process(state, tenant, settings | {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
+            ingest(route, collection, 3600, lambda done: None)
+            if options.follow_ups:
+                follow_ups.measure(console, route, collection, strangers, options.questions)
+                return 0
+            kinds = _ask_each(route, collection, strangers, options)
+    except (ApiError, httpx.HTTPError) as error:
+        raise StepFailed(f"Edda's API: {error or repr(error)}") from error
     _print(console, collection, {name: asked for name, asked in kinds.items() if asked})
     return 0
+
+
+def _ask_each(
+    route: Route, collection: Collection, strangers: Sequence[Collection], options: argparse.Namespace
+) -> dict[str, list[Asked]]:
+    own = _some(collection.judged, options.questions)
+    kinds = {"own": _ask_all(route, own, options.mode, lambda query: _Judged(collection, query))}
+    if collection.qrels:
+        kinds["own, answers filtered out"] = _ask_all(
+            route, own, options.mode, lambda query: _Judged(collection, query, hidden=True)
+        )
+    for stranger in strangers:
+        questions = _some(stranger.judged, options.questions)
+        kinds[f"of {stranger.name}"] = _ask_all(route, questions, options.mode, lambda query: None)
+    return kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +133,9 @@ def _ask(route: Route, question: str, mode: str, judgement: _Judged | None) -> A
     if judgement is not None and judgement.hidden:
         body["filter"] = {"not": {"field": CORPUS_ID, "op": "in", "value": judgement.documents}}
     answer = json_of(route.http.post("answers", json=body))
+    for one in answer["degraded"]:
+        if one["part"] != "links":
+            raise StepFailed(f"an answer without its {one['part']} measures something else: {one['message']}")
     meets = []
     if judgement is not None:
         items = {hit["chunk_id"]: str(hit["metadata"].get(CORPUS_ID, hit["name"])) for hit in answer["hits"]}
@@ -132,9 +150,12 @@ def _print(console: Console, collection: Collection, kinds: dict[str, Sequence[A
         relevances = [one.relevance if one.status == "answered" else 0.0 for one in asked]
         shares = (f"{statistics.mean(one >= threshold for one in relevances):7.3f}" for threshold in THRESHOLDS)
         console.print(f"{name:34}{len(asked):9}{statistics.median(relevances):8.2f}{''.join(shares)}")
-    own = kinds["own"]
-    met, first = statistics.mean(one.meets for one in own), statistics.mean(one.first_meets for one in own)
-    console.print(f"a quote meets what is judged: {met:.3f}, the first quote: {first:.3f}")
+    own = [one for one in kinds["own"] if one.status == "answered" and one.relevance >= THRESHOLD]
+    if own:
+        met, first = statistics.mean(one.meets for one in own), statistics.mean(one.first_meets for one in own)
+        console.print(
+            f"{len(own)} answered at {THRESHOLD}: a quote meets what is judged {met:.3f}, the first {first:.3f}"
+        )
 
 
 if __name__ == "__main__":

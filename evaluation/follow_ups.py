@@ -1,13 +1,16 @@
-"""`make evaluate-answers MORE=--follow-ups`: with what a follow-up is best searched for.
+"""`make evaluate-answers MORE=--follow-ups`: with what a follow-up is best searched for, and whether it is answered.
 
 A follow-up is made of a question by taking its names and numbers away; the question before it is another one about the
-same document. After a change of subject the question is whole, and the one before it is about another document.
+same document. After a change of subject the question is whole, and the one before it is about another document; or it
+is another collection's question, which nothing should answer.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edda.answering import THRESHOLD
 from rich.console import Console
 
 from evaluation.api import CORPUS_ID, Route
@@ -27,22 +30,32 @@ class Case:
     other: str
 
 
-def measure(console: Console, route: Route, collection: Collection, number: int) -> None:
-    """Print how often a relevant document is among the first, by what was searched for. Raises ApiError."""
+def measure(
+    console: Console, route: Route, collection: Collection, strangers: Sequence[Collection], number: int
+) -> None:
+    """Print how often a relevant document is among the first, by what was searched for, and how often extractive
+    answers are given, and cite one. Raises ApiError."""
     cases = _cases(collection, number)
     console.print(f"{collection.name}: {len(cases)} questions, a relevant document among the first {FIRST}")
     for name in ("follow-up", "after a change of subject"):
         is_follow_up = name == "follow-up"
-        found = {"alone": 0, "with the one before": 0, "as answers do": 0}
+        found = {"alone": 0, "with the one before": 0, "as answers do": 0, "answered": 0, "and cited": 0}
         for case in cases:
             text = _without_names(case.question) if is_follow_up else case.question
             before = case.same if is_follow_up else case.other
-            history = [{"role": "user", "content": before}, {"role": "assistant", "content": "…"}]
-            found["alone"] += _is_found(route, case, "search", {"query": text})
-            found["with the one before"] += _is_found(route, case, "search", {"query": f"{before}\n{text}"})
-            asked = {"question": text, "history": history, "generate": False, "token_budget": 20_000}
-            found["as answers do"] += _is_found(route, case, "answers", asked)
+            found["alone"] += _is_found(case, _search(route, text))
+            found["with the one before"] += _is_found(case, _search(route, f"{before}\n{text}"))
+            answer = _answer(route, text, before)
+            found["as answers do"] += _is_found(case, answer["hits"])
+            if _is_answered(answer):
+                cited = {one["chunk_id"] for one in answer["citations"]}
+                found["answered"] += 1
+                found["and cited"] += _is_found(case, [hit for hit in answer["hits"] if hit["chunk_id"] in cited])
         console.print(f"{name:28}" + "  ".join(f"{way} {count / len(cases):.3f}" for way, count in found.items()))
+    for stranger in strangers:
+        asked = list(zip(stranger.judged.values(), cases, strict=False))
+        count = sum(_is_answered(_answer(route, text, case.question)) for text, case in asked)
+        console.print(f"{'questions of ' + stranger.name:28}answered {count / len(asked):.3f}")
 
 
 def _cases(collection: Collection, number: int) -> list[Case]:
@@ -70,9 +83,22 @@ def _relevant(collection: Collection, query: str) -> frozenset[str]:
     return frozenset(one for one, relevance in collection.qrels.get(query, {}).items() if relevance > 0)
 
 
-def _is_found(route: Route, case: Case, path: str, body: dict[str, Any]) -> bool:
-    hits = json_of(route.http.post(path, json=body))["hits"][:FIRST]
-    return not case.documents.isdisjoint(str(hit["metadata"].get(CORPUS_ID)) for hit in hits)
+def _search(route: Route, text: str) -> Any:
+    return json_of(route.http.post("search", json={"query": text}))["hits"]
+
+
+def _answer(route: Route, question: str, before: str) -> Any:
+    history = [{"role": "user", "content": before}, {"role": "assistant", "content": "…"}]
+    asked = {"question": question, "history": history, "generate": False}
+    return json_of(route.http.post("answers", json=asked))
+
+
+def _is_answered(answer: Any) -> bool:
+    return bool(answer["status"] == "answered" and answer["relevance"] >= THRESHOLD)
+
+
+def _is_found(case: Case, hits: Sequence[dict[str, Any]]) -> bool:
+    return not case.documents.isdisjoint(str(hit["metadata"].get(CORPUS_ID)) for hit in hits[:FIRST])
 
 
 def _without_names(question: str) -> str:

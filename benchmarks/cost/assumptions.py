@@ -25,7 +25,7 @@ class _Table(BaseModel):
                 continue
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} = {value}: a number from 0 on")
-            if value > 1 and name.endswith(("_share", "utilisation")):
+            if value > 1 and ("share" in name.split("_") or name == "utilisation" or name.endswith("_utilisation")):
                 raise ValueError(f"{name} = {value}: a share, 1 at most")
         return values
 
@@ -86,6 +86,15 @@ class ModelPrice(_Table):
     million_tokens: float
 
 
+class ChatPrice(_Table):
+    million_input_tokens: float
+    million_output_tokens: float
+
+
+class RerankPrice(_Table):
+    thousand_queries: float
+
+
 class Prices(_Table):
     functions: Functions
     queues: Queues
@@ -96,6 +105,8 @@ class Prices(_Table):
     open_search: OpenSearch
     s3_vectors: S3Vectors
     provider: ModelPrice
+    chat: ChatPrice
+    reranker: RerankPrice
 
 
 class Effort(_Table):
@@ -114,10 +125,26 @@ class IndexEffort(_Table):
     database_cpu_s_a_thousand: float
 
 
+class Terms(_Table):
+    """What search by words adds to a thousand chunks in English, and how much more it is elsewhere."""
+
+    cpu_s_a_thousand: float
+    database_cpu_s_a_thousand: float
+    bytes_a_chunk: float
+    times_bytes_with_letters: float
+    times_cpu_with_letters: float
+
+
+class SearchEffort(_Table):
+    database_cpu_s: float
+
+
 class Measured(_Table):
     where: str
     embed: Effort
     chunk: Effort
+    terms: Terms
+    search: SearchEffort
     index: IndexEffort
     live_index: IndexEffort  # for who writes into it
     node_startup: Effort
@@ -133,6 +160,15 @@ class Work(_Table):
     chunk_disk_megabytes: float
     search_megabytes: float
     search_seconds: float
+    reranked_share: float
+    rerank_seconds: float
+    answer_seconds: float
+    chat_seconds: float
+    generated_share: float
+    chat_requests: float
+    chat_input_tokens: float
+    chat_output_tokens: float
+    share_with_letters: float
     api_megabytes: float
     api_seconds: float
     sweep_megabytes: float
@@ -177,6 +213,7 @@ class User(_Table):
     kilobytes_a_document: float
     months_kept: PositiveFloat
     searches: float
+    answers: float
     least_acus: float
     active_hours: float
 
@@ -184,6 +221,10 @@ class User(_Table):
     def chunks(self) -> float:
         """New ones in a month."""
         return self.documents * self.chunks_a_document
+
+    @property
+    def questions(self) -> float:
+        return self.searches + self.answers
 
     @property
     def chunks_kept(self) -> float:

@@ -53,17 +53,34 @@ def embed_use(assumptions: Assumptions, chunks: float) -> FunctionUse:
     return FunctionUse(chunks / (work.chunks_a_message * work.messages_an_event), seconds, work.embed_megabytes)
 
 
+def chunk_effort(assumptions: Assumptions) -> Effort:
+    """Of the chunk function: reading and cutting, and the terms of search by words."""
+    effort, terms = assumptions.measured.chunk, assumptions.measured.terms
+    factor = 1 + assumptions.work.share_with_letters * (terms.times_cpu_with_letters - 1)
+    cpu_s, database_s = terms.cpu_s_a_thousand * factor, terms.database_cpu_s_a_thousand * factor
+    return effort.model_copy(
+        update={
+            "seconds_a_thousand": effort.seconds_a_thousand + cpu_s + database_s,
+            "cpu_s_a_thousand": effort.cpu_s_a_thousand + cpu_s,
+            "database_cpu_s_a_thousand": effort.database_cpu_s_a_thousand + database_s,
+        }
+    )
+
+
 def chunk_use(assumptions: Assumptions, documents: float, chunks: float) -> FunctionUse:
-    work, effort = assumptions.work, assumptions.measured.chunk
+    work, effort = assumptions.work, chunk_effort(assumptions)
     seconds = billed_seconds_a_thousand(effort, work.chunk_megabytes, work.cpu_factor) * chunks / 1000
     return FunctionUse(documents, seconds, work.chunk_megabytes, work.chunk_disk_megabytes)
 
 
 def other_uses(assumptions: Assumptions, user: User) -> list[FunctionUse]:
-    """search, api (an upload and one look at its status) and sweep."""
+    """search, answer, api (an upload and one look at its status) and sweep."""
     work = assumptions.work
+    reranking_s = work.reranked_share * work.rerank_seconds
+    answer_s = work.answer_seconds + reranking_s + work.generated_share * work.chat_requests * work.chat_seconds
     return [
-        FunctionUse(user.searches, user.searches * work.search_seconds, work.search_megabytes),
+        FunctionUse(user.searches, user.searches * (work.search_seconds + reranking_s), work.search_megabytes),
+        FunctionUse(user.answers, user.answers * answer_s, work.search_megabytes),
         FunctionUse(2 * user.documents, 2 * user.documents * work.api_seconds, work.api_megabytes),
         FunctionUse(work.sweeps_a_month, work.sweeps_a_month * work.sweep_seconds, work.sweep_megabytes),
     ]
@@ -76,12 +93,12 @@ def queue_requests(assumptions: Assumptions, documents: float, chunks: float) ->
 
 
 def database_cpu_s(assumptions: Assumptions, chunks: float) -> float:
-    """Of the chunks' rows, of claiming, storing and finishing vectors, and of the index."""
+    """Of the chunks' rows and terms, of claiming, storing and finishing vectors, and of the index."""
     measured = assumptions.measured
     return (
         (
             measured.embed.database_cpu_s_a_thousand
-            + measured.chunk.database_cpu_s_a_thousand
+            + chunk_effort(assumptions).database_cpu_s_a_thousand
             + measured.index.database_cpu_s_a_thousand
         )
         * chunks
@@ -100,10 +117,17 @@ def vector_gb(assumptions: Assumptions, chunks_kept: float) -> float:
     return chunks_kept * assumptions.work.dimensions * 2 * assumptions.work.vector_overhead / GB
 
 
+def terms_gb(assumptions: Assumptions, chunks_kept: float) -> float:
+    """The rows of search by words and their index."""
+    terms = assumptions.measured.terms
+    factor = 1 + assumptions.work.share_with_letters * (terms.times_bytes_with_letters - 1)
+    return chunks_kept * terms.bytes_a_chunk * factor / GB
+
+
 def acus_for_search(assumptions: Assumptions, chunks_kept: float) -> float:
-    """What keeps the hot part of the index in memory; capacity comes in halves."""
+    """What keeps the hot part of both indexes in memory; capacity comes in halves."""
     work = assumptions.work
-    hot_gb = vector_gb(assumptions, chunks_kept) * work.index_in_memory_share
+    hot_gb = (vector_gb(assumptions, chunks_kept) + terms_gb(assumptions, chunks_kept)) * work.index_in_memory_share
     return math.ceil(hot_gb / (work.acu_memory_gb * work.acu_memory_share) * 2) / 2
 
 
@@ -114,11 +138,14 @@ def standing_acus(assumptions: Assumptions, user: User) -> float:
 
 def database_bill(assumptions: Assumptions, user: User, cpu_s: float, hours_awake: float = HOURS_A_MONTH) -> Bill:
     price, work = assumptions.prices.database, assumptions.work
-    stored_gb = vector_gb(assumptions, user.chunks_kept) + user.chunks_kept * work.chunk_row_bytes / GB
+    stored_gb = user.chunks_kept * work.chunk_row_bytes / GB
+    stored_gb += vector_gb(assumptions, user.chunks_kept) + terms_gb(assumptions, user.chunks_kept)
+    searched_s = user.questions * assumptions.measured.search.database_cpu_s
     ios = work.ios_a_thousand_chunks * user.chunks / 1000
     return {
         "Aurora, standing": standing_acus(assumptions, user) * hours_awake * price.acu_hour,
         "Aurora, ingestion": acu_hours_of(assumptions, cpu_s) * price.acu_hour + ios / 1e6 * price.million_ios,
+        "Aurora, questions": acu_hours_of(assumptions, searched_s) * price.acu_hour,
         "Aurora, storage": stored_gb * price.gb_month,
     }
 
@@ -138,6 +165,17 @@ def provider_dollars(assumptions: Assumptions, chunks: float) -> float:
     return chunks * assumptions.work.tokens_a_chunk / 1e6 * assumptions.prices.provider.million_tokens
 
 
+def model_bill(assumptions: Assumptions, user: User) -> Bill:
+    """What the models take for questions. Whoever asks the same ones pays the same."""
+    work, price = assumptions.work, assumptions.prices
+    each = work.chat_input_tokens * price.chat.million_input_tokens
+    each += work.chat_output_tokens * price.chat.million_output_tokens
+    return {
+        "chat model": user.answers * work.generated_share * work.chat_requests * each / 1e6,
+        "reranker": user.questions * work.reranked_share / 1000 * price.reranker.thousand_queries,
+    }
+
+
 def edda(assumptions: Assumptions, user: User, hours_awake: float = HOURS_A_MONTH) -> Bill:
     """Without free tiers, which are told apart. `hours_awake`: of the database, with DatabaseMinCapacity 0."""
     price, work = assumptions.prices, assumptions.work
@@ -154,7 +192,8 @@ def edda(assumptions: Assumptions, user: User, hours_awake: float = HOURS_A_MONT
         "S3": objects_dollars(assumptions, user),
         **database_bill(assumptions, user, database_cpu_s(assumptions, user.chunks), hours_awake),
         "embedding provider": provider_dollars(assumptions, user.chunks),
-        "API, events, logs, traces": (user.searches + 2 * user.documents) / 1e6 * price.other.million_api_requests
+        **model_bill(assumptions, user),
+        "API, events, logs, traces": (user.questions + 2 * user.documents) / 1e6 * price.other.million_api_requests
         + user.documents / 1e6 * price.other.million_bus_events
         + log_gb * price.other.log_gb
         + invocations * work.traced_share / 1e6 * price.other.million_traces,
@@ -203,6 +242,6 @@ def ingestion(assumptions: Assumptions, documents: float, chunks: float) -> Bill
 def by_memory(assumptions: Assumptions, function: str, megabytes: float) -> float:
     """Dollars of Lambda for a million chunks at this size, requests included."""
     work = assumptions.work
-    effort: Effort = getattr(assumptions.measured, function)
+    effort = chunk_effort(assumptions) if function == "chunk" else assumptions.measured.embed
     seconds = billed_seconds_a_thousand(effort, megabytes, work.cpu_factor) * 1000
     return FunctionUse(1e6 / effort.chunks_an_event, seconds, megabytes).dollars(assumptions)

@@ -3,7 +3,15 @@
 import math
 
 from benchmarks.cost.assumptions import Assumptions, Effort, User
-from benchmarks.cost.money import GB, HOURS_A_MONTH, Bill, database_bill, objects_dollars, provider_dollars
+from benchmarks.cost.money import (
+    GB,
+    HOURS_A_MONTH,
+    Bill,
+    chunk_effort,
+    database_bill,
+    objects_dollars,
+    provider_dollars,
+)
 
 HNSW_LINK_BYTES = 8 * 16  # of a vector, at the default of 16
 
@@ -75,13 +83,13 @@ def containers(assumptions: Assumptions, user: User, effort: Effort, task_gb: fl
     Its embedding is as measured; reading files is taken to cost what Edda's chunk function costs.
     """
     price, rivals, measured = assumptions.prices, assumptions.rivals, assumptions.measured
-    cpu_s = (effort.cpu_s_a_thousand + measured.chunk.cpu_s_a_thousand) * user.chunks / 1000
+    cpu_s = (effort.cpu_s_a_thousand + chunk_effort(assumptions).cpu_s_a_thousand) * user.chunks / 1000
     a_task = HOURS_A_MONTH * 3600 * rivals.task_vcpu * rivals.utilisation
     tasks = max(rivals.minimum_tasks, math.ceil(cpu_s * rivals.peak_to_mean / a_task))
     hour = rivals.task_vcpu * price.containers.vcpu_hour + task_gb * price.containers.gb_hour
     database_s = (
         effort.database_cpu_s_a_thousand
-        + measured.chunk.database_cpu_s_a_thousand
+        + chunk_effort(assumptions).database_cpu_s_a_thousand
         + measured.live_index.database_cpu_s_a_thousand
     ) * (user.chunks / 1000)
     return {

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 
 from benchmarks.cost.assumptions import Assumptions, Provider, Scale
-from benchmarks.cost.money import billed_seconds_a_thousand, ingestion
+from benchmarks.cost.money import billed_seconds_a_thousand, chunk_effort, ingestion
 
 ENDLESS = 1e12
 RAMP_STEP_S = 5.0
@@ -130,13 +130,13 @@ def limits(assumptions: Assumptions, provider: Provider, settings: Settings) -> 
 
 
 def costs(assumptions: Assumptions, provider: Provider, chunks_a_document: float) -> Costs:
-    work, measured = assumptions.work, assumptions.measured
+    work, measured, chunk = assumptions.work, assumptions.measured, chunk_effort(assumptions)
     embed_s = billed_seconds_a_thousand(measured.embed, work.embed_megabytes, work.cpu_factor) / 1000
     return Costs(
         chunks_a_document,
-        billed_seconds_a_thousand(measured.chunk, work.chunk_megabytes, work.cpu_factor) / 1000,
+        billed_seconds_a_thousand(chunk, work.chunk_megabytes, work.cpu_factor) / 1000,
         max(embed_s, 1 / provider.chunks_a_second_each),
-        measured.chunk.database_cpu_s_a_thousand / 1000,
+        chunk.database_cpu_s_a_thousand / 1000,
         (measured.embed.database_cpu_s_a_thousand + measured.index.database_cpu_s_a_thousand) / 1000,
     )
 

@@ -79,12 +79,14 @@ def compare(assumptions: Assumptions, user: User) -> dict[str, float]:
     awake = money.hours_awake(assumptions, user)
     startup = rivals.containers(assumptions, user, measured.node_startup, tasks.startup_task_gb)
     ideal = rivals.containers(assumptions, user, measured.node_ideal, tasks.task_gb)
+    models = sum(money.model_bill(assumptions, user).values())
+    stores = {says: rivals.knowledge_base(assumptions, user, store) for store, says in STORES.items()}
     return {
         "Edda": sum(money.edda(assumptions, user).values()),
         "Edda, database asleep when idle": sum(money.edda(assumptions, user, awake).values()),
-        **{says: sum(rivals.knowledge_base(assumptions, user, store).values()) for store, says in STORES.items()},
-        "Node on Fargate, the startup's": sum(startup.values()),
-        "Node on Fargate, idealised": sum(ideal.values()),
+        **{says: models + sum(bill.values()) for says, bill in stores.items()},
+        "Node on Fargate, the startup's": models + sum(startup.values()),
+        "Node on Fargate, idealised": models + sum(ideal.values()),
     }
 
 
@@ -190,8 +192,7 @@ def _with_share(dollars: float, user: User) -> str:
 
 
 def _size_row(assumptions: Assumptions, size: float) -> Iterator[str]:
-    for name in ("embed", "chunk"):
-        effort = getattr(assumptions.measured, name)
+    for name, effort in (("embed", assumptions.measured.embed), ("chunk", money.chunk_effort(assumptions))):
         yield _dollars(money.by_memory(assumptions, name, size))
         yield f"{money.billed_seconds_a_thousand(effort, size, assumptions.work.cpu_factor):.2f}"
 

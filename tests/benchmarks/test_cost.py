@@ -78,18 +78,45 @@ def test_the_database_is_paid_for_cpu_of_chunks_vectors_and_index(assumptions: A
         by_hand
         + 1000 * (assumptions.measured.index.database_cpu_s_a_thousand - 5.9)
         + 1000 * (assumptions.measured.chunk.database_cpu_s_a_thousand - 0.046)
+        + 1000 * assumptions.measured.terms.database_cpu_s_a_thousand
     )
     assert money.acu_hours_of(assumptions, 3600) == pytest.approx(1 / 0.25 / 0.6)
 
 
 def test_memory_for_search_comes_in_halves_of_a_unit_and_never_below_the_least(assumptions: Assumptions) -> None:
     small, *_ = assumptions.users
-    # 1,024 dimensions x 2 bytes x 1.6, half of it hot, in three quarters of 2 GB a unit
-    by_hand = 10_000_000 * 1024 * 2 * 1.6 / 1e9 * 0.5 / 1.5
+    # 1,024 dimensions x 2 bytes x 1.6 and the terms, half of it hot, in three quarters of 2 GB a unit
+    by_hand = 10_000_000 * (1024 * 2 * 1.6 + 1038) / 1e9 * 0.5 / 1.5
 
-    assert money.acus_for_search(assumptions, 10_000_000) == 11.0
-    assert by_hand == pytest.approx(10.9, abs=0.05)
+    assert money.acus_for_search(assumptions, 10_000_000) == 14.5
+    assert by_hand == pytest.approx(14.4, abs=0.05)
     assert money.standing_acus(assumptions, small) == small.least_acus
+
+
+def test_search_by_words_costs_more_where_words_are_found_by_their_letters(assumptions: Assumptions) -> None:
+    german = changed(assumptions, work={"share_with_letters": 1.0})
+    plain, more = money.chunk_effort(assumptions), money.chunk_effort(german)
+
+    assert more.cpu_s_a_thousand - plain.cpu_s_a_thousand == pytest.approx(0.324)
+    assert more.seconds_a_thousand - plain.seconds_a_thousand == pytest.approx(0.324 + 0.126)
+    assert money.terms_gb(assumptions, 1e6) == pytest.approx(1.038)
+    assert money.terms_gb(german, 1e6) == pytest.approx(1.038 * 7.2)
+    with pytest.raises(ValidationError, match="a share"):
+        changed(assumptions, work={"share_with_letters": 1.5})
+
+
+def test_answers_are_paid_by_the_chat_models_tokens_and_reranking_by_the_question(assumptions: Assumptions) -> None:
+    small, *_ = assumptions.users
+    alike = changed(
+        assumptions,
+        work={"chat_requests": 1.0, "chat_input_tokens": 1000, "chat_output_tokens": 100, "reranked_share": 0.5},
+    )
+    bill = money.model_bill(alike, small.model_copy(update={"searches": 9_000, "answers": 1_000}))
+
+    assert bill["chat model"] == pytest.approx(1_000 * (1000 * 0.06 + 100 * 0.24) / 1e6)
+    assert bill["reranker"] == pytest.approx(10_000 * 0.5 / 1000 * 1.00)
+    assert money.model_bill(changed(assumptions, work={"generated_share": 0}), small)["chat model"] == 0
+    assert compare(alike, small)["Edda"] - compare(assumptions, small)["Edda"] > 0
 
 
 def test_free_tiers_are_apart_from_the_bill_and_never_more_than_it(assumptions: Assumptions) -> None:

@@ -44,6 +44,7 @@ class Provider:
     break_down: Callable[[], None] | None = None
     lock_out: Callable[[], None] | None = None
     refuse: Callable[[str], None] | None = None
+    server: ProviderServer | None = None
 
 
 def openai(server: OpenAIServer, **options: object) -> OpenAIEmbedder:
@@ -142,6 +143,7 @@ def _on(server: ProviderServer, embedder: Embedder, throttle: Fault, break_down:
         break_down=next_is(break_down),
         lock_out=next_is(lock_out),
         refuse=server.refuses.add,
+        server=server,
     )
 
 

@@ -1,6 +1,5 @@
 """What every Embedder promises: the fake, the HTTP provider, Bedrock's models, the model in this process."""
 
-import asyncio
 import math
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +10,7 @@ from typing import Literal
 import pytest
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
-from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable, RetryableError
+from edda.errors import EmbeddingRejected
 
 from tests.contracts.providers import KINDS, Provider, provider
 from tests.fakes.embedder import asked_all
@@ -92,31 +91,6 @@ async def test_a_full_request_is_not_too_much(ready: Provider) -> None:
     assert len(await ready.embedder.embed(texts, purpose="document", deadline=Deadline.after(30))) == count
 
 
-async def test_nothing_is_begun_when_no_time_is_left(ready: Provider) -> None:
-    with pytest.raises(RetryableError):
-        await ready.embedder.embed(TEXTS[:1], purpose="query", deadline=Deadline.after(0))
-
-
-async def test_throttling_says_how_long_to_wait(ready: Provider) -> None:
-    possible(ready.throttle)()
-    with pytest.raises(ProviderThrottled) as raised:
-        await embed(ready, TEXTS[0])
-    assert raised.value.retry_after_s == 7
-
-
-async def test_a_breakdown_passes(ready: Provider) -> None:
-    possible(ready.break_down)()
-    with pytest.raises(ProviderUnavailable):
-        await embed(ready, TEXTS[0])
-    assert len(await embed(ready, TEXTS[0])) == 1
-
-
-async def test_being_locked_out_is_the_operators_business(ready: Provider) -> None:
-    possible(ready.lock_out)()
-    with pytest.raises(ProviderMisconfigured):
-        await embed(ready, TEXTS[0])
-
-
 async def test_a_refused_request_is_a_rejection(ready: Provider) -> None:
     possible(ready.refuse)("poison")
     with pytest.raises(EmbeddingRejected):
@@ -149,17 +123,3 @@ async def test_many_texts_at_once_have_each_their_own_vector(ready: Provider) ->
     assert len(set(outcomes.values())) == 150
     for index in (0, 77, 149):
         assert [outcomes[index]] == await embed(ready, texts[index])
-
-
-async def test_a_cancelled_request_leaves_it_in_order(ready: Provider) -> None:
-    request = asyncio.create_task(embed(ready, *TEXTS))
-    await asyncio.sleep(0)
-    request.cancel()
-    await asyncio.gather(request, return_exceptions=True)
-    assert len(await embed(ready, *TEXTS)) == len(TEXTS)
-
-
-async def test_closing_twice_is_closing_once(ready: Provider) -> None:
-    await embed(ready, TEXTS[0])
-    await ready.embedder.aclose()
-    await ready.embedder.aclose()

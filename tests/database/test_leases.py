@@ -9,6 +9,7 @@ from edda.concurrency import Deadline
 from edda.errors import DatabaseUnavailable, RetryableError
 from edda.leasing import renewed
 from edda.messages import EmbedBatch
+from edda.store.embed import Settled
 
 from tests.database.world import World
 
@@ -110,6 +111,20 @@ async def test_a_batch_that_was_taken_over_given_back_or_done_is_not_renewed(wor
     await world.embed()
     await store.renew_leases([successor], 30)
     assert world.leases() == []
+
+
+async def test_who_was_overtaken_ends_a_batch_that_nobody_has_now(world: World) -> None:
+    store = world.embedding.store
+    await world.notice(await world.put("a.txt", "one"))
+    batch = EmbedBatch.model_validate_json(world.embed_queue.messages[0])
+    zombie = await world.claim_batch(batch, 0)
+    successor = await world.claim_batch(batch, 30)
+    assert zombie is not None
+    assert successor is not None
+    vectors = {text.content_hash: bytes(4 * world.embedding.embedder.dimensions) for text in zombie.texts}
+    assert await store.save(world.tenant_id, vectors, [Settled(zombie)]) == {}, "the successor is at it"
+    await store.release_batches(world.tenant_id, [successor])
+    assert list((await store.save(world.tenant_id, vectors, [Settled(zombie)])).values()) == ["ready"]
 
 
 async def test_a_renewal_that_fails_is_tried_again_and_ends_nothing(

@@ -1,11 +1,12 @@
 """Hits without a database."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid5
 
 from edda.concurrency import Deadline
-from edda.models import Hit, Tenant
+from edda.models import Hit, Passage, Tenant
 from edda.ranking import PartScore, PartScores
 from edda.searching import Degraded, Found, Mode, SearchQuery, SearchResult
 
@@ -51,6 +52,14 @@ class FakeSearching:
     by_text: dict[str, list[Found]] = field(default_factory=dict)
     degraded: list[Degraded] = field(default_factory=list)
     queries: list[SearchQuery] = field(default_factory=list)
+    passages: list[Passage] = field(default_factory=list)  # of every document
+
+    @property
+    def store(self) -> "FakeSearching":
+        return self
+
+    async def neighbours(self, tenant_id: UUID, hits: Sequence[Hit], n: int) -> list[list[Passage]]:
+        return [[one for one in self.passages if 0 < abs(one.ordinal - hit.ordinal) <= n] for hit in hits]
 
     async def search(self, tenant: Tenant, query: SearchQuery, deadline: Deadline) -> SearchResult:
         self.queries.append(query)

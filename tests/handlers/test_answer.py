@@ -95,6 +95,15 @@ def test_a_model_is_told_of_the_callers_own_documents_only(stage: Stage) -> None
     assert chat.requests == []
 
 
+def test_a_lone_line_is_answered_from_with_those_around_it(stage: Stage) -> None:
+    document_id = stage.ready(HANDBOOK.encode())
+    lines = [one["text"] for one in stage.client.send("GET", f"/v1/documents/{document_id}/chunks").json["chunks"]]
+    assert len(lines) > 1
+    (hit,) = ok(stage.client.ask(QUESTION, **BY_WORDS))["hits"]
+    assert hit["text"] == HANDBOOK[hit["char_start"] : hit["char_end"]] == "\n".join(lines)
+    assert [hit["text"][one["start"] : one["end"]] for one in hit["highlights"]].count("leave") == 1
+
+
 def test_only_what_the_filter_lets_through_is_answered_from(stage: Stage) -> None:
     stage.ready(HANDBOOK.encode(), tags="hr")
     tagged = {"field": "tags", "op": "contains", "value": "hr"}
@@ -162,11 +171,13 @@ def test_a_question_with_a_mistake_names_the_field(stage: Stage, body: Any, code
 
 def test_a_budget_for_not_one_passage_says_how_much_is_needed(stage: Stage) -> None:
     stage.ready(b"Leave. " + b"Staff leave " * 60)
-    answer = stage.client.ask(f"How do staff leave? {'word ' * 400}", token_budget=500)
+    client = stage.with_chat(FakeChat())
+    answer = client.ask(f"How do staff leave? {'word ' * 400}", token_budget=500)
     problem = assert_problem(answer, 422, "invalid_request")
     assert answer.fields == ["token_budget"]
     needed = int("".join(filter(str.isdecimal, problem["errors"][0]["message"])))
-    assert stage.client.ask(f"How do staff leave? {'word ' * 400}", token_budget=needed).status == 200
+    assert client.ask(f"How do staff leave? {'word ' * 400}", token_budget=needed).status == 200
+    assert stage.client.ask("leave " * 1300, token_budget=500).status == 200  # no model, no budget for the question
 
 
 def test_only_who_has_a_key_is_answered(stage: Stage) -> None:

@@ -28,6 +28,10 @@ WHOLE_BUT_UNFINISHED = """
     WHERE status = 'embedding'
       AND NOT EXISTS (SELECT FROM embed_batches b WHERE b.version_id = v.version_id AND done_at IS NULL)"""
 
+IN_PARSING = """
+    SELECT version_id FROM document_versions JOIN documents USING (document_id)
+    WHERE object_key = %s AND s3_version_id = %s AND status = 'parsing'"""
+
 
 class Observer:
     """Looks on while the schedule runs."""
@@ -41,7 +45,7 @@ class Observer:
         self._seen: dict[str, int] = {}  # by object key: no older version than this may be found again
         self._known: dict[str, int] = {}  # by object key: no older version than this may be taken for the newest again
         self._file: dict[Environment, tuple[str, str]] = {}  # key and version that it has read last
-        self._parsing: set[Environment] = set()
+        self._parsing: dict[Environment, set[UUID]] = {}  # the versions that it may be parsing
         self._checked: set[UUID] = set()  # versions whose chunks were compared with the file
 
     def invocation_starts(self, environment: Environment) -> None:
@@ -78,17 +82,20 @@ class Observer:
 
     @contextmanager
     def parsing(self, environment: Environment) -> Iterator[None]:
-        """Leases are exclusive: a file is not parsed by two workers, unless one of them has overstayed its lease."""
-        for other in self._parsing:
+        """Leases are exclusive: a file is not parsed by two workers, unless one of them has overstayed its lease, or
+        the file was deleted and came back meanwhile, as another version."""
+        file = self._file[environment]
+        versions = {one for (one,) in self._world.database.rows(IN_PARSING, file)}
+        for other, others in self._parsing.items():
             overstayed = other.dead or any(one.zombie or one.held_up_s > HELD_UP_S for one in (other, environment))
-            same = self._file[other] == self._file[environment] and self._world.bucket.versioned
+            same = self._file[other] == file and bool(others & versions) and self._world.bucket.versioned
             if same and not overstayed:
-                self._world.violate("N8 cost", f"{environment.name} and {other.name} parse {self._file[environment]}")
-        self._parsing.add(environment)
+                self._world.violate("N8 cost", f"{environment.name} and {other.name} parse {file}")
+        self._parsing[environment] = versions
         try:
             yield
         finally:
-            self._parsing.discard(environment)
+            del self._parsing[environment]
 
     def _known_moves_on(self) -> None:
         """N5: what is known of an object is never replaced by what was there before."""

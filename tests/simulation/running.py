@@ -85,6 +85,7 @@ class Report:
             f"({self.faults.total() / max(1, self.schedules):.1f} a schedule), "
             f"{self.simulated_s / 3600:.0f} simulated hours, {len(self.failures)} violations, "
             f"{self.seconds:.0f} s, {self.rate:.1f} schedules/s, {cpu_ms:.0f} ms of CPU a schedule"
+            + "".join(f"\n{failure.violation}: make simulate REPLAY={failure.replay}" for failure in self.failures)
         )
 
     @property

@@ -267,6 +267,9 @@ def test_answer_may_call_its_chat_model_and_no_other_function_may(resources: Tem
         {"ChatFoundationModel"},
     ]
     assert referred(one_model) >= {"ChatModel"}
+    names = source["Parameters"]["ChatModel"]["AllowedPattern"]
+    assert re.search(names, "us.amazon.nova-lite-v1:0")
+    assert not re.search(names, "arn:aws:bedrock:us-west-2:123456789012:application-inference-profile/a1b2")  # nor this
     assert allowed["ReadChatApiKey"]["Resource"] == {"Ref": "ChatApiKeySecretArn"}
     users = {name for name in FUNCTIONS if allowed["Chat"] in statements_of(name, resources)}
     assert users == {"AnswerFunction"}
@@ -439,7 +442,7 @@ def test_the_layer_keeps_the_descriptions_of_the_services_that_are_called() -> N
     kept = re.search(r"^AWS_SERVICES := (.*)$", (ROOT / "layers" / "Makefile").read_text(), re.M)
     assert kept is not None
     code = "\n".join(path.read_text() for path in (ROOT / "layers" / "core" / "edda").rglob("*.py"))
-    called = set(re.findall(r"""(?:clients\.get|\.client)\(\s*"([a-z0-9-]+)\"""", code))
+    called = set(re.findall(r"""(?:clients\.get\(|\.client\(|BedrockClient\(\s*session,)\s*"([a-z0-9-]+)\"""", code))
 
-    assert {"s3", "bedrock-runtime"} <= called
+    assert {"s3", "bedrock-runtime", "bedrock-agent-runtime"} <= called
     assert called <= set(kept[1].split())

@@ -9,7 +9,7 @@ from edda.answering import MOST_ECHOED_CHARACTERS, NOT_FOUND, Answer, Answering,
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, InvalidRequest, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
-from edda.models import ChatReply, ChatTurn, Tenant
+from edda.models import ChatReply, ChatTurn, Passage, Tenant
 from edda.searching import Degraded, SearchQuery
 
 from tests.fakes.chat import NOTHING, FakeChat, said
@@ -178,6 +178,40 @@ async def test_a_follow_up_that_says_too_little_is_answered_with_the_question_be
     assert answer.text.startswith("Staff get 25 days of leave a year.")
 
 
+@pytest.mark.parametrize("question", ["🤷", "the of and", "Who are you?", "?!"])
+async def test_what_asks_nothing_is_not_answered(question: str) -> None:
+    search, chat = searching(0.9), FakeChat([GOOD])
+    answer = await ask(search, chat, question)
+    assert (answer.status, answer.text, answer.relevance) == ("not_found", NOT_FOUND, 0)
+    assert (search.queries, chat.requests) == ([], [])
+
+
+async def test_of_a_follow_up_of_function_words_alone_only_the_whole_is_searched_for() -> None:
+    search = searching(0.3)
+    history = (ChatTurn("user", QUESTION), ChatTurn("assistant", "25"))
+    assert (await ask(search, question="And why?", history=history)).status == "answered"
+    assert [query.text for query in search.queries] == [f"{QUESTION}\nAnd why?"]
+
+
+async def test_after_a_change_of_subject_the_question_before_does_not_vouch_for_the_new_one() -> None:
+    history = (ChatTurn("user", QUESTION), ChatTurn("assistant", "25"))
+    search, question = searching(0.1), "What about the weather on Mars?"
+    search.by_text[f"{QUESTION}\n{question}"] = searching(0.7).found
+    chat = FakeChat([ProviderUnavailable()])  # one that answers would judge by itself
+    for one in (None, chat):
+        answer = await ask(search, one, question=question, history=history)
+        assert (answer.status, answer.text, answer.citations) == ("not_found", NOT_FOUND, ())
+        assert answer.relevance < 0.1
+    assert len(chat.requests) == 2
+
+
+async def test_a_follow_up_with_a_word_of_its_own_is_answered_from_what_has_it() -> None:
+    history = (ChatTurn("user", "How much may a flight cost on a journey?"), ChatTurn("assistant", "600 euros."))
+    text = "A flight may cost 600 euros on a journey. For hotels the limit is 140 euros. Flights cost money."
+    answer = await ask(FakeSearching([found(hit(text), 0.25)]), question="And for hotels?", history=history)
+    assert answer.text.splitlines()[0] == "For hotels the limit is 140 euros. [1]"
+
+
 async def test_phrases_of_the_question_before_are_not_searched_for_as_phrases() -> None:
     search = searching()
     history = (ChatTurn("user", 'What is "carry over" of leave?'), ChatTurn("assistant", "x"))
@@ -187,15 +221,30 @@ async def test_phrases_of_the_question_before_are_not_searched_for_as_phrases() 
 
 async def test_a_budget_for_no_passage_is_the_callers_mistake() -> None:
     with pytest.raises(InvalidRequest) as raised:
-        await ask(searching(), token_budget=100)
+        await ask(searching(), FakeChat([GOOD]), token_budget=100)
     assert raised.value.problems[0]["field"] == "token_budget"
 
 
 async def test_only_what_the_budget_holds_is_answered_from() -> None:
     search = FakeSearching([found(hit(LEAVE + " word" * 300, "a.pdf")), found(hit(TRAVEL, "b.pdf"))])
-    answer = await ask(search, question="Are trains preferred for travel?", token_budget=550)
-    assert [one.hit.name for one in answer.hits] == ["b.pdf"]
-    assert answer.text.endswith("[1]")
+    chat = FakeChat([NOTHING])
+    assert [one.hit.name for one in (await ask(search, chat, "Are trains preferred?", token_budget=550)).hits] == [
+        "b.pdf"
+    ]
+    search.found.insert(0, found(hit(LEAVE, "c.pdf")))
+    answer = await ask(search, question="Are trains preferred for travel?", token_budget=100)
+    assert [one.hit.name for one in answer.hits] == ["c.pdf", "b.pdf"]
+    assert answer.text.endswith("[2]")
+
+
+async def test_without_a_model_neither_question_nor_history_takes_of_the_budget() -> None:
+    history = (ChatTurn("user", "word " * 4000), ChatTurn("assistant", "Yes."))
+    question = f"{QUESTION} {'leave ' * 1300}"
+    for one, more in ((None, {}), (FakeChat([GOOD]), {"generate": False})):
+        answer = await ask(searching(), one, question, history=history, token_budget=500, **more)
+        assert answer.text.startswith("Staff get 25 days of leave a year. [1]")
+    long = FakeSearching([found(hit(LEAVE + " word" * 2000))])
+    assert (await ask(long, token_budget=500)).status == "answered"  # one passage in any case
 
 
 async def test_a_documents_own_links_and_markers_are_not_ours() -> None:
@@ -250,3 +299,26 @@ async def test_an_answer_is_not_asked_for_again_when_there_is_no_time_for_it() -
     verb = Answering(searching(), chat, retry=RetryPolicy(attempts=1))  # type: ignore[arg-type]  # a stand-in
     answer = await verb.answer(ACME, Question(SearchQuery(QUESTION, top_k=8)), Deadline(29, lambda: now[0]))
     assert (codes(answer), len(chat.requests)) == ([("chat", "answer_rejected")], 1)
+
+
+async def test_a_lone_sentence_is_answered_from_with_its_neighbours() -> None:
+    before, text = "Staff get leave in each calendar year.", "It is 25 days."
+    one = hit(text, ordinal=1, char_start=len(before) + 1, char_end=len(before) + 1 + len(text))
+    search = FakeSearching([found(one, 0.6)], passages=[Passage(UUID(int=1), 0, before, 0, len(before), page=3)])
+    answer = await ask(search, question="How many days of leave do staff get in a year?")
+    (passage,) = [used.hit for used in answer.hits]
+    assert (passage.text, passage.char_start, passage.page) == (f"{before}\n{text}", 0, 3)
+    assert before in answer.text
+
+
+async def test_cells_of_a_table_stay_apart() -> None:
+    table = "part\tweight\nvalve\t3 kg\npump\t4 kg"
+    answer = await ask(FakeSearching([found(hit(table, char_start=0))]), question="What is the weight of the pump?")
+    assert answer.text == "part | weight [1]\npump | 4 kg [1]"
+    quotes = [answer.hits[one.passage].hit.text[one.start : one.end] for one in answer.citations]
+    assert quotes == ["part\tweight", "pump\t4 kg"]
+
+
+async def test_tags_of_html_are_no_text_of_an_answer() -> None:
+    text = 'Staff get 25 days of leave, see <a href="https://a.example/x">the <b>handbook</b></a>.'
+    assert (await ask(FakeSearching([found(hit(text))]))).text == "Staff get 25 days of leave, see the handbook. [1]"

@@ -238,8 +238,24 @@ def test_fixed_chunks_overlap_like_others() -> None:
 
 
 def test_single_sentences_do_not_overlap() -> None:
-    chunks = chunk(document("The first one. And the second.\n\nA third!"), strategy="sentence")
-    assert [one.text for one in chunks] == ["The first one.", "And the second.", "A third!"]
+    text = prose(30)
+    chunks = chunk(document(text), strategy="sentence")
+    assert len(chunks) > 15
+    assert all(before.char_end < after.char_start for before, after in pairwise(chunks))
+    assert all(one.text.endswith(".") for one in chunks)
+
+
+def test_short_sentences_lines_and_rows_are_with_the_next_but_not_with_a_heading() -> None:
+    long = "A sentence of so many words that it is one chunk by itself, and needs no other beside it at all."
+    text = f"It is 25 days. {long} {long}\n\nYes.\n\n# Pay\n\n- milk\n- eggs\n\n```\nif x:\n    y()\n}}\n```\n"
+    chunks = chunk(markdown(text), strategy="sentence")
+    assert [one.text.split() for one in chunks] == [
+        f"It is 25 days. {long}".split(),
+        f"{long} Yes.".split(),
+        text[text.index("# Pay") :].split(),
+    ]
+    table = "".join(f"{n},{n % 7}\n" for n in range(100_000))
+    assert len(chunk(parse(table.encode(), "table.csv", None), strategy="sentence")) < 40_000
 
 
 @pytest.mark.parametrize("strategy", ["fixed", "sentence"])

@@ -1,6 +1,9 @@
 """Sentences that answer, and when nothing does."""
 
-from edda.extracting import SENTENCES, best_sentences, ranked_sentences, relevance, sentence_spans
+import time
+
+import pytest
+from edda.extracting import SENTENCES, asked_words, best_sentences, pieces, ranked_sentences, relevance
 from edda.models import Hit
 
 from tests.fakes.passages import hit, hits
@@ -43,10 +46,10 @@ def test_a_table_is_taken_by_its_lines() -> None:
 
 def test_a_sentence_without_end_is_cut_between_words() -> None:
     text = "word " * 1000
-    (start, end), *_ = sentence_spans(text)
-    assert text[start:end].endswith("word")
-    assert end - start <= 600
-    assert all(b - a <= 600 for a, b in sentence_spans("x" * 5000))
+    first, *_ = pieces(text)
+    assert text[first.start : first.end].endswith("word")
+    assert first.end - first.start <= 600
+    assert all(one.end - one.start <= 600 for one in pieces("x" * 5000))
 
 
 def test_what_has_nothing_to_do_with_the_question_is_not_relevant() -> None:
@@ -62,3 +65,94 @@ def test_what_has_nothing_to_do_with_the_question_is_not_relevant() -> None:
 def test_a_question_without_words_finds_no_sentence() -> None:
     assert chosen("🤷", hits(LEAVE)) == []
     assert chosen("?!", hits(TRAVEL)) == []
+
+
+@pytest.mark.parametrize("question", ["🤷", "?!", "the of and", "Who are you?", "Was ist das?", "\u202e\u200b?"])
+def test_nothing_is_asked_by_function_words_alone(question: str) -> None:
+    assert asked_words(question) == set()
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("How many days of leave are there?", {"days", "leave", "many"}),
+        ('Where is "to be or not to be"?', {"to", "be", "or", "not", "where", "is"}),
+        ("कर्मचारियों को कितने दिन की छुट्टी मिलती है?", {"दिन", "छुट्टी", "मिलती", "कर्मचा"}),  # not: को, की, है
+        ("พนักงานมีวันลากี่วัน", {"พน", "ลา", "วั", "งา"}),
+        ("직원은 휴가가 며칠입니까?", {"직원", "휴가", "며칠"}),
+    ],
+)
+def test_what_is_asked_are_the_words_that_are_no_function_words(question: str, asked: set[str]) -> None:
+    assert asked_words(question) >= asked
+    assert not asked_words(question) & {"how", "of", "को", "की", "है"}
+
+
+CSV = 'id,part,weight\n17,valve,119 g\n18,pump,2.5 kg\n19,"seal, red",7 g'
+
+
+@pytest.mark.parametrize(
+    ("table", "question", "chosen_rows"),
+    [
+        (CSV, "What is the weight of the pump?", ["id,part,weight", "18,pump,2.5 kg"]),
+        (CSV, "Which seal is red?", ["id,part,weight", '19,"seal, red",7 g']),
+        (CSV.replace(",", "\t"), "What is the weight of the pump?", ["id\tpart\tweight", "18\tpump\t2.5 kg"]),
+        (
+            "Weighed dry.\n\n| part | note |\n|---|---|\n| valve | Steel. Opens at 3 bar. |\n| pump | Brass. Heavy. |",
+            "What is the note on the pump?",
+            ["| part | note |", "| pump | Brass. Heavy. |"],
+        ),
+        ("of | weight\n--- | ---\n2019 | 3 kg\n2020 | 4 kg", "What weight has 2020?", ["of | weight", "2020 | 4 kg"]),
+        ("1,valve,red\n2,pump,blue\n3,seal,green", "Which pump?", ["2,pump,blue"]),  # no header is seen
+    ],
+)  # fmt: skip
+def test_of_a_table_a_row_is_taken_with_its_header(table: str, question: str, chosen_rows: list[str]) -> None:
+    assert chosen(question, [hit(table, char_start=0)]) == chosen_rows
+
+
+def test_the_first_row_of_a_passage_from_the_middle_of_a_table_is_no_header() -> None:
+    text = "valve,steel,red\npump,brass,blue\nseal,rubber,green"
+    assert chosen("Is the pump of brass?", [hit(text)]) == ["pump,brass,blue"]
+
+
+def test_prose_with_commas_is_no_table() -> None:
+    text = "Staff, trainees too, get leave\nof 25 days, by contract, in each\ncalendar year, if they ask."
+    assert chosen("How many days of leave do trainees get?", hits(text)) == [text]
+
+
+LONG = ["-" * 100_000 + "x|", "a," * 50_000, '"' * 100_000, "a" + "." * 100_000, "a|\n" * 10_000, "a_" * 50_000]
+
+
+@pytest.mark.parametrize("text", LONG, ids=range(len(LONG)))
+def test_a_long_passage_takes_time_in_proportion(text: str) -> None:
+    began = time.process_time()
+    chosen("What of E-1042 or a_b?", [hit(f"{text}\n{text}", char_start=0)])
+    assert time.process_time() - began < 5
+
+
+ERRORS = (
+    "E-1042 means that the pump is blocked. E-1043 means that the pump is too hot. Open the valve of the pump then."
+)
+
+
+def test_another_code_is_no_answer_where_the_one_asked_for_stands() -> None:
+    assert chosen("What does E-1042 mean?", hits(ERRORS)) == ["E-1042 means that the pump is blocked."]
+    assert chosen("What of the pump and its valve at e-1043?", hits(ERRORS)) == [
+        "E-1043 means that the pump is too hot.",
+        "Open the valve of the pump then.",
+    ]
+
+
+def test_another_code_may_have_other_letters_and_digits() -> None:
+    text = (
+        "ERR-0x80070057 means a wrong path. ERR-0x8007000E means that memory was full. A relay of 24V costs 9 euros. \
+A relay of 12V costs 7 euros."
+    )
+    assert chosen("What does ERR-0x80070057 mean?", hits(text)) == ["ERR-0x80070057 means a wrong path."]
+    assert chosen("What does a relay of 24V cost?", hits(text)) == ["A relay of 24V costs 9 euros."]
+
+
+def test_two_codes_may_be_asked_for_and_one_that_is_nowhere_counts_by_its_parts() -> None:
+    assert len(chosen("E-1042 or E-1043?", hits(ERRORS))) == 2
+    assert chosen("What does PUMP_STALL_07 mean?", hits("The stall of a pump has the code 07.", TRAVEL)) == [
+        "The stall of a pump has the code 07."
+    ]

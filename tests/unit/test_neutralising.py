@@ -143,6 +143,27 @@ def test_a_link_that_goes_on_where_the_sources_end_is_foreign() -> None:
     assert neutralise(f"https://status.example.com/x?{CANARY}", SOURCES).foreign == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ('<a href="https://status.example.com/x">the <b>status</b></a> page', "the status page"),
+        ("&lt;a href=&quot;https://status.example.com/x&quot;&gt;status&lt;/a&gt; page", "status page"),
+        ("One<br/>two<BR >three <!-- four -->", "One two three"),
+        ("List<String> of Map<K, V>, if a <b and c> d", "List‹String> of Map‹K, V>, if a ‹b and c> d"),
+    ],
+)
+def test_tags_of_html_are_taken_out_and_what_else_is_between_brackets_stays(text: str, left: str) -> None:
+    inert = neutralise(text, SOURCES)
+    assert inert.text == left
+    assert inert.foreign == 0
+
+
+def test_what_a_tag_parts_is_no_link_without_it() -> None:
+    inert = neutralise(f"ht<b></b>tps://ev<i>il.example/{CANARY}", SOURCES)
+    assert CANARY not in inert.text
+    assert inert.foreign > 0
+
+
 def test_names_stay_only_if_the_sources_have_them() -> None:
     assert neutralise("hr@corp.example, evil.example", SOURCES).removed == 0
     assert neutralise("r@corp.example", SOURCES).removed == 1
@@ -154,7 +175,7 @@ def test_marks_that_stand_side_by_side_stay_marks() -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["a_", "a-", "a.", "a@", "//", "a:", "![", "](", "&#", "<a ", "ab.cd", "\\\\a", "1.2.3.4:"]
+    "piece", ["a_", "a-", "a.", "a@", "//", "a:", "![", "](", "&#", "<a ", "<a =", "ab.cd", "\\\\a", "1.2.3.4:"]
 )
 def test_a_long_text_takes_time_in_proportion(piece: str) -> None:
     began = time.process_time()

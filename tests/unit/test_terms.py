@@ -195,6 +195,28 @@ def test_what_is_quoted_is_a_phrase(query: str, phrases: tuple[str, ...]) -> Non
     assert query_terms(query).phrases == phrases
 
 
+@pytest.mark.parametrize(
+    ("query", "phrases"),
+    [
+        ('What was the enemy of "Doctor Who" called', ()),
+        ('Van cells make "Van Gogh" bundles.', ()),
+        ('من هو عدو "الدكتور هو" الذي يعتبر سيدًا للوقت أيضًا؟', ()),
+        ("Wie viele Nationen enthalten „Amazonas“ in ihren Namen?", ()),
+        ("有多少个国家在它们的名字中包含“亚马逊”？", ()),
+        ('Who said "to be or not to be", and where?', ("to be or not to be",)),
+        ('opening hours "vegetarian food"', ("vegetarian food",)),
+        ('errors in "cfg_v2.ini"', ("cfg_v2.ini",)),
+        ('"Who is the enemy of this?"', ("Who is the enemy of this?",)),
+        ('"one". "two".', ("one", "two")),
+        ("餐厅 “猫”", ("猫",)),
+    ],
+)
+def test_what_a_sentence_quotes_in_passing_need_not_be_in_a_hit(query: str, phrases: tuple[str, ...]) -> None:
+    found = query_terms(query)
+    assert found.phrases == phrases
+    assert found.terms.keys() == query_terms(query.translate(dict.fromkeys(map(ord, '"„“”'), " "))).terms.keys()
+
+
 def test_a_name_is_found_in_texts_of_other_languages() -> None:
     """Each language cuts another ending off it."""
     for query in ("How many points did the {} have in the end?", "Wie viele Punkte hatten die {} am Ende und warum?"):

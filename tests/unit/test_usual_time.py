@@ -90,7 +90,6 @@ def test_waiting_in_vain_makes_patient_and_an_answer_ends_that() -> None:
         waited = []
         for _ in range(3):
             waited.append(await in_vain(usual))
-            usual.given_up()
         await answer(usual, 1)
         return [*waited, await in_vain(usual)]
 

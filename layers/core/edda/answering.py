@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from string import ascii_lowercase
 from typing import Literal
@@ -24,11 +24,12 @@ from edda.grounding import Citation, Grounded, Rejected, ground
 from edda.models import ChatReply, ChatRequest, ChatTurn, Hit, Tenant
 from edda.neutralising import neutralise
 from edda.ports import ChatModel
-from edda.prompting import BudgetTooSmall, Prompt, again, build_prompt, parse_reply
+from edda.prompting import BudgetTooSmall, Prompt, again, build_prompt, fitting, parse_reply
 from edda.searching import Degraded as SearchDegraded
 from edda.searching import Found, Searching, SearchQuery
 from edda.terms import is_of_script, query_terms
 from edda.tokens import count_tokens
+from edda.widening import AROUND, is_short, widened
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 # and is spared only what has nothing to do with the question.
 THRESHOLD = 0.33
 CHAT_SHARE_OF_THRESHOLD = 0.6
+# A follow-up together with the question before it is as relevant as it is by itself, over this, at most.
+OWN_SHARE_OF_RELEVANCE = 0.8
 
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
 # Of the question before, what a follow-up is searched with.
@@ -100,9 +103,10 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class _Searched:
     """What a search for `asked` brought. `similarity` is the best cosine; None where no vector was compared, or by a
-    model that cannot read the question."""
+    model that cannot read the question. `own`: of a question together with the one before it, its own words."""
 
     asked: str
+    own: Collection[str]
     hits: Sequence[Found]
     similarity: float | None
     degraded: Sequence[SearchDegraded]
@@ -145,20 +149,24 @@ class _Answer:
 
     async def run(self) -> Answer:
         searched = await self._search()
-        hits = _interleaved([one.hits for one in searched])[: self.question.search.top_k]
+        hits = await self._widened(_interleaved([one.hits for one in searched])[: self.question.search.top_k])
         if not hits:
             return self._answer("not_found", "extractive", NOT_FOUND)
-        prompt = self._prompt([found.hit for found in hits])
-        used = tuple(found for found in hits if found.hit in prompt.passages)
-        ranked = [extracting.ranked_sentences(one.asked, prompt.passages) for one in searched]
+        chat = self.verb.chat if self.question.generate else None
+        prompt = self._prompt([found.hit for found in hits]) if chat is not None else None
+        passages = prompt.passages if prompt else fitting([found.hit for found in hits], self.question.token_budget)
+        used = tuple(found for found in hits if found.hit in passages)
+        ranked = [extracting.ranked_sentences(one.asked, passages, one.own) for one in searched]
         judged = [
             extracting.relevance(sentences, one.similarity) for sentences, one in zip(ranked, searched, strict=True)
         ]
+        least, at_most = self.verb.threshold, max(judged)
+        if len(judged) > 1:  # the question before does not vouch for one that has nothing to do with it
+            judged[1] = min(judged[1], judged[0] / OWN_SHARE_OF_RELEVANCE)
         self.relevance = max(judged)
-        least = self.verb.threshold
-        if self.verb.chat is not None and self.question.generate and self.relevance >= CHAT_SHARE_OF_THRESHOLD * least:
+        if chat is not None and prompt is not None and at_most >= CHAT_SHARE_OF_THRESHOLD * least:
             try:
-                grounded = await self._generated(self.verb.chat, prompt)
+                grounded = await self._generated(chat, prompt)
             except _Unanswered as reason:
                 self.degraded.append(reason.degraded)
             else:
@@ -168,8 +176,8 @@ class _Answer:
                 return self._answer("answered", "generated", grounded.text, grounded.citations, used)
         # A follow-up is answered by itself, and with the question before it only if it says too little.
         for sentences, judgement in zip(ranked, judged, strict=True):
-            if judgement >= least and (best := extracting.best_sentences(sentences, prompt.passages)):
-                text = self._quoted(best, prompt)
+            if judgement >= least and (best := extracting.best_sentences(sentences, passages)):
+                text = self._quoted(best, passages)
                 citations = tuple(Citation(one.passage, one.start, one.end) for one in best)
                 return self._answer("answered", "extractive", text, citations, used)
         return self._answer("not_found", "extractive", NOT_FOUND)
@@ -185,23 +193,37 @@ class _Answer:
         return Answer(status, kind, text, citations, hits, self.relevance, self.usage, tuple(self.degraded))
 
     async def _search(self) -> list[_Searched]:
-        """What is found for the question; for a follow-up, also for the question before and this one together."""
+        """What is found for the question; for a follow-up, also for the question before and this one together. Nothing
+        is searched for that asks nothing."""
         query = self.question.search
-        asked = [query.text]
+        own = extracting.asked_words(query.text)
+        asked = [(query.text, own)]
         before = [turn.content for turn in self.question.history if turn.role == "user"]
         if before:
             # A phrase that was quoted then need not be in the answer now.
             earlier = _QUOTES.sub(" ", before[-1])[-MOST_BEFORE_CHARACTERS:]
-            asked.append(f"{earlier}\n{query.text}")
+            together = f"{earlier}\n{query.text}"
+            own = extracting.asked_words(query.text, together)
+            asked = [(query.text, own), (together, own)] if own else [(together, own)]
         searched = []
-        for text in asked:
+        for text, own in asked:
+            if not extracting.asked_words(text):
+                continue
             result = await self.verb.searching.search(self.tenant, replace(query, text=text), self.deadline)
             cosines = [one.scores.vector.score for one in result.hits if one.scores.vector is not None]
             similarity = max(cosines, default=None) if _reads(result.languages, text) else None
-            searched.append(_Searched(text, result.hits, similarity, result.degraded))
-        for one in searched[0].degraded:
-            self.degraded.append(Degraded(one.part, one.code, one.message))
+            searched.append(_Searched(text, own, result.hits, similarity, result.degraded))
+        for left_out in searched[0].degraded if searched else ():
+            self.degraded.append(Degraded(left_out.part, left_out.code, left_out.message))
         return searched
+
+    async def _widened(self, hits: Sequence[Found]) -> Sequence[Found]:
+        short = [found.hit for found in hits if is_short(found.hit)]
+        if not short:
+            return hits
+        beside = await self.verb.searching.store.neighbours(self.tenant.tenant_id, short, AROUND)
+        around = dict(zip(((hit.version_id, hit.ordinal) for hit in short), beside, strict=True))
+        return widened(hits, [around.get((found.hit.version_id, found.hit.ordinal), ()) for found in hits])
 
     def _prompt(self, hits: Sequence[Hit]) -> Prompt:
         question = self.question
@@ -267,12 +289,13 @@ class _Answer:
                 self.usage.output_tokens += _known(reply.output_tokens, reply.text)
                 return reply
 
-    def _quoted(self, best: Sequence[extracting.Sentence], prompt: Prompt) -> str:
+    def _quoted(self, best: Sequence[extracting.Sentence], passages: Sequence[Hit]) -> str:
         """The sentences as plain text, one a line, each with its marker."""
         lines, removed = [], 0
         for one in best:
-            hit = prompt.passages[one.passage]
-            inert = neutralise(" ".join(hit.text[one.start : one.end].split()), hit.text)
+            hit = passages[one.passage]
+            cells = hit.text[one.start : one.end].strip().split("\t")
+            inert = neutralise(" | ".join(" ".join(cell.split()) for cell in cells), hit.text)
             # A document's own [2] is none of our markers.
             lines.append(f"{inert.text.replace('[', '(').replace(']', ')')} [{one.passage + 1}]")
             removed += inert.removed

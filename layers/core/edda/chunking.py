@@ -9,8 +9,8 @@ all others keep their text, their hash and their embedding.
 Each chunk but the first starts with the end of the one before, so that a phrase across a boundary is whole in one.
 
 Two other strategies may be chosen. `fixed` fills chunks with whole sentences from the beginning: they are fuller, but
-an inserted sentence moves all boundaries behind it. `sentence` makes a chunk of each sentence, line or table row: to be
-searched with neighbours around each hit. docs/chunking.md compares them.
+an inserted sentence moves all boundaries behind it. `sentence` makes a chunk of each sentence, line or table row, short
+ones with the next: to be searched with neighbours around each hit. docs/chunking.md compares them.
 """
 
 import re
@@ -25,7 +25,7 @@ from edda.errors import TooManyChunks
 from edda.formats.plain import heading_title
 from edda.identity import content_hash
 from edda.models import Block, BlockKind, Chunk, ParsedDocument
-from edda.segments import FORBIDDEN, SENTENCE, Segments, first_at_or_after, grapheme_boundary
+from edda.segments import BLOCK, FORBIDDEN, SENTENCE, Segments, first_at_or_after, grapheme_boundary
 from edda.tokens import count_tokens
 
 Strategy = Literal["structure", "fixed", "sentence"]
@@ -33,6 +33,7 @@ Strategy = Literal["structure", "fixed", "sentence"]
 # No half of a division is smaller than this share of the most that a chunk may hold, if that can be had.
 _SMALLEST_SHARE = 0.3
 _CRUMB_SHARE = 0.1
+_FEW_TOKENS = 16  # a sentence, line or row of fewer says too little to be a chunk of its own
 # An overlap of whole sentences must hold a phrase; below this many words it starts within a sentence.
 _PHRASE_WORDS = 6
 # ... and how much more than asked for may be repeated for a phrase of long words.
@@ -106,7 +107,7 @@ def chunk_part(
     strategy: Strategy = "structure",
 ) -> Part:
     """The chunks of the next part of a document too long to be taken at once, as `chunk` would make them of the whole
-    (`fixed`: which begins anew with each part).
+    (`fixed`, and short sentences: which begin anew with each part).
 
     `document` is the part and some more of the text. The part ends at the best boundary among `ends`, ascending
     offsets (at the end of the text where there is none), or is the last when `ends` is None. Where a boundary is better
@@ -129,7 +130,8 @@ def chunk_part(
     if strategy == "structure":
         spans = _divide(segments, priorities, size, fresh_tokens)
     else:
-        spans = _fill(segments, size, fresh_tokens if strategy == "fixed" else 0, fresh_tokens)
+        is_fixed = strategy == "fixed"
+        spans = _fill(segments, size, fresh_tokens if is_fixed else 0, 0 if is_fixed else _FEW_TOKENS, fresh_tokens)
     if max_chunks is not None and len(spans) > max_chunks:
         raise TooManyChunks
     _, heading_paths = _open_headings(document, before.headings, len(document.text))
@@ -223,9 +225,10 @@ def _divide(segments: Segments, priorities: list[int], size: int, most: int) -> 
     return spans
 
 
-def _fill(segments: Segments, size: int, most: int, room: int) -> list[tuple[int, int]]:
+def _fill(segments: Segments, size: int, most: int, few: int, room: int) -> list[tuple[int, int]]:
     """Spans of the first `size` segments, in order as many as `most` tokens hold, at least one. A heading stays with
-    what follows it where both together are no more than `room`."""
+    what follows it, and fewer than `few` tokens with what follows, or before a heading with what was before, where both
+    together are no more than `room`."""
     kept: list[tuple[int, int, int]] = []  # first, last, tokens: headings with what follows
     for index, tokens in enumerate(segments.tokens[:size]):
         if kept and segments.rank[index] == FORBIDDEN and kept[-1][2] + tokens <= room:
@@ -234,12 +237,14 @@ def _fill(segments: Segments, size: int, most: int, room: int) -> list[tuple[int
         else:
             kept.append((index, index + 1, tokens))
     spans: list[tuple[int, int, int]] = []
-    for one in kept:
-        if spans and spans[-1][2] + one[2] <= most:
-            first, _, held = spans.pop()
-            spans.append((first, one[1], held + one[2]))
+    begins = [segments.rank[first] > BLOCK for first, _, _ in kept] + [True]  # a section, or the end
+    for index, (first, last, tokens) in enumerate(kept):
+        held = spans[-1][2] if spans else room + 1
+        is_crumb = not begins[index] and (held < few or (tokens < few and begins[index + 1]))
+        if held + tokens <= (room if is_crumb else most):
+            spans[-1] = (spans[-1][0], last, held + tokens)
         else:
-            spans.append(one)
+            spans.append((first, last, tokens))
     return [(first, last) for first, last, _ in spans]
 
 

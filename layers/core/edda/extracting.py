@@ -6,13 +6,14 @@ weighs little, one that none has weighs most. The figures are in docs/answers.md
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from edda.models import Hit
 from edda.quoting import fold
+from edda.rows import lines_of
 from edda.sentences import LINE_END, SENTENCE_END, Span, parts
-from edda.terms import query_terms
+from edda.terms import GRAM, query_terms
 from edda.words import runs, stem, words
 
 SENTENCES = 3
@@ -21,42 +22,65 @@ RANK_WEIGHT = 0.5  # of the passage's place among them, beside the words
 MOST_CHARACTERS = 600  # of one sentence
 LINES_FROM = 300  # what is longer without a full stop is a table or a list: its lines are taken
 FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers would count as a common one
+OWN_WEIGHT = 2  # times: what a follow-up says itself, beside the words of the question before
 LEAST_OF_BEST = 0.6  # a sentence that says less of what was asked than this share of the best is left out
 
 # Makes the words alone comparable with the mean of words and cosine.
 WORDS_ALONE = 1.3
 
+_IDENTIFIER = re.compile(r"(?<![a-z0-9_])[a-z0-9_]+(?:[-./:#]+[a-z0-9_]+)*")
+_PART = re.compile(r"[a-z0-9]+")
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """`passages[passage].text[start:end]`. `coverage`: how much of the question's words it has, 0 to 1."""
+    """`passages[passage].text[start:end]`. `coverage`: how much of the question's words it has, 0 to 1. `header`: where
+    that of its table is, if it is a row."""
 
     passage: int
     start: int
     end: int
     coverage: float
     score: float
+    header: Span | None = None
 
 
-def ranked_sentences(question: str, passages: Sequence[Hit]) -> list[Sentence]:
-    """The sentences of the first passages, best first."""
-    asked = _asked(question)
+def asked_words(question: str, language_of: str = "") -> set[str]:
+    """The words that say what is asked; none, if there are but function words, or no words. `language_of`: a longer
+    text in the same language, which tells these better."""
+    terms = query_terms(language_of or question)
+    if not terms.terms and not terms.phrases:
+        return set()
+    whole = [term for term in terms.terms if len(term) == len(GRAM) + 1 or not term.startswith(GRAM)]
+    known = runs(" ".join(whole).replace(GRAM, "")).union(whole)
+    said = runs(question)
+    asked = {stem(run) for run in said if run in known or fold(run).text in known}
+    return asked if asked or language_of else {stem(run) for run in said}
+
+
+def ranked_sentences(question: str, passages: Sequence[Hit], own: Collection[str] = ()) -> list[Sentence]:
+    """The sentences of the first passages, best first. `own`: of a follow-up that is asked together with the question
+    before it, its own words."""
+    asked = asked_words(question)
     found = [
-        (index, span, words(hit.text[span[0] : span[1]]) & asked)
+        (index, piece, _held(hit.text, piece, asked))
         for index, hit in enumerate(passages)
-        for span in sentence_spans(hit.text)
+        for piece in pieces(hit.text, is_whole=hit.char_start == 0)
     ]
+    found = _of_whole_identifiers(question, passages, found)
     of = max(len(found), FEWEST_SENTENCES)
-    weights = {word: _rarity(sum(word in held for *_, held in found), of) for word in asked}
+    weights = {
+        word: _rarity(sum(word in held for *_, held in found), of) * (OWN_WEIGHT if word in own else 1)
+        for word in asked
+    }
     total = sum(weights.values()) or 1.0
     sentences = []
-    for index, (start, end), held in found:
+    for index, piece, held in found:
         if index < TOP_PASSAGES:
             coverage = sum(weights[word] for word in held) / total
             score = coverage + RANK_WEIGHT * (1 - index / min(TOP_PASSAGES, len(passages)))
-            sentences.append(Sentence(index, start, end, coverage, score))
+            sentences.append(Sentence(index, piece.start, piece.end, coverage, score, piece.header))
     return sorted(sentences, key=lambda one: (-one.score, one.passage, one.start))
 
 
@@ -72,37 +96,93 @@ def relevance(sentences: Sequence[Sentence], similarity: float | None) -> float:
 
 
 def best_sentences(sentences: Sequence[Sentence], passages: Sequence[Hit]) -> list[Sentence]:
-    """Up to SENTENCES of them, none twice: passages overlap, and documents repeat each other."""
+    """Up to SENTENCES of them, none twice: passages overlap, and documents repeat each other. Before the first row of a
+    table its header."""
     chosen: list[Sentence] = []
-    texts: set[str] = set()
+    texts: list[str] = []
+    count = 0
     least = LEAST_OF_BEST * max((one.score for one in sentences), default=0.0)
     for one in sentences:
-        text = fold(passages[one.passage].text[one.start : one.end]).text
-        if one.score < least or one.coverage <= 0 or text.startswith("#"):  # a heading says nothing of its own
+        if one.score < least or one.coverage <= 0 or count == SENTENCES:
             continue
-        if any(text in other or other in text for other in texts):
+        row = [one] if one.header is None else [replace(one, start=one.header[0], end=one.header[1], header=None), one]
+        new = [(part, fold(passages[part.passage].text[part.start : part.end]).text) for part in row]
+        new = [(part, text) for part, text in new if not any(text in other or other in text for other in texts)]
+        if not new or new[-1][0] is not one or new[-1][1].startswith("#"):  # a heading says nothing of its own
             continue
-        texts.add(text)
-        chosen.append(one)
-        if len(chosen) == SENTENCES:
-            break
+        chosen += [part for part, _ in new]
+        texts += [text for _, text in new]
+        count += 1
     return chosen
 
 
-def sentence_spans(text: str) -> Iterator[Span]:
-    """The sentences of a passage; lines, where there are none."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A sentence, line or row of a text."""
+
+    start: int
+    end: int
+    header: Span | None = None
+
+
+def pieces(text: str, *, is_whole: bool = False) -> Iterator[Piece]:
+    """The sentences of a passage; lines, where there are none; of tables the rows. `is_whole`: nothing is before it."""
     for start, end in parts(text, 0, len(text), _PARAGRAPH_END):
-        for first, last in parts(text, start, end, SENTENCE_END):
-            separator = LINE_END if last - first > LINES_FROM else None
-            for left, right in parts(text, first, last, separator):
-                yield left, _cut(text, left, right)
+        for lines in lines_of(text, start, end, begins=is_whole or start > 0):
+            for left, right in lines.rows or _sentences(text, lines.start, lines.end):
+                header = lines.header if lines.header != (left, right) else None
+                yield Piece(left, _cut(text, left, right), header)
 
 
-def _asked(question: str) -> set[str]:
-    """The words that say what is asked; of a question of function words alone, these."""
-    said = runs(question)
-    terms = query_terms(question).terms
-    return {stem(run) for run in said if fold(run).text in terms} or {stem(run) for run in said}
+def _sentences(text: str, start: int, end: int) -> Iterator[Span]:
+    for first, last in parts(text, start, end, SENTENCE_END):
+        yield from parts(text, first, last, LINE_END if last - first > LINES_FROM else None)
+
+
+def _held(text: str, piece: Piece, asked: Collection[str]) -> set[str]:
+    """The words asked for that it has; a row also those of its header, if it has some itself."""
+    held = words(text[piece.start : piece.end]).intersection(asked)
+    if held and piece.header:
+        held |= words(text[slice(*piece.header)]).intersection(asked)
+    return held
+
+
+_Found = tuple[int, Piece, set[str]]
+
+
+def _of_whole_identifiers(question: str, passages: Sequence[Hit], found: list[_Found]) -> list[_Found]:
+    """Where an identifier that is asked for (E-1042) stands somewhere, its parts count for nothing elsewhere, and what
+    names another one of its form (E-1043) instead does not answer."""
+    text = fold(question).text
+    wanted = set(_identifiers(text))
+    if not wanted:
+        return found
+    named = [set(_identifiers(fold(passages[index].text[piece.start : piece.end]).text)) for index, piece, _ in found]
+    wanted &= set[str]().union(*named)
+    others = words(_IDENTIFIER.sub(" ", text))
+    forms = {_form(one) for one in wanted}
+    kept = []
+    for (index, piece, held), names in zip(found, named, strict=True):
+        missing = wanted - names
+        if missing and not wanted & names and any(_form(one) in forms for one in names):
+            kept.append((index, piece, set[str]()))
+        else:
+            in_part = words(" ".join(missing)) - others - words(" ".join(wanted & names))
+            kept.append((index, piece, held - in_part))
+    return kept
+
+
+def _identifiers(folded: str) -> Iterator[str]:
+    """What names a thing by letters and digits, or by parts that are joined: E-1042, PUMP_STALL, 10.2.3."""
+    for token in _IDENTIFIER.findall(folded):
+        has_digit = any(character.isdecimal() for character in token)
+        if "_" in token.strip("_") or (has_digit and not token.isdecimal()):
+            yield token
+
+
+def _form(identifier: str) -> str:
+    """Its parts: letters, or digits with letters before or behind them, as of a hexadecimal number."""
+    return _PART.sub(lambda part: "a" if part[0].isalpha() else "a9" if part[0][0].isalpha() else "9", identifier)
 
 
 def _cut(text: str, start: int, end: int) -> int:

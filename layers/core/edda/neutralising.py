@@ -46,6 +46,15 @@ _END = re.compile(
 _BESIDE_ASCII = re.compile(r"[a-zA-Z0-9-][。｡][a-zA-Z0-9]")
 _TRAILING = ".,;:!?"
 _TAG = re.compile(r"<(?=[a-zA-Z/!?$%])")
+# One of HTML, whole: of what else stands between such brackets (List<String>) the words must stay.
+_HTML = re.compile(
+    r"</?(a|abbr|b|big|blockquote|body|br|button|center|cite|code|dd|del|details|div|dl|dt|em|embed|font|footer|form|h[1-6]"
+    r"|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|object|ol|p|picture|pre|s|script"
+    r"|section|small|source|span|strike|strong|style|sub|summary|sup|svg|table|tbody|td|template|textarea|tfoot|th|thead"
+    r"|title|tr|tt|u|ul|video)(?:\s[^<>=]*+=[^<>]*+|\s*+/?)>|<!--[^<>]*+>",
+    re.I,
+)
+_DIVIDING = frozenset({"br", "div", "hr", "li", "p", "td", "th", "tr"})  # what is beside it is not one word
 _SEPARATORS = str.maketrans(dict.fromkeys("\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029", "\n") | {"\r": "\n"})
 _VISIBLE_SELECTORS = "\ufe0e\ufe0f"  # text or emoji
 _JOINERS = "\u200c\u200d"  # inside words of Persian and of India's scripts, and inside emoji
@@ -66,6 +75,10 @@ def neutralise(text: str, sources: str) -> Inert:
     known = fold(sources).text
     text, removed, foreign = _without_links(text, known)
     text, strange = _without_names(text, known)
+    if _HTML.search(text):  # what was parted by a tag may be a link now
+        text, more, more_foreign = _without_links(_HTML.sub(_instead_of_tag, text), known)
+        text, more_strange = _without_names(text, known)
+        removed, foreign, strange = removed + more, foreign + more_foreign, strange + more_strange
     text = _TAG.sub("‹", text)
     text = re.sub(r"!(?=\[)", "! ", text)  # no image
     text = re.sub(r"\](?=\()", "] ", text)  # no link
@@ -104,6 +117,10 @@ def _visible(text: str) -> str:
             continue
         kept.append(character)
     return "".join(kept)
+
+
+def _instead_of_tag(tag: re.Match[str]) -> str:
+    return " " if (tag[1] or "").lower() in _DIVIDING else ""
 
 
 def _is_selector(character: str) -> bool:

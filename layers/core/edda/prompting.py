@@ -107,6 +107,17 @@ def build_prompt(
     return Prompt(system, (*kept, ChatTurn("user", asked)), tuple(passages), used)
 
 
+def fitting(hits: Sequence[Hit], budget: int) -> tuple[Hit, ...]:
+    """As many of the hits, in their order, as the budget holds where no model is asked; the first in any case."""
+    kept: list[Hit] = []
+    for hit in hits:
+        tokens = count_tokens(hit.text) + _OVERHEAD_TOKENS
+        if tokens <= budget or not kept:
+            kept.append(hit)
+            budget -= tokens
+    return tuple(kept)
+
+
 def again(prompt: Prompt, reply: str, reason: str) -> tuple[ChatTurn, ...]:
     """The conversation with a reply that was rejected, and why."""
     complaint = (

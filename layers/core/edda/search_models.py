@@ -43,7 +43,8 @@ Query = Annotated[
         min_length=1,
         max_length=MAX_QUERY_CHARACTERS,
         description='Words, an identifier, a question. What stands in "quotation marks" must be in every hit, white '
-        "space and case apart (but in mode vector); a mark without its partner is a character like others, and there "
+        "space and case apart (but in mode vector), unless a sentence is around it, which may quote in passing: there "
+        "only what has no word to look for must; a mark without its partner is a character like others, and there "
         "are no operators.",
         examples=["How many days of leave do I get?"],
     ),
@@ -54,8 +55,8 @@ Depth = Annotated[
     Field(
         ge=1,
         le=MAX_ASKED_DEPTH,
-        description="Candidates of each leg (at least `top_k`), and so how far pages go. Grouped by document, the "
-        "first page looks deeper until it is full.",
+        description="Candidates of each leg (at least `top_k`, six times as many grouped by document), and so how "
+        "far pages go. Grouped by document, the first page looks deeper until it is full.",
     ),
 ]
 

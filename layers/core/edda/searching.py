@@ -40,7 +40,8 @@ Part = Literal["vector", "rerank"]
 
 DEFAULT_DEPTH = 200
 DEFAULT_FUSION = Fusion()
-DEEPER = 4  # times: grouped by document, the legs are searched deeper until there are enough documents
+CHUNKS_EACH = 6  # candidates for each document asked for
+DEEPER = 4  # times: these are not of enough documents
 EMBEDDING_PATIENCE_S = 8.0  # where the text leg can answer alone; a cold in-process model takes three
 
 
@@ -257,7 +258,8 @@ class _Search:
     ) -> tuple[list[Candidate], int]:
         """Of each leg that can be asked, and how deep they were searched: on the first page as deep as it takes, and on
         the next ones as on the first, or their order would be another one."""
-        is_first, depth = depth is None, depth or max(self.query.depth, self.query.top_k)
+        each = CHUNKS_EACH if self.query.group_by_document else 1  # documents are of several chunks
+        is_first, depth = depth is None, depth or max(self.query.depth, self.query.top_k * each)
         looked_for = terms if self.query.mode is not Mode.VECTOR and (terms.terms or terms.phrases) else None
         if vector is None and looked_for is None:
             return [], depth

@@ -71,6 +71,7 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 _TWO_LETTERS = re.compile("([aou])e")
 _HEXADECIMAL = re.compile("0x[0-9a-f]+", re.IGNORECASE)
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "｡", "؟", "۔", "।", "။", "։", ";")  # ";" asks in Greek
 _PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
 
 _STEMMERS = {
@@ -102,7 +103,7 @@ class QueryTerms:
     """
 
     terms: dict[str, float]  # weight in the query, before idf
-    phrases: tuple[str, ...]  # quoted: a hit holds each of them, white space and case apart
+    phrases: tuple[str, ...]  # quoted, but not in passing: a hit holds each of them, white space and case apart
     languages: tuple[str, ...] = ()
     alternatives: tuple[tuple[str, ...], ...] = ()  # for each word, terms of which a chunk has but one
 
@@ -166,6 +167,8 @@ def query_terms(query: str) -> QueryTerms:
     text = _normalised(query)
     quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(query))
     phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase)))
+    if phrases and _is_sentence(_PHRASE.sub(" ", text)):
+        phrases = tuple(phrase for phrase in phrases if not query_terms(phrase).terms)
     tokens = TOKEN.findall(text)
     languages, is_clear = _languages_of(tokens)
     terms: Counter[str] = Counter()
@@ -251,6 +254,12 @@ def _with_umlauts_otherwise(word: str) -> list[str]:
 
 
 # What a query is in ----------------------------------------------------------------------------------------------
+
+
+def _is_sentence(text: str) -> bool:
+    """Whether it is one that somebody wrote: with function words of a language, or with an end. What is quoted in it is
+    a title, a name, a word of others as often as what must be found; by the latter alone nobody asks."""
+    return (_is_word(text) and text.rstrip().endswith(_SENTENCE_ENDS)) or _languages_of(TOKEN.findall(text))[1]
 
 
 def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:

@@ -1,36 +1,17 @@
 """Embeddings from Amazon Bedrock: Titan Text Embeddings V2 (one text a call) and Cohere Embed 3 and 4 (up to 96)."""
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import aioboto3
-import aiohttp
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-    PartialCredentialsError,
-)
 
+from edda.adapters.bedrock_client import BedrockClient
 from edda.adapters.usual_time import UsualTime
-from edda.batching import retry_after_s
 from edda.concurrency import Deadline
-from edda.errors import (
-    EddaError,
-    EmbeddingRejected,
-    ProviderMisconfigured,
-    ProviderThrottled,
-    ProviderUnavailable,
-)
+from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderUnavailable
 from edda.models import EmbeddingLimits
 from edda.vectors import InvalidVector, from_floats
 
@@ -104,26 +85,11 @@ FAMILIES = (
 
 LAMBDAS_LONGEST_S = 900
 
-MISCONFIGURED = {
-    "AccessDeniedException",
-    "IncompleteSignature",
-    "InvalidSignatureException",
-    "MissingAuthenticationToken",
-    "ResourceNotFoundException",
-    "UnrecognizedClientException",
-}
-THROTTLED = {"ThrottlingException", "TooManyRequestsException", "ServiceQuotaExceededException"}
-# A ValidationException is about a text, unless it says one of these.
-ABOUT_THE_MODEL = re.compile(
-    r"model identifier|model id|on-demand throughput|inference profile|not allowed|dimension|end of its life", re.I
-)
-
 
 class BedrockEmbedder:
-    """InvokeModel on bedrock-runtime. Botocore's own retries are off: `embed_all` knows the deadline.
+    """InvokeModel on bedrock-runtime.
 
-    `session` carries region and credentials; `endpoint_url` replaces the region's endpoint. Raises
-    ProviderMisconfigured for a model or a number of dimensions that is not known here.
+    Raises ProviderMisconfigured for a model or a number of dimensions that is not known here.
     """
 
     def __init__(
@@ -141,69 +107,40 @@ class BedrockEmbedder:
         self.name = f"bedrock/{model_id}"
         self.dimensions = dimensions
         self.limits = limits or self._family.limits
-        self._session = session
         self._model_id = model_id
-        self._endpoint_url = endpoint_url
         self._usual_time = UsualTime(silence_s)
-        self._config = Config(
-            connect_timeout=connect_timeout_s,
-            read_timeout=LAMBDAS_LONGEST_S,  # it is `UsualTime` that bounds a request
-            max_pool_connections=self.limits.max_concurrent_requests,
-            retries={"total_max_attempts": 1},
+        self._bedrock = BedrockClient(
+            session,
+            "bedrock-runtime",
+            EmbeddingRejected,
+            setting="dimension",
+            endpoint_url=endpoint_url,
+            connect_timeout_s=connect_timeout_s,
+            read_timeout_s=LAMBDAS_LONGEST_S,  # it is `UsualTime` that bounds a request
+            max_connections=self.limits.max_concurrent_requests,
         )
-        self._open = AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._client: Any = None
 
     async def embed(
         self, texts: Sequence[str], *, purpose: Purpose, deadline: Deadline
     ) -> Sequence[bytes | EmbeddingRejected]:
         if not texts:
             return []
-        if deadline.expired:
-            raise ProviderUnavailable("No time was left to ask Bedrock.")
         body = json.dumps(self._family.body(texts, purpose, self.dimensions))
-        try:
+        async with self._bedrock.asked(deadline) as client:
             async with self._usual_time.patience(len(body), deadline) as wait:
-                answer = await self._invoke(body)
-        except TimeoutError as error:
-            if not deadline.expired:
-                self._usual_time.given_up()
-            raise ProviderUnavailable("Bedrock did not answer in time.") from error
-        except ClientError as error:
-            raise _error(error) from error
-        except (NoCredentialsError, PartialCredentialsError, NoRegionError, ParamValidationError) as error:
-            raise ProviderMisconfigured(f"Bedrock cannot be called ({type(error).__name__}).") from error
-        except (BotoCoreError, aiohttp.ClientError, ConnectionError) as error:
-            raise ProviderUnavailable(f"Bedrock was cut off ({type(error).__name__}).") from error
-        self._usual_time.answered(wait)
-        return self._vectors(answer, len(texts))
+                response = await client.invoke_model(
+                    modelId=self._model_id, body=body, contentType="application/json", accept="application/json"
+                )
+                async with response["body"] as stream:
+                    answer: bytes = await stream.read()
+            self._usual_time.answered(wait)
+            return self._vectors(answer, len(texts))
 
     async def aclose(self) -> None:
-        self._client = None
-        await self._open.aclose()
-
-    async def _invoke(self, body: str) -> bytes:
-        client = await self._connected()
-        response = await client.invoke_model(
-            modelId=self._model_id, body=body, contentType="application/json", accept="application/json"
-        )
-        async with response["body"] as stream:
-            answer: bytes = await stream.read()
-        return answer
-
-    async def _connected(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                client = self._session.client("bedrock-runtime", config=self._config, endpoint_url=self._endpoint_url)
-                self._client = await self._open.enter_async_context(client)
-            return self._client
+        await self._bedrock.aclose()
 
     def _vectors(self, answer: bytes, count: int) -> list[bytes | EmbeddingRejected]:
-        try:
-            vectors = self._family.vectors(json.loads(answer))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ProviderUnavailable("Bedrock returned no list of vectors.") from error
+        vectors = self._family.vectors(json.loads(answer))
         if len(vectors) != count:
             raise ProviderUnavailable("Bedrock returned other vectors than were asked for.")
         return [self._vector(values) for values in vectors]
@@ -213,8 +150,6 @@ class BedrockEmbedder:
             return from_floats(values or (), self.dimensions)
         except InvalidVector as invalid:
             return invalid
-        except TypeError as error:
-            raise ProviderUnavailable("Bedrock returned a vector that cannot be decoded.") from error
 
 
 def _family_of(model_id: str, dimensions: int) -> Family:
@@ -225,18 +160,3 @@ def _family_of(model_id: str, dimensions: int) -> Family:
             offered = ", ".join(str(each) for each in sorted(family.dimensions))
             raise ProviderMisconfigured(f"{model_id} has vectors of {offered} dimensions, not {dimensions}.")
     raise ProviderMisconfigured(f"{model_id} is not a Bedrock embedding model that Edda knows.")
-
-
-def _error(error: ClientError) -> EddaError:
-    """Which error an answer of Bedrock's is. Its message is read but not repeated: it quotes texts."""
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    metadata = error.response.get("ResponseMetadata", {})
-    status = int(metadata.get("HTTPStatusCode", 0))
-    wait_s = retry_after_s(metadata.get("HTTPHeaders", {}), datetime.now(UTC))
-    if code in THROTTLED or status == 429:
-        return ProviderThrottled(retry_after_s=wait_s)
-    if code in MISCONFIGURED or (code == "ValidationException" and ABOUT_THE_MODEL.search(str(error))):
-        return ProviderMisconfigured(f"Bedrock refused the configuration ({code}).")
-    if code == "ValidationException" or status == 413:
-        return EmbeddingRejected(f"Bedrock rejected this text ({code}).")
-    return ProviderUnavailable(f"Bedrock is unavailable ({code}).", retry_after_s=wait_s)

@@ -1,24 +1,20 @@
 """Reranking over HTTP, POST {base_url}/rerank: Cohere and all that speak like it (vLLM, LiteLLM, Infinity, ...), Jina,
 Voyage, and Hugging Face's Text Embeddings Inference. They differ in names only."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import Any
 
-import aiohttp
 import orjson
 
-from edda.adapters.http_client import TIMEOUTS, Answer, AnswerTooLarge, HttpClient, HttpTimeouts
-from edda.batching import retry_after_s
+from edda.adapters.http_client import TIMEOUTS, HttpClient, HttpTimeouts
+from edda.adapters.http_provider import HttpProvider
 from edda.concurrency import Deadline
-from edda.errors import EddaError, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
+from edda.errors import ProviderMisconfigured
 from edda.models import RerankLimits
 from edda.reranking import checked
 
-PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY, HTTPStatus.TOO_EARLY}
+PROVIDER = HttpProvider("The reranker", rejected=ProviderMisconfigured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,58 +65,26 @@ class HttpReranker:
         base_url = base_url or self._dialect.base_url
         if not base_url:
             raise ProviderMisconfigured(f"A reranker of the kind {dialect} needs an address.")
-        if not (api_key.isascii() and (not api_key or api_key.isprintable())):
-            raise ProviderMisconfigured("The reranker's API key has characters that no header can carry.")
         self.name = f"{dialect}/{model}" if model else dialect
         self.limits = self._dialect.limits
         self._model = model
         self._url = f"{base_url.rstrip('/')}/rerank"
-        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._headers = PROVIDER.headers(api_key)
         self._client = HttpClient(self.limits.max_concurrent_requests, timeouts)
 
     async def rerank(self, query: str, texts: Sequence[str], deadline: Deadline) -> Sequence[float]:
         if not texts:
             return []
-        if deadline.expired:
-            raise ProviderUnavailable("No time was left to ask the reranker.")
         content = orjson.dumps(self._dialect.body(self._model, query, texts))
-        try:
-            answer = await self._post(content, deadline)
-        except AnswerTooLarge as error:
-            raise ProviderUnavailable("The reranker's answer has no end.") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise ProviderUnavailable(f"The reranker was cut off ({type(error).__name__}).") from error
-        except TimeoutError as error:
-            raise ProviderUnavailable("The reranker did not answer in time.") from error
-        if answer.status != HTTPStatus.OK:
-            raise _error(answer)
-        return self._scores(answer.body, len(texts))
+        most_bytes = 65_536 + 4 * len(content)  # some send the texts back
+        async with PROVIDER.asked(deadline):
+            answer = await self._client.post(self._url, self._headers, content, most_bytes)
+            return self._scores(PROVIDER.accepted(answer), len(texts))
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _post(self, content: bytes, deadline: Deadline) -> Answer:
-        async with asyncio.timeout(deadline.remaining_s()):
-            # Some send the texts back.
-            return await self._client.post(self._url, self._headers, content, 65_536 + 4 * len(content))
-
     def _scores(self, body: bytes, count: int) -> list[float]:
-        try:
-            answer = orjson.loads(body)
-            results = answer[self._dialect.results] if self._dialect.results else answer
-            pairs = [(one["index"], one[self._dialect.score]) for one in results]
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise ProviderUnavailable("The reranker returned no list of results.") from error
-        return checked(pairs, count)
-
-
-def _error(answer: Answer) -> EddaError:
-    """Which error a status is. Nothing of the body is repeated: bodies quote keys and texts."""
-    said, wait_s = f"HTTP {answer.status}", retry_after_s(answer.headers, datetime.now(UTC))
-    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ProviderThrottled("The reranker is limiting requests.", retry_after_s=wait_s)
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR or answer.status in PASSING:
-        return ProviderUnavailable(f"The reranker is unavailable ({said}).", retry_after_s=wait_s)
-    return ProviderMisconfigured(f"The reranker refused the request ({said}).")
+        answer = orjson.loads(body)
+        results = answer[self._dialect.results] if self._dialect.results else answer
+        return checked(((one["index"], one[self._dialect.score]) for one in results), count)

@@ -2,26 +2,17 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from http import HTTPStatus
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import aiohttp
 import orjson
 import pybase64
 
-from edda.adapters.http_client import TIMEOUTS, Answer, AnswerTooLarge, HttpClient, HttpTimeouts
+from edda.adapters.http_client import TIMEOUTS, Answer, HttpClient, HttpTimeouts
+from edda.adapters.http_provider import HttpProvider
 from edda.adapters.usual_time import UsualTime
-from edda.batching import retry_after_s
 from edda.concurrency import Deadline
-from edda.errors import (
-    EddaError,
-    EmbeddingRejected,
-    ProviderMisconfigured,
-    ProviderThrottled,
-    ProviderUnavailable,
-)
+from edda.errors import EmbeddingRejected, ProviderUnavailable
 from edda.governing import heard
 from edda.models import EmbeddingLimits
 from edda.vectors import InvalidVector, pack, validate_all
@@ -36,10 +27,8 @@ OPENAI_LIMITS = EmbeddingLimits(
     max_concurrent_requests=48,
 )
 
-REFUSED = {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
-PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY, HTTPStatus.TOO_EARLY}
-SETTINGS = {"model", "dimensions", "encoding_format", "user"}  # parameters that no text can be blamed for
-OPERATOR_MUST_ACT = {"insufficient_quota", "billing_not_active", "model_not_found", "invalid_api_key"}
+SETTINGS = frozenset({"model", "dimensions", "encoding_format", "user"})
+PROVIDER = HttpProvider("The embedding provider", EmbeddingRejected, SETTINGS)
 BYTES_PER_JSON_FLOAT = 40  # generous: 25 digits, a comma and indentation
 
 
@@ -78,35 +67,19 @@ class OpenAIEmbedder:
     ) -> Sequence[bytes | EmbeddingRejected]:
         if not texts:
             return []
-        if deadline.expired:
-            raise ProviderUnavailable("No time was left to ask the embedding provider.")
-        size = sum(map(len, texts))
-        try:
-            async with self._usual_time.patience(size, deadline) as wait:
+        async with PROVIDER.asked(deadline):
+            async with self._usual_time.patience(sum(map(len, texts)), deadline) as wait:
                 answer = await self._post(texts)
-        except AnswerTooLarge as error:
-            raise ProviderUnavailable("The embedding provider's answer has no end.") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise ProviderUnavailable(f"The embedding provider was cut off ({type(error).__name__}).") from error
-        except TimeoutError as error:
-            if not deadline.expired:
-                self._usual_time.given_up()
-            raise ProviderUnavailable("The embedding provider did not answer in time.") from error
-        heard(answer.headers)
-        if answer.status != HTTPStatus.OK:
-            raise _error(answer)
-        self._usual_time.answered(wait)
-        return self._vectors(_json(answer), len(texts))
+            heard(answer.headers)
+            PROVIDER.accepted(answer)
+            self._usual_time.answered(wait)
+            return self._vectors(_json(answer), len(texts))
 
     async def aclose(self) -> None:
         await self._client.aclose()
 
     async def _post(self, texts: Sequence[str]) -> Answer:
-        headers = {
-            "Authorization": f"Bearer {self._key()}",
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # inflating base64 costs more than the network saves
-        }
+        headers = PROVIDER.headers(self._api_key if isinstance(self._api_key, str) else self._api_key())
         try:
             content = orjson.dumps({**self._settings, "input": texts})
         except TypeError as error:  # a surrogate: what comes from files and over the API has none
@@ -114,20 +87,11 @@ class OpenAIEmbedder:
         most_bytes = len(texts) * self.dimensions * BYTES_PER_JSON_FLOAT + 65_536
         return await self._client.post(self._url, headers, content, most_bytes)
 
-    def _key(self) -> str:
-        key = (self._api_key if isinstance(self._api_key, str) else self._api_key()).strip()
-        if not (key.isascii() and key.isprintable()):
-            raise ProviderMisconfigured("The embedding provider's API key has characters that no header can carry.")
-        return key
-
     def _vectors(self, answer: Any, count: int) -> list[bytes | EmbeddingRejected]:
         """One vector a text, put in order by `index`."""
-        try:
-            by_index = {item["index"]: item["embedding"] for item in answer["data"]}
-            if len(answer["data"]) != count or by_index.keys() != set(range(count)):
-                raise ProviderUnavailable("The embedding provider returned other vectors than were asked for.")
-        except (KeyError, TypeError) as error:
-            raise ProviderUnavailable("The embedding provider returned no list of vectors.") from error
+        by_index = {item["index"]: item["embedding"] for item in answer["data"]}
+        if len(answer["data"]) != count or by_index.keys() != set(range(count)):
+            raise ProviderUnavailable("The embedding provider returned other vectors than were asked for.")
         return validate_all([self._decoded(by_index[index]) for index in range(count)], self.dimensions)
 
     def _decoded(self, embedding: Any) -> bytes:
@@ -139,8 +103,6 @@ class OpenAIEmbedder:
                 return pack(embedding)
         except InvalidVector:
             return b""
-        except ValueError as error:  # base64's too
-            raise ProviderUnavailable("The embedding provider returned a vector that cannot be decoded.") from error
         if embedding is None:
             return b""
         raise ProviderUnavailable("The embedding provider returned something that is no vector.")
@@ -152,41 +114,4 @@ def _json(answer: Answer) -> Any:
     try:
         return orjson.loads(answer.body)
     except orjson.JSONDecodeError:
-        return _loose_json(answer.body)
-
-
-def _loose_json(body: bytes) -> Any:
-    """Also with NaN and Infinity, which servers in Python write."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ProviderUnavailable("The embedding provider returned broken JSON.") from error
-
-
-def _error(answer: Answer) -> EddaError:
-    """Which error a status is. Nothing of the body is repeated but its code: bodies quote keys and texts."""
-    status = answer.status
-    code, parameter = _code_and_parameter(answer.body)
-    said = f"HTTP {status}, {code}" if code else f"HTTP {status}"
-    wait_s = retry_after_s(answer.headers, datetime.now(UTC))
-    if code in OPERATOR_MUST_ACT:
-        return ProviderMisconfigured(f"The embedding provider refused the configuration ({said}).")
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return ProviderThrottled(retry_after_s=wait_s)
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in PASSING:
-        return ProviderUnavailable(f"The embedding provider is unavailable ({said}).", retry_after_s=wait_s)
-    if status in REFUSED and parameter not in SETTINGS:
-        return EmbeddingRejected(f"The embedding provider rejected this text ({said}).")
-    return ProviderMisconfigured(f"The embedding provider refused the configuration ({said}).")
-
-
-def _code_and_parameter(body: bytes) -> tuple[str | None, str | None]:
-    try:
-        error = json.loads(body)["error"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None, None
-    if not isinstance(error, Mapping):
-        return None, None
-    code, parameter = error.get("code") or error.get("type"), error.get("param")
-    plain = isinstance(code, str) and re.fullmatch(r"[a-z_]{1,40}", code)  # no key looks like this
-    return (code if plain else None), (parameter if isinstance(parameter, str) else None)
+        return json.loads(answer.body)  # with NaN and Infinity, which servers in Python write

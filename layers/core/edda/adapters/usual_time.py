@@ -56,15 +56,20 @@ class UsualTime:
     @asynccontextmanager
     async def patience(self, size: int, deadline: Deadline) -> AsyncIterator[Wait]:
         """Wait for the answer to a request of this size. Raises TimeoutError when it will not come by the deadline."""
-        async with asyncio.timeout(None) as limit:
-            now_s = asyncio.get_running_loop().time()
-            wait = Wait(size, now_s, self.longest_s(size), now_s + deadline.remaining_s(), limit)
-            wait.ends_at(now_s + wait.longest_s)
-            self._waiting.add(wait)
-            try:
-                yield wait
-            finally:
-                self._waiting.remove(wait)
+        try:
+            async with asyncio.timeout(None) as limit:
+                now_s = asyncio.get_running_loop().time()
+                wait = Wait(size, now_s, self.longest_s(size), now_s + deadline.remaining_s(), limit)
+                wait.ends_at(now_s + wait.longest_s)
+                self._waiting.add(wait)
+                try:
+                    yield wait
+                finally:
+                    self._waiting.remove(wait)
+        except TimeoutError:
+            if limit.expired() and not deadline.expired:
+                self._in_vain += 1
+            raise
 
     def answered(self, wait: Wait) -> None:
         """It was answered well."""
@@ -76,10 +81,6 @@ class UsualTime:
                 other.overtaken_s = now_s
                 other.deadline_s = min(other.deadline_s, now_s + self.latest_s(other.size))
             other.ends_at(now_s + other.longest_s)
-
-    def given_up(self) -> None:
-        """It was not, for too long."""
-        self._in_vain += 1
 
     def longest_s(self, size: int) -> float:
         """How long to wait for the answer to a request of this size since anything was answered last."""

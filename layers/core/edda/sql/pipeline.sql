@@ -200,13 +200,16 @@ FROM unnest(%(content_hashes)s::uuid[], %(messages)s::text[]) AS r (content_hash
 WHERE c.version_id = %(version_id)s AND c.content_hash = r.content_hash;
 
 -- name: batches_are_done
+-- Also who was overtaken ends a batch that nobody has now: its vectors are written with this, and its message is as good
+-- as acknowledged.
 UPDATE embed_batches b SET done_at = now(), lease_until = NULL, held = '{}'
 FROM (
-    SELECT version_id, first_ordinal FROM embed_batches
-    WHERE (version_id, first_ordinal, attempt) IN (
-        SELECT * FROM unnest(%(version_ids)s::uuid[], %(first_ordinals)s::integer[], %(attempts)s::integer[]))
-      AND done_at IS NULL
-    ORDER BY version_id, first_ordinal FOR UPDATE) mine
+    SELECT o.version_id, o.first_ordinal
+    FROM unnest(%(version_ids)s::uuid[], %(first_ordinals)s::integer[], %(attempts)s::integer[])
+        AS u (version_id, first_ordinal, attempt)
+    JOIN embed_batches o USING (version_id, first_ordinal)
+    WHERE o.done_at IS NULL AND (o.attempt = u.attempt OR o.lease_until IS NULL OR o.lease_until < now())
+    ORDER BY o.version_id, o.first_ordinal FOR UPDATE OF o) mine
 WHERE b.version_id = mine.version_id AND b.first_ordinal = mine.first_ordinal
 RETURNING b.version_id, b.first_ordinal;
 

@@ -67,7 +67,7 @@ _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
 _APOSTROPHES = ("'", "’")
 _VERSION = re.compile(r"^v(?=\d+$)")  # v1.2 is 1.2
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
-_SENTENCE_ENDS = (".", "?", "!", "…", "。", "｡", "؟", "۔", "।", "။", "։", ";")  # ";" asks in Greek
+_SENTENCE_ENDS = (".", "?", "!", "。", "؟", "۔", "।", "።", "։")  # after NFKC
 _PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
 
 _STEMMERS = {

@@ -71,7 +71,7 @@ _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 _TWO_LETTERS = re.compile("([aou])e")
 _HEXADECIMAL = re.compile("0x[0-9a-f]+", re.IGNORECASE)
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
-_SENTENCE_ENDS = (".", "?", "!", "…", "。", "｡", "؟", "۔", "।", "။", "։", ";")  # ";" asks in Greek
+_SENTENCE_ENDS = (".", "?", "!", "。", "؟", "۔", "।", "።", "։")  # after NFKC
 _PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
 
 _STEMMERS = {

@@ -12,14 +12,17 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import httpx
+from edda.settings import Settings
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -45,6 +48,15 @@ SETTINGS = {  # what may be tried out, by functions in this process
     "chunk_tokens": "EDDA_CHUNK_TOKENS",
     "chunk_overlap_tokens": "EDDA_CHUNK_OVERLAP_TOKENS",
 }
+TAKING_IN = ("chunk_", "embedding_", "provider_")  # settings: other chunks or vectors
+MATTERS = (*TAKING_IN, "rerank_")
+SECRETS = ("_key", "_secret_arn")
+# What decides which chunks, terms and vectors a document has, and how they are stored.
+TAKEN_IN_BY = (
+    "parts.py", "parsing.py", "formats", "detecting.py", "media_types.py", "ole.py", "decoding.py", "charsets.py",
+    "languages.py", "chunking.py", "segments.py", "sentences.py", "tokens.py", "identity.py", "models.py", "errors.py",
+    "terms.py", "stop_words.txt", "vectors.py", "adapters/minilm_embedder.py", "store/lexical.py", "sql",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,10 @@ class Deployment:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(
-        prog="make evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="make evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --k is not --key
     )
     parser.add_argument("--corpus", type=Path, default=EXAMPLE, help="the collection's folder (default: ours)")
     parser.add_argument("--modes", default=",".join(MODES), help="of search, with commas (default: all)")
@@ -95,11 +110,10 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         raise LocalError(f"{options.baseline} is no file")
     if not SCORER.exists():
         raise LocalError("the scorer is not installed: run make evaluate, or make evaluation/.venv/.ready")
+    settings = {} if options.api else settings_of(os.environ | _asked(options))
     collection = judged.load(options.corpus)
     if options.questions is not None:
         collection = judged.sample(collection, options.questions)
-    folder = options.results or options.state / "results" / f"{collection.name}-{began:%Y%m%d-%H%M%S}"
-    folder.mkdir(parents=True, exist_ok=True)
     console.print(
         f"{collection.name}: {len(collection.items)} documents, {len(collection.judged)} of {len(collection.queries)} "
         "questions judged"
@@ -108,7 +122,6 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         console.print(f"{len(missing)} judged documents are not in the corpus, {missing[0]} for one")
     if unasked := judged.unasked(collection):
         console.print(f"{unasked} judged questions are not in queries.jsonl, and count for nothing")
-    runs.write_judgements(folder, collection)
     facts = {
         "collection": collection.name,
         "fingerprint": collection.fingerprint,
@@ -119,19 +132,22 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         "context": options.context,
         "began": began.isoformat(timespec="seconds"),
         "where": options.api or "in process",
-        "settings": _settings(options),
+        "settings": settings,
         "commit": _commit(),
     }
     if options.baseline is not None:
         runs.refuse_other(options.baseline, facts)
     try:
-        with _route(options, collection) as route:
+        with _route(options, collection, settings) as route:
             clock = time.monotonic()
             with _bar(console, "documents", len(collection.items)) as show:
-                states = ingest(route, collection, options.within_s, show)
+                states = ingest(route, collection, options.within_s, show, console.print)
             facts |= {"states": dict(states), "ingest_s": round(time.monotonic() - clock, 1)}
             if unready := {state: number for state, number in states.items() if state != "ready"}:
                 console.print("not found by any search: " + ", ".join(f"{n} {state}" for state, n in unready.items()))
+            folder = options.results or options.state / "results" / f"{collection.name}-{began:%Y%m%d-%H%M%S}"
+            folder.mkdir(parents=True, exist_ok=True)
+            runs.write_judgements(folder, collection)
             seconds: dict[str, float] = {}
             for mode in modes:
                 clock = time.monotonic()
@@ -174,7 +190,7 @@ def ask(
 
 
 @contextlib.contextmanager
-def _route(options: argparse.Namespace, collection: Collection) -> Iterator[Route]:
+def _route(options: argparse.Namespace, collection: Collection, settings: Mapping[str, Any]) -> Iterator[Route]:
     if options.api:
         if not options.key:
             raise LocalError("an API needs a key: --key, or EDDA_API_KEY")
@@ -184,23 +200,39 @@ def _route(options: argparse.Namespace, collection: Collection) -> Iterator[Rout
         return
     from evaluation.in_process import in_process
 
-    settings = _settings(options)
-    with in_process(options.state.expanduser().resolve(), tenant_of(collection, settings), settings) as route:
+    tenant, state = tenant_of(collection, settings), options.state.expanduser().resolve()
+    with in_process(state, tenant, _asked(options)) as route:
         yield route
 
 
-def tenant_of(collection: Collection, settings: Mapping[str, str]) -> str:
+def tenant_of(collection: Collection, settings: Mapping[str, Any]) -> str:
     """The same documents, taken in by the same code with the same settings, are a tenant's from one run to the next."""
-    code = hash_of(files(ROOT / "layers" / "core" / "edda"))
-    mark = sha256(f"{collection.fingerprint} {sorted(settings.items())} {code}".encode())
+    taken_in = {name: value for name, value in sorted(settings.items()) if name.startswith(TAKING_IN)}
+    code = hash_of(path for name in TAKEN_IN_BY for path in _source(ROOT / "layers" / "core" / "edda" / name))
+    mark = sha256(f"{collection.fingerprint} {taken_in} {code}".encode())
     return f"evaluate-{mark.hexdigest()[:16]}"
 
 
-def _settings(options: argparse.Namespace) -> dict[str, str]:
-    """What is not as it comes: the user's own variables too, for they may name a model or its size."""
-    own = {name: value for name, value in os.environ.items() if name.startswith(("EDDA_CHUNK_", "EDDA_EMBEDDING_"))}
+def _source(path: Path) -> Iterable[Path]:
+    return files(path) if path.is_dir() else (path,)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, str]:
+    """Variables of what is to be tried out."""
     asked = {variable: getattr(options, name) for name, variable in SETTINGS.items()}
-    return own | {variable: str(value) for variable, value in asked.items() if value is not None}
+    return {variable: str(value) for variable, value in asked.items() if value is not None}
+
+
+def settings_of(variables: Mapping[str, str]) -> dict[str, Any]:
+    """What the figures depend on, of functions with these variables; no keys. Raises LocalError."""
+    try:
+        settings = Settings.from_environment(variables)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        raise LocalError(f"{name}: {problem['msg']}".removeprefix(": ")) from None
+    every = settings.model_dump(mode="json")
+    return {name: every[name] for name in every if name.startswith(MATTERS) and not name.endswith(SECRETS)}
 
 
 def _commit() -> str:

@@ -24,22 +24,23 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import httpx
-from edda import services
+from edda import owner, services
 from edda.concurrency import Deadline, bounded
 from edda.embedding import Embedding
 from edda.errors import DocumentTooLarge, ObjectVanished
 from edda.forms import parse_form
 from edda.ingesting import Ingestion
 from edda.messages import EmbedBatch, IngestVersion
-from edda.models import ObjectListing, PresignedPost, StoredObject
+from edda.models import ListedObject, ObjectListing, PresignedPost, StoredObject
 from edda.observing import Observing
 from edda.ports import QueuedMessage
 from edda.runtime import run
 from edda.s3_events import object_changes
 from edda.services import ApiServices
+from edda.settings import Settings
 from edda.store.migrations import MigrationError
 
-from evaluation.vectors import RememberingEmbedder
+from evaluation.vectors import RememberingEmbedder, model_file
 from functions.answer import app as answer_app
 from functions.api import app as api_app
 from functions.search import app as search_app
@@ -93,7 +94,10 @@ class Bucket:
             self._note("ObjectRemoved:DeleteMarkerCreated", key)
 
     async def page(self, prefix: str, after_key: str, limit: int) -> ObjectListing:
-        raise NotImplementedError("only the sweep lists the bucket")
+        keys = sorted((key for key in self._objects if key.startswith(prefix) and key > after_key), key=str.encode)
+        newest = [self._objects[key][0] for key in keys[:limit]]
+        listed = [ListedObject(one.key, one.version_id, False, one.last_modified) for one in newest]
+        return ObjectListing(listed, keys[limit - 1] if len(keys) > limit else None)
 
     async def deleted_since(self, key: str, version_id: str, modified_at: datetime) -> bool:
         return False
@@ -253,10 +257,10 @@ def in_process(state: Path, tenant: str, variables: Mapping[str, str]) -> Iterat
             "EDDA_UPLOADS_BUCKET": "in-process",
         }
         try:
-            run(services.migrate())
+            run(owner.migrate())
         except MigrationError as error:
             raise StepFailed(f"the data in {state} is of another version of Edda ({error}): remove it") from None
-        key = str(run(services.create_key(tenant, "evaluation"))["key"])
+        key = str(run(owner.create_key(tenant, "evaluation"))["key"])
         stack.callback(lambda: run(services.aclose()))
         bucket, ingest_messages, embed_messages = Bucket(), Messages(), Messages()
 
@@ -264,7 +268,9 @@ def in_process(state: Path, tenant: str, variables: Mapping[str, str]) -> Iterat
             return await services.ingestion(), await services.embedding()
 
         ingestion, embedding = run(built())
-        embedding = replace(embedding, embedder=RememberingEmbedder(embedding.embedder, state / VECTORS))
+        configured = Settings.from_environment()
+        made_by = model_file() if configured.embedding_provider == "in-process" else configured.provider_base_url
+        embedding = replace(embedding, embedder=RememberingEmbedder(embedding.embedder, state / VECTORS, made_by))
         ingestion = replace(
             ingestion,
             objects=bucket,

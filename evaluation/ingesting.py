@@ -18,11 +18,13 @@ REFUSED = frozenset({400, 413, 415, 422})  # it is about this document
 Show = Callable[[int], None]
 
 
-def ingest(route: Route, collection: Collection, within_s: float, show: Show) -> dict[str, int]:
+def ingest(
+    route: Route, collection: Collection, within_s: float, show: Show, say: Callable[[str], object] = print
+) -> dict[str, int]:
     """Upload what is missing and wait until all is ready. How many documents have which status or code of an error.
 
-    `show` is told how many have come to an end. Raises LocalError when the tenant has other documents, StepFailed when
-    they do not come to an end in time, ApiError.
+    `show` is told how many have come to an end, and `say` what is done to documents that were there. Raises LocalError
+    when the tenant has other documents, StepFailed when they do not come to an end in time, ApiError.
     """
     api, wanted = Api(route.http), {item.item_id: item.digest for item in collection.items}
     found = list(api.documents())
@@ -32,13 +34,18 @@ def ingest(route: Route, collection: Collection, within_s: float, show: Show) ->
             "use the key of a tenant of its own"
         )
     there: dict[str, str] = {}
+    old: list[str] = []
     for document in found:
         item_id = document["metadata"][CORPUS_ID]
         is_worked_on = document["status"] in FINAL or route.side_by_side > 1  # in this process nobody goes on
         if is_worked_on and document["metadata"].get(DIGEST) == wanted[item_id] and item_id not in there:
             there[item_id] = document["status"]
         else:  # changed since, or left behind
-            api.delete(document["document_id"])
+            old.append(document["document_id"])
+    if old:
+        say(f"{len(old)} documents have changed, or were left behind: deleted and uploaded again")
+    for document_id in old:
+        api.delete(document_id)
     missing = [item for item in collection.items if item.item_id not in there]
     refused = _upload(route, api, missing, lambda sent: show(len(there) + sent))
     return refused + _wait(api, len(collection.items) - refused.total(), within_s, show)

@@ -186,8 +186,8 @@ def _qrels(folder: Path, *, needed: bool) -> dict[str, dict[str, int]]:
             if number == 1 and _is_header(columns):
                 continue
             raise LocalError(f"{place}: is not query, document, relevance (a whole number)") from None
-        if document in qrels.setdefault(query, {}):
-            raise LocalError(f"{place}: this document was judged for this question before")
+        if qrels.setdefault(query, {}).get(document, relevance) != relevance:
+            raise LocalError(f"{place}: this document was judged otherwise for this question before")
         qrels[query][document] = relevance
     return qrels
 

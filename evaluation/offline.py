@@ -33,7 +33,7 @@ from evaluation.__main__ import DEPTH, EXAMPLE, MODES, PASSAGES, SCORER
 from evaluation.api import Hit
 from evaluation.in_process import VECTORS
 from evaluation.judged import Collection
-from evaluation.vectors import RememberingEmbedder
+from evaluation.vectors import RememberingEmbedder, model_file
 from local.errors import LocalError
 from local.model import minilm_folder
 from local.settings import ROOT
@@ -81,7 +81,7 @@ class Postings:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m evaluation.offline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m evaluation.offline", description=__doc__, allow_abbrev=False)
     parser.add_argument("--corpus", type=Path, default=EXAMPLE)
     parser.add_argument("--state", type=Path, default=ROOT / ".edda" / "evaluate", help="folder of vectors and results")
     parser.add_argument("ways", nargs="+", type=_way, metavar="STRATEGY:TOKENS/OVERLAP")
@@ -100,7 +100,7 @@ def _way(text: str) -> Way:
 def compare(collection: Collection, ways: Sequence[Way], state: Path) -> int:
     """One after the other. Raises LocalError."""
     state.mkdir(parents=True, exist_ok=True)
-    embedder = RememberingEmbedder(MiniLMEmbedder(minilm_folder()), state / VECTORS)
+    embedder = RememberingEmbedder(MiniLMEmbedder(minilm_folder()), state / VECTORS, model_file())
     baseline: Path | None = None
     for way in ways:
         folder = state / "results" / f"{collection.name}-{way}"

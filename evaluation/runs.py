@@ -31,7 +31,8 @@ def refuse_other(baseline: Path, facts: Mapping[str, Any]) -> None:
     """Raises LocalError when the baseline is no run on these documents, asked in this way: question 1 of another
     collection is another question."""
     try:
-        before = json.loads(baseline.read_text(encoding="utf-8"))["run"]
+        scores = json.loads(baseline.read_text(encoding="utf-8"))
+        before, _ = dict(scores["run"]), dict(scores["per_question"])
     except (OSError, ValueError, KeyError, TypeError):
         raise LocalError(f"{baseline} is no scores.json of an evaluation") from None
     for name in ("fingerprint", "depth", "context"):

@@ -23,7 +23,6 @@ from scipy import stats
 
 mpl.use("svg")
 
-MEASURES = {"nDCG@10": nDCG @ 10, "Recall@100": R @ 100, "MRR@10": RR @ 10, "MAP": AP}
 PASSAGES = 5
 CHARACTERS = 4_000
 RESAMPLES = 9_999
@@ -40,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     facts = json.loads((folder / "run.json").read_text())
-    scores = {mode: _scores(folder, mode) for mode in facts["modes"]}
+    scores = {mode: _scores(folder, mode, measures_of(facts["depth"])) for mode in facts["modes"]}
     summary = summarise(scores)
     baseline = json.loads(arguments.baseline.read_text()) if arguments.baseline else None
     differences = compare(scores, baseline["per_question"]) if baseline else {}
@@ -50,7 +49,13 @@ def main() -> None:
     print(table(summary, differences))
 
 
-def _scores(folder: Path, mode: str) -> dict[str, Values]:
+def measures_of(depth: int) -> dict[str, Any]:
+    """By name: of no more documents than were asked for."""
+    first, most = min(10, depth), min(100, depth)
+    return {f"nDCG@{first}": nDCG @ first, f"Recall@{most}": R @ most, f"MRR@{first}": RR @ first, "MAP": AP}
+
+
+def _scores(folder: Path, mode: str, measures: Mapping[str, Any]) -> dict[str, Values]:
     """Of each measure, by question."""
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for query, _, document, relevance in _rows(folder / "qrels.trec"):
@@ -61,9 +66,9 @@ def _scores(folder: Path, mode: str) -> dict[str, Values]:
         if query in run:
             run[query][document] = float(score)
     found = {query: documents or {"": 0.0} for query, documents in run.items()}  # else the library leaves it out
-    scores: dict[str, Values] = {name: {} for name in MEASURES} if judged else {}
-    names = {measure: name for name, measure in MEASURES.items()}
-    for one in ir_measures.iter_calc(list(MEASURES.values()), judged, found) if judged else ():
+    scores: dict[str, Values] = {name: {} for name in measures} if judged else {}
+    names = {measure: name for name, measure in measures.items()}
+    for one in ir_measures.iter_calc(list(measures.values()), judged, found) if judged else ():
         scores[names[one.measure]][one.query_id] = float(one.value)
     return scores | passage_scores(_judged_spans(folder), _found_spans(folder / f"spans-{mode}.jsonl"))
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -11,14 +12,18 @@ from edda.identity import content_hash
 from edda.models import EmbeddingLimits
 from edda.ports import Embedder
 
+from local.model import minilm_folder
+
 BUSY_S = 60.0  # another run may be writing
 
 
 class RememberingEmbedder:
     """The embedder, asked for each text once. Of documents only: what a query takes is what it takes."""
 
-    def __init__(self, embedder: Embedder, path: Path) -> None:
+    def __init__(self, embedder: Embedder, path: Path, made_by: str) -> None:
+        """`made_by`: where the embedder is asked, or which model's file: of the same name there may be others."""
         self._embedder = embedder
+        self._model = f"{embedder.name} {embedder.dimensions} {made_by}"
         self._file = sqlite3.connect(path, timeout=BUSY_S)
         self._file.execute(
             "CREATE TABLE IF NOT EXISTS vectors (model TEXT, hash BLOB, vector BLOB, PRIMARY KEY (model, hash))"
@@ -62,6 +67,7 @@ class RememberingEmbedder:
         """Close the file; the embedder is its owner's."""
         self._file.close()
 
-    @property
-    def _model(self) -> str:
-        return f"{self.name} {self.dimensions}"
+
+def model_file() -> str:
+    """Which file the in-process model is."""
+    return sha256((minilm_folder() / "model.onnx").read_bytes()).hexdigest()[:16]

@@ -62,6 +62,11 @@ def test_the_right_documents_are_found(results: Path) -> None:
     assert set(scores) == set(MODES)
     assert scores["hybrid"]["nDCG@10"]["mean"] > 0.85
     assert scores["vector"]["Recall@100"]["mean"] == scores["hybrid"]["Recall@100"]["mean"] == 1
+    settings = json.loads((results / "run.json").read_text())["settings"]
+    assert (
+        settings.items() >= {"chunk_tokens": 200, "embedding_provider": "in-process", "rerank_provider": "none"}.items()
+    )
+    assert not [name for name in settings if "key" in name]
 
 
 @pytest.mark.timeout(300)
@@ -107,11 +112,11 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 from evaluation import api
-from evaluation.__main__ import EXAMPLE, tenant_of
+from evaluation.__main__ import EXAMPLE, settings_of, tenant_of
 from evaluation.in_process import in_process
 from evaluation.judged import load
 collection = load(EXAMPLE)
-with in_process(Path(sys.argv[1]), tenant_of(collection, {}), {}) as route:
+with in_process(Path(sys.argv[1]), tenant_of(collection, settings_of({})), {}) as route:
     client = api.Api(route.http)
     limit, api.DIRECT_LIMIT_BYTES = api.DIRECT_LIMIT_BYTES, 10
     client.upload(collection.items[0])  # with a form
@@ -132,6 +137,9 @@ def test_a_run_that_was_interrupted_is_taken_up() -> None:
         done = evaluate(state, "--modes", "text", "--results", str(state / "results"))
         assert done.returncode == 0, done.stderr + done.stdout
         assert json.loads((state / "results" / "run.json").read_text())["states"] == {"ready": 10, "no_text": 1}
+        assert "3 documents have changed, or were left behind: deleted and uploaded again" in " ".join(
+            done.stdout.split()
+        )
     finally:
         for left in {state, data_home(LocalSettings(state, 0, 0, zipped_layers=False))}:
             shutil.rmtree(left, ignore_errors=True)
@@ -162,6 +170,10 @@ def test_ways_to_chunk_are_compared_without_a_database(tmp_path: Path) -> None:
         (["--corpus", "nowhere"], "nowhere is no folder"),
         (["--modes", "hybrid,magic"], "no mode of search: magic"),
         (["--baseline", "nowhere"], "nowhere is no file"),
+        (["--baseline", "Makefile"], "Makefile is no scores.json of an evaluation"),
+        (["--chunk-tokens", "0"], "chunk_tokens: Input should be greater than or equal to 20"),
+        (["--chunk-tokens", "40"], "EDDA_CHUNK_OVERLAP_TOKENS may be half of EDDA_CHUNK_TOKENS at most"),
+        (["--k", "5"], "unrecognized arguments: --k 5"),
         (["--api", "http://127.0.0.1:9", "--key", ""], "an API needs a key"),
         (["--api", "http://127.0.0.1:9", "--key", "k"], "Edda's API:"),
     ],
@@ -171,3 +183,4 @@ def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: list[s
     assert done.returncode in (1, 2)
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results").exists()

@@ -72,6 +72,10 @@ def test_passages_are_read(tmp_path: Path) -> None:
     assert loaded.judged == {"q2": "who?"}
 
 
+def test_a_judgement_may_be_there_twice(tmp_path: Path) -> None:
+    assert load(collection(tmp_path, "q1\td1\t1\nq1\td1\t1\n")).qrels == {"q1": {"d1": 1}}
+
+
 def test_the_fingerprint_is_that_of_the_documents(tmp_path: Path) -> None:
     before = load(collection(tmp_path)).fingerprint
     (tmp_path / "qrels.tsv").write_text("q2\td2\t1\n")

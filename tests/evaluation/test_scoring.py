@@ -29,7 +29,7 @@ def written(folder: Path, found: dict[str, list[Hit]], **judged: Any) -> Path:
     queries = {query: "?" for documents in judged.values() for query in documents}
     write_judgements(folder, Collection("hand-made", [], queries, **(empty | judged)))
     (write_documents if "qrels" in judged else write_passages)(folder, "text", found)
-    write_facts(folder, {"collection": "hand-made", "modes": ["text"]})
+    write_facts(folder, {"collection": "hand-made", "modes": ["text"], "depth": 100})
     return folder
 
 
@@ -51,6 +51,13 @@ def test_a_document_stands_where_its_best_passage_does_and_equal_scores_keep_the
     assert [item for item, _ in ranked] == ["b", "a", "c"]
     assert ranked[0][1] > ranked[1][1] > ranked[2][1]
     assert ranked[1][1] == pytest.approx(0.5)
+
+
+@needs_scorer
+def test_measures_are_of_no_more_documents_than_were_asked_for(tmp_path: Path) -> None:
+    folder = written(tmp_path / "r", {"q1": [hit("d0", 0.5), hit("d1", 0.4)]}, qrels={"q1": {"d1": 1, "d2": 1}})
+    write_facts(folder, {"collection": "hand-made", "modes": ["text"], "depth": 2})
+    assert means(score(folder)).keys() == {"nDCG@2", "Recall@2", "MRR@2", "MAP"}
 
 
 @needs_scorer

@@ -11,22 +11,26 @@ from tests.fakes.embedder import FakeEmbedder
 
 async def test_a_text_is_embedded_once_also_by_the_next_run(tmp_path: Path) -> None:
     fake, until = FakeEmbedder(), Deadline.after(60)
-    first = RememberingEmbedder(fake, tmp_path / "vectors.sqlite")
+    first = RememberingEmbedder(fake, tmp_path / "vectors.sqlite", "here")
     vectors = await first.embed(["one", "two", "one"], purpose="document", deadline=until)
     await first.aclose()
     assert vectors == await fake.embed(["one", "two", "one"], purpose="document", deadline=until)
     asked = len(fake.requests)
-    again = RememberingEmbedder(fake, tmp_path / "vectors.sqlite")
+    again = RememberingEmbedder(fake, tmp_path / "vectors.sqlite", "here")
     assert list(await again.embed(["two", "one"], purpose="document", deadline=until)) == [vectors[1], vectors[0]]
     assert len(fake.requests) == asked
     await again.embed(["three", "one"], purpose="document", deadline=until)
     assert fake.requests[asked:] == [["three"]]
     await again.aclose()
+    elsewhere = RememberingEmbedder(fake, tmp_path / "vectors.sqlite", "elsewhere")
+    await elsewhere.embed(["one"], purpose="document", deadline=until)
+    assert fake.requests[asked + 1 :] == [["one"]]
+    await elsewhere.aclose()
 
 
 async def test_queries_and_refusals_are_not_remembered(tmp_path: Path) -> None:
     fake, until = FakeEmbedder(), Deadline.after(60)
-    embedder = RememberingEmbedder(fake, tmp_path / "vectors.sqlite")
+    embedder = RememberingEmbedder(fake, tmp_path / "vectors.sqlite", "here")
     await embedder.embed(["what?"], purpose="query", deadline=until)
     await embedder.embed(["what?"], purpose="query", deadline=until)
     assert len(fake.requests) == 2

@@ -1,18 +1,20 @@
 """The requests and answers of the answer endpoint."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from edda.answering import Answer, Question
 from edda.api_models import Reason, Request
 from edda.filters import parse_filter
-from edda.grounding import Citation, positions
 from edda.models import ChatTurn, Hit
 from edda.search_models import MAX_QUERY_CHARACTERS, FilterField, HitBody, without_nul
 from edda.searching import Mode, SearchQuery
+
+if TYPE_CHECKING:  # api and search have these models in their document, and answer nothing
+    from edda.answering import Answer, Question
+    from edda.grounding import Citation
 
 DEFAULT_PASSAGES = 8
 MAX_PASSAGES = 50
@@ -83,8 +85,10 @@ class AnswerRequest(Request):
             )
         return self
 
-    def to_question(self) -> Question:
+    def to_question(self) -> "Question":
         """Raises InvalidFilter."""
+        from edda.answering import Question
+
         return Question(
             search=SearchQuery(
                 text=self.question,
@@ -121,8 +125,10 @@ class CitationBody(BaseModel):
     quote: str
 
     @classmethod
-    def of(cls, citation: Citation, hit: Hit, text: str) -> Self:
+    def of(cls, citation: "Citation", hit: Hit, text: str) -> Self:
         """As it was checked."""
+        from edda.grounding import positions
+
         return cls(
             marker=citation.passage + 1,
             positions=positions(text, citation.passage),
@@ -178,7 +184,7 @@ class AnswerBody(BaseModel):
     degraded: list[AnswerDegradedBody]
 
     @classmethod
-    def of(cls, answer: Answer, model: str | None) -> Self:
+    def of(cls, answer: "Answer", model: str | None) -> Self:
         """As it was made; `model` is the one there is."""
         return cls(
             status=answer.status,

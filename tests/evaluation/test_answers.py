@@ -1,5 +1,6 @@
 """`make evaluate-answers` on our own judged questions: is what it prints of the documents as they are cut now?"""
 
+import io
 import os
 import re
 import shutil
@@ -10,8 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from edda import grounding
+from rich.console import Console
 
+from evaluation import faithful
 from evaluation.__main__ import EXAMPLE
+from evaluation.judged import Collection, Item
 from local.postgres import data_home
 from local.settings import ROOT, LocalSettings
 
@@ -42,6 +47,27 @@ def test_other_settings_measure_other_chunks_in_the_same_state(state: Path) -> N
     assert counts is not None
     assert int(counts[1]) >= 12
     assert float(counts[2]) > 0.9
+
+
+def test_faithful_answers_are_counted_and_a_rule_that_rejects_them_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "Staff get 25 days of leave a year. Unused days expire in March."
+    collection = Collection(
+        name="leave",
+        items=[Item("a", text=text)],
+        queries={"q": "How many days of leave do staff get?"},
+        qrels={"q": {"a": 1}},
+        spans={},
+    )
+
+    def printed() -> list[str]:
+        with io.StringIO() as file:
+            faithful.measure(Console(file=file, width=120), collection, collection.judged)
+            return file.getvalue().splitlines()
+
+    assert [line.split()[-3:] for line in printed()[1:]] == [["0", "of", "1"]] * 4
+    monkeypatch.setattr(grounding, "LEAST_SUPPORT", 1.1)
+    assert any("1 of 1" in line for line in printed())
+    assert any("says what the cited passages do not say" in line for line in printed())
 
 
 @pytest.mark.timeout(300)

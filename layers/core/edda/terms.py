@@ -67,8 +67,11 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
 _APOSTROPHES = ("'", "’")
 _VERSION = re.compile(r"^v(?=\d+$)")  # v1.2 is 1.2
+_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
+_TWO_LETTERS = re.compile("([aou])e")
+_HEXADECIMAL = re.compile("0x[0-9a-f]+", re.IGNORECASE)
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
-_SENTENCE_ENDS = (".", "?", "!", "…", "。", "｡", "؟", "۔", "।", "။", "։", ";")  # ";" asks in Greek
+_SENTENCE_ENDS = (".", "?", "!", "。", "؟", "۔", "।", "።", "։")  # after NFKC
 _PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
 
 _STEMMERS = {
@@ -234,10 +237,20 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
             of_word = spoken
             if not spoken or piece != piece.lower():
                 of_word = spoken + [language for language in _STEMMERS if _written_in(language, script)]
-            found.append(tuple(dict.fromkeys((plain, *(_stem(piece, language) for language in of_word)))))
+            forms = [_stem(piece, language) for language in of_word]
+            if "de" in of_word:
+                forms += [term for form in _with_umlauts_otherwise(piece) for term in (_plain(form), _stem(form, "de"))]
+            found.append(tuple(dict.fromkeys((plain, *forms))))
         if spoken != ["en"]:
             grams += _grams(plain)
     return found, grams
+
+
+def _with_umlauts_otherwise(word: str) -> list[str]:
+    """Mueller for Müller, Müller for Mueller."""
+    lower = unicodedata.normalize("NFC", word.lower())
+    forms = (lower.translate(_UMLAUTS), _TWO_LETTERS.sub(r"\1", lower))
+    return [form for form in forms if form != lower]
 
 
 # What a query is in ----------------------------------------------------------------------------------------------
@@ -340,6 +353,7 @@ def _pieces(token: str) -> list[tuple[str, bool]]:
     if len(camel) > len(parts):
         words = words + [piece for piece in camel if len(piece) > 1]
     pieces = [(word, True) for word in words]
+    pieces += [(part[2:], True) for part in parts if _HEXADECIMAL.fullmatch(part)]
     if (len(parts) > 1 or len(token) > len(parts[0])) and _IDENTIFIER.search(token):
         joints = joints_of(token)
         if not any(joint.end - joint.start == len(token) for joint in joints):

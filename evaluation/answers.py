@@ -20,8 +20,8 @@ import httpx
 from edda.answering import THRESHOLD
 from rich.console import Console
 
-from evaluation import follow_ups, judged
-from evaluation.__main__ import tenant_of
+from evaluation import faithful, follow_ups, judged
+from evaluation.__main__ import settings_of, tenant_of
 from evaluation.api import CORPUS_ID, Route
 from evaluation.in_process import in_process
 from evaluation.ingesting import ingest
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--strange", type=Path, action="append", default=[], help="another's; may be repeated")
     parser.add_argument("--questions", type=int, default=200, help="of each kind, at most (default: 200)")
     parser.add_argument("--follow-ups", action="store_true", help="instead: how follow-ups are best searched for")
+    parser.add_argument("--faithful", action="store_true", help="instead: how often what is faithful is rejected")
     parser.add_argument("--mode", default="hybrid", help="of search (default: hybrid)")
     parser.add_argument("--state", type=Path, default=ROOT / ".edda" / "evaluate", help="folder of the data")
     options = parser.parse_args()
@@ -62,14 +63,14 @@ def main() -> int:
 def evaluate(options: argparse.Namespace, console: Console) -> int:
     """The exit code. Raises LocalError, StepFailed."""
     collection = judged.load(options.corpus)
+    if options.faithful:
+        faithful.measure(console, collection, _some(collection.judged, options.questions))
+        return 0
     strangers = [judged.load(folder) for folder in options.strange]
-    settings = {
-        name: value for name, value in os.environ.items() if name.startswith(("EDDA_CHUNK_", "EDDA_EMBEDDING_"))
-    }
-    state, tenant = options.state.expanduser().resolve(), tenant_of(collection, settings)
+    state, tenant = options.state.expanduser().resolve(), tenant_of(collection, settings_of(os.environ))
     try:
         # Nothing is left out by the threshold: it is applied here.
-        with in_process(state, tenant, settings | {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
+        with in_process(state, tenant, {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
             ingest(route, collection, 3600, lambda done: None)
             if options.follow_ups:
                 follow_ups.measure(console, route, collection, strangers, options.questions)

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import httpx
-from edda import services
+from edda import owner, services
 from edda.concurrency import Deadline, bounded
 from edda.embedding import Embedding
 from edda.errors import DocumentTooLarge, ObjectVanished
@@ -257,10 +257,10 @@ def in_process(state: Path, tenant: str, variables: Mapping[str, str]) -> Iterat
             "EDDA_UPLOADS_BUCKET": "in-process",
         }
         try:
-            run(services.migrate())
+            run(owner.migrate())
         except MigrationError as error:
             raise StepFailed(f"the data in {state} is of another version of Edda ({error}): remove it") from None
-        key = str(run(services.create_key(tenant, "evaluation"))["key"])
+        key = str(run(owner.create_key(tenant, "evaluation"))["key"])
         stack.callback(lambda: run(services.aclose()))
         bucket, ingest_messages, embed_messages = Bucket(), Messages(), Messages()
 

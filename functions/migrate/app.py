@@ -10,7 +10,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 from uuid import UUID
 
-from edda import services
+from edda import owner, services
 from edda.errors import InvalidRequest
 from edda.observability import function_logger
 from edda.runtime import LambdaContext, deadline, run
@@ -19,11 +19,11 @@ logger = function_logger()
 
 # What an operator asks for by hand, where this function alone reaches the database.
 COMMANDS: dict[str, Callable[..., Coroutine[Any, Any, dict[str, Any]]]] = {
-    "CreateKey": services.create_key,
-    "RevokeKey": services.revoke_key,
-    "SetCaps": services.set_caps,
-    "SetWebhook": services.set_webhook,
-    "RemoveWebhook": services.remove_webhook,
+    "CreateKey": owner.create_key,
+    "RevokeKey": owner.revoke_key,
+    "SetCaps": owner.set_caps,
+    "SetWebhook": owner.set_webhook,
+    "RemoveWebhook": owner.remove_webhook,
 }
 OPERATIONS = {"Redrive", "ConfirmDeletes", "DiscardDeletes"}
 
@@ -34,7 +34,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     Invoked by hand (`{"DryRun": true}` is known) it only returns its answer.
     """
     if event.get("source") == "aws.events":
-        done = run(services.index(deadline(context)))
+        done = run(owner.index(deadline(context)))
         logger.info("indexed", extra={"done": done})
         return done
     for name, command in COMMANDS.items():
@@ -43,10 +43,10 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     if known := OPERATIONS & event.keys():
         return run(operate(known.pop(), event))
     if "ResponseURL" not in event:
-        return run(services.migrate(dry_run=bool(event.get("DryRun"))))
+        return run(owner.migrate(dry_run=bool(event.get("DryRun"))))
     try:
         # Deleting the stack deletes no data: that is the database's own deletion policy.
-        answer = {} if event["RequestType"] == "Delete" else run(services.migrate())
+        answer = {} if event["RequestType"] == "Delete" else run(owner.migrate())
     except Exception as error:
         logger.exception("migration failed")
         respond(event, "FAILED", f"{type(error).__name__}: {error}", {})

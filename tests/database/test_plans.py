@@ -20,10 +20,10 @@ INSERT INTO documents (document_id, tenant_id, object_key, name)
     SELECT md5('d' || n)::uuid, %(tenant)s, 'acme/' || lpad(n::text, 8, '0'), 'a'
     FROM generate_series(1, %(documents)s) n;
 INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, modified_at,
-                               planned_chunks, chunked_at, status, finished_at)
+                               planned_chunks, chunked_at, status, finished_at, terms_from)
     SELECT md5('v' || n)::uuid, %(tenant)s, md5('d' || n)::uuid, '1', 'a', now(), 1, now() - interval '1 day',
            CASE WHEN n > %(open)s THEN 'ready' WHEN n %% 2 = 0 THEN 'embedding' ELSE 'queued' END,
-           CASE WHEN n > %(open)s THEN now() END
+           CASE WHEN n > %(open)s THEN now() END, CASE WHEN n < 2 * %(open)s THEN 0 END
     FROM generate_series(1, %(documents)s) n;
 INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, char_start, char_end,
                     heading_path)
@@ -92,6 +92,9 @@ QUERIES: list[tuple[str, str, dict[str, Any]]] = [
             "longest_wait_s": 3600,
         },
     ),
+    ("search", "versions_without_terms", {"limit": 500}),
+    ("search", "terms_to_make", {"version_id": VERSION}),
+    ("search", "chunks_without_terms", {"version_id": VERSION, "terms_from": 256, "limit": 256}),
     ("events", "forget_events", {"tenant_id": None, "keep_s": 86_400, "limit": 500}),
     (
         "usage",

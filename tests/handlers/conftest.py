@@ -8,6 +8,7 @@ from edda.models import EmbeddingModel
 from edda.runtime import run
 
 from tests.conftest import TEMPLATE
+from tests.handlers.asking import ask_about  # noqa: F401 - a fixture
 from tests.handlers.environment import (  # noqa: F401 - fixtures
     cold_start,
     lambda_database,

@@ -95,6 +95,15 @@ def test_a_model_is_told_of_the_callers_own_documents_only(stage: Stage) -> None
     assert chat.requests == []
 
 
+def test_a_lone_line_is_answered_from_with_those_around_it(stage: Stage) -> None:
+    document_id = stage.ready(HANDBOOK.encode())
+    lines = [one["text"] for one in stage.client.send("GET", f"/v1/documents/{document_id}/chunks").json["chunks"]]
+    assert len(lines) > 1
+    (hit,) = ok(stage.client.ask(QUESTION, **BY_WORDS))["hits"]
+    assert hit["text"] == HANDBOOK[hit["char_start"] : hit["char_end"]] == "\n".join(lines)
+    assert [hit["text"][one["start"] : one["end"]] for one in hit["highlights"]].count("leave") == 1
+
+
 def test_only_what_the_filter_lets_through_is_answered_from(stage: Stage) -> None:
     stage.ready(HANDBOOK.encode(), tags="hr")
     tagged = {"field": "tags", "op": "contains", "value": "hr"}

@@ -1,24 +1,18 @@
 """The real answer function as an execution environment has it, its providers on the wire."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from edda.models import Tenant
-from edda.store.keys import create_key
 
-from tests.aws import client, sqs_event
+from tests.aws import client
 from tests.fakes.chat import said
 from tests.fakes.chat_server import OpenAIChatServer
-from tests.fakes.provider_server import Fault, cut_off_after, hang, html_page, reset, status, throttled, truncated_to
-from tests.handlers.environment import ColdStart, ProviderThread, ServerThread, Surroundings, call, event
-from tests.handlers.stage import http_event
+from tests.fakes.provider_server import Fault, hang, reset, status
+from tests.handlers.asking import LASTING, Ask, codes
+from tests.handlers.environment import ProviderThread, ServerThread, Surroundings
 
-Answer = dict[str, Any]
-Ask = Callable[..., Answer]
 LINES = "First of all.\nDays of leave: there are 25.\nThe days are long."
 QUESTION = "How many days of leave are there?"
 GOOD = said("There are 25 days of leave [1].", (1, "Days of leave: there are 25."))
@@ -40,30 +34,9 @@ def chat(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 @pytest.fixture
-def ask(owner_of_acme: Tenant, surroundings: Surroundings, cold_start: ColdStart) -> Ask:
-    """Ask the function, cold at first; a document is ready."""
-    surroundings.put("acme/handbook/welcome aboard.md", LINES)
-    call(cold_start("chunk"), event("s3-put.json"))
-    messages = [record["body"] for record in surroundings.taken(surroundings.embed_queue)]
-    assert call(cold_start("embed"), sqs_event(*messages)) == {"batchItemFailures": []}
-    key = asyncio.run(create_key(surroundings.urls.owner, owner_of_acme, "test"))
-    started: list[Any] = []
-
-    def ask(seconds: float = 29, **body: Any) -> Answer:
-        if not started:
-            started.append(cold_start("answer"))
-        # By words: the vectors of this provider mean nothing.
-        whole = {"question": QUESTION, "mode": "text", **body}
-        request = http_event("POST", "/v1/answers", body=json.dumps(whole), headers={"x-api-key": key})
-        answer = call(started[0], request, seconds)
-        return {"status_code": answer["statusCode"], **json.loads(answer["body"])}
-
-    return ask
-
-
-def codes(answer: Answer) -> list[tuple[str, str]]:
-    assert answer["status_code"] == 200, answer
-    return [(one["part"], one["code"]) for one in answer["degraded"]]
+def ask(ask_about: Callable[..., Ask]) -> Ask:
+    """By words: the vectors of this provider mean nothing."""
+    return ask_about(LINES, "answer", "/v1/answers", question=QUESTION, mode="text")
 
 
 def test_an_answer_comes_from_the_model_with_the_key_of_the_secret(chat: OpenAIChatServer, ask: Ask) -> None:
@@ -84,15 +57,7 @@ def test_without_a_model_the_answer_is_extractive(ask: Ask) -> None:
     assert answer["answer"].startswith("Days of leave: there are 25. [1]")
 
 
-FAULTS: dict[str, tuple[Fault, str]] = {
-    "down": (status(503), "provider_unavailable"),
-    "an HTML page": (html_page(), "provider_unavailable"),
-    "broken JSON": (truncated_to(20), "provider_unavailable"),
-    "cut off": (cut_off_after(20), "provider_unavailable"),
-    "throttled": (throttled(retry_after="900"), "provider_throttled"),
-    "wrong key": (status(401), "provider_misconfigured"),
-    "too long": (status(413), "chat_rejected"),
-}
+FAULTS = LASTING | {"too long": (status(413), "chat_rejected")}
 
 
 @pytest.mark.parametrize(("fault", "code"), FAULTS.values(), ids=FAULTS)

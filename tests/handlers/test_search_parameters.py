@@ -73,6 +73,17 @@ def test_a_quoted_phrase_is_in_every_hit(full: Stage) -> None:
     assert len(texts(full.client.search('"of"', mode="text", top_k=100))) == 15
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "text"])
+def test_a_piece_of_an_identifier_finds_its_line_first(stage: Stage, mode: str) -> None:
+    lines = [
+        f"path=/var/lib/app_{n}.db on 10.0.{n // 20}.{n % 20}:8080 with v1.{n % 20}.{n // 20}-rc1, PN-{1000 + n}-A"
+        for n in range(400)
+    ]
+    stage.ready("\n".join(lines).encode())
+    for piece, line in [("app_3.db", 3), ("lib/app_120.db", 120), ("10.0.3.12", 72), ("1.2.3", 62), ("PN1010", 10)]:
+        assert texts(stage.client.search(piece, mode=mode))[0] == lines[line], piece
+
+
 @pytest.mark.parametrize(("mode", "part"), [("hybrid", "vector"), ("vector", "vector"), ("text", "text")])
 def test_a_threshold_is_of_what_means_the_same_for_every_question(full: Stage, mode: str, part: str) -> None:
     every = full.client.search("Line 7 of leave.", mode=mode, top_k=100).json["hits"]

@@ -1,34 +1,23 @@
 """The real search function as an execution environment has it, its providers on the wire."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from edda.models import Tenant
-from edda.store.keys import create_key
 from edda.store.migrations import register_model
 
-from tests.aws import client, sqs_event
+from tests.aws import client
 from tests.fakes.provider_server import (
     Fault,
-    cut_off_after,
     edited,
     hang,
-    html_page,
     reset,
-    status,
-    throttled,
-    truncated_to,
 )
 from tests.fakes.rerank_server import RerankServer
-from tests.handlers.environment import MODEL, ColdStart, ProviderThread, ServerThread, Surroundings, call, event
-from tests.handlers.stage import http_event
+from tests.handlers.asking import LASTING, Answer, Ask, codes
+from tests.handlers.environment import MODEL, ProviderThread, ServerThread, Surroundings
 
-Answer = dict[str, Any]
-Search = Callable[..., Answer]
 LINES = "First of all.\nDays of leave.\nThe days are long."
 
 
@@ -46,24 +35,8 @@ def reranker(monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerThread]:
 
 
 @pytest.fixture
-def search(owner_of_acme: Tenant, surroundings: Surroundings, cold_start: ColdStart) -> Search:
-    """Ask the function, cold at first; a document is ready."""
-    surroundings.put("acme/handbook/welcome aboard.md", LINES)
-    call(cold_start("chunk"), event("s3-put.json"))
-    messages = [record["body"] for record in surroundings.taken(surroundings.embed_queue)]
-    assert call(cold_start("embed"), sqs_event(*messages)) == {"batchItemFailures": []}
-    key = asyncio.run(create_key(surroundings.urls.owner, owner_of_acme, "test"))
-    started: list[Any] = []
-
-    def ask(seconds: float = 29, **body: Any) -> Answer:
-        if not started:
-            started.append(cold_start("search"))
-        request = http_event("POST", "/v1/search", body=json.dumps(body), headers={"x-api-key": key})
-        answer = call(started[0], request, seconds)
-        headers = {name.lower(): value for name, value in answer["headers"].items()}
-        return {"status_code": answer["statusCode"], "headers": headers, **json.loads(answer["body"])}
-
-    return ask
+def search(ask_about: Callable[..., Ask]) -> Ask:
+    return ask_about(LINES, "search", "/v1/search")
 
 
 def texts(answer: Answer) -> list[str]:
@@ -71,23 +44,9 @@ def texts(answer: Answer) -> list[str]:
     return [hit["text"] for hit in answer["hits"]]
 
 
-def codes(answer: Answer) -> list[tuple[str, str]]:
-    return [(one["part"], one["code"]) for one in answer["degraded"]]
-
-
-LASTING: dict[str, tuple[Fault, str]] = {
-    "down": (status(503), "provider_unavailable"),
-    "an HTML page": (html_page(), "provider_unavailable"),
-    "broken JSON": (truncated_to(20), "provider_unavailable"),
-    "cut off": (cut_off_after(20), "provider_unavailable"),
-    "throttled": (throttled(retry_after="9"), "provider_throttled"),
-    "wrong key": (status(401), "provider_misconfigured"),
-}
-
-
 @pytest.mark.parametrize(("fault", "code"), LASTING.values(), ids=LASTING)
 def test_hybrid_goes_by_words_when_the_embedding_provider_fails(
-    search: Search, provider: ProviderThread, fault: Fault, code: str
+    search: Ask, provider: ProviderThread, fault: Fault, code: str
 ) -> None:
     assert codes(search(query="leave")) == []
     provider.server.script = [fault, fault]
@@ -100,13 +59,13 @@ def test_hybrid_goes_by_words_when_the_embedding_provider_fails(
     assert refused["headers"].get("retry-after") == {"provider_throttled": "9", "provider_unavailable": "5"}.get(code)
 
 
-def test_a_connection_that_died_in_a_freeze_is_not_noticed(search: Search, provider: ProviderThread) -> None:
+def test_a_connection_that_died_in_a_freeze_is_not_noticed(search: Ask, provider: ProviderThread) -> None:
     search(query="leave")
     provider.server.script = [reset]
     assert codes(search(query="leave")) == []
 
 
-def test_a_provider_that_hangs_costs_half_of_the_time(search: Search, provider: ProviderThread) -> None:
+def test_a_provider_that_hangs_costs_half_of_the_time(search: Ask, provider: ProviderThread) -> None:
     search(query="leave")
     provider.server.script = [hang]
     began = time.monotonic()
@@ -119,7 +78,7 @@ def test_a_provider_that_hangs_costs_half_of_the_time(search: Search, provider: 
 
 
 def test_vectors_of_other_dimensions_than_the_index_are_the_operators_business(
-    search: Search, provider: ProviderThread
+    search: Ask, provider: ProviderThread
 ) -> None:
     longer = edited(lambda good: {**good, "data": [{"index": 0, "embedding": [0.1] * 9}]})
     provider.server.script = [longer]
@@ -130,7 +89,7 @@ def test_vectors_of_other_dimensions_than_the_index_are_the_operators_business(
 
 
 def test_a_model_that_is_not_registered_with_its_dimensions_is_said(
-    search: Search, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+    search: Ask, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asyncio.run(register_model(surroundings.urls.owner, "openai/another", 16))
     monkeypatch.setenv("EDDA_EMBEDDING_MODEL", MODEL)
@@ -141,7 +100,7 @@ def test_a_model_that_is_not_registered_with_its_dimensions_is_said(
 
 
 def test_the_reranker_that_the_environment_names_orders_the_hits(
-    search: Search, reranker: ServerThread, monkeypatch: pytest.MonkeyPatch
+    search: Ask, reranker: ServerThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = client("secretsmanager").create_secret(Name=f"rerank-{time.time_ns()}", SecretString="co-secret")
     monkeypatch.setenv("EDDA_RERANK_API_KEY_SECRET_ARN", secret["ARN"])
@@ -169,7 +128,7 @@ RERANK_FAULTS: dict[str, tuple[Fault, str]] = LASTING | {
 
 @pytest.mark.parametrize(("fault", "code"), RERANK_FAULTS.values(), ids=RERANK_FAULTS)
 def test_a_reranker_that_fails_leaves_the_order_before_it(
-    search: Search, reranker: ServerThread, fault: Fault, code: str
+    search: Ask, reranker: ServerThread, fault: Fault, code: str
 ) -> None:
     plain = search(query="The days are", rerank=False)
     reranker.server.script = [fault, fault]

@@ -90,6 +90,7 @@ def test_other_days_are_other_days(stage: Stage) -> None:
         ({"first_day": "2020-01-01", "last_day": "2026-02-01"}, "first_day"),
         ({"first_day": "yesterday"}, "first_day"),
         ({"document_id": "x"}, "document_id"),
+        ({"document_id": "{"}, "document_id"),
     ],
 )
 def test_what_is_no_range_is_refused(stage: Stage, query: dict[str, str], place: str) -> None:

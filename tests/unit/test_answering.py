@@ -197,9 +197,12 @@ async def test_after_a_change_of_subject_the_question_before_does_not_vouch_for_
     history = (ChatTurn("user", QUESTION), ChatTurn("assistant", "25"))
     search, question = searching(0.1), "What about the weather on Mars?"
     search.by_text[f"{QUESTION}\n{question}"] = searching(0.7).found
-    answer = await ask(search, question=question, history=history)
-    assert (answer.status, answer.text, answer.citations) == ("not_found", NOT_FOUND, ())
-    assert answer.relevance < 0.1
+    chat = FakeChat([ProviderUnavailable()])  # one that answers would judge by itself
+    for one in (None, chat):
+        answer = await ask(search, one, question=question, history=history)
+        assert (answer.status, answer.text, answer.citations) == ("not_found", NOT_FOUND, ())
+        assert answer.relevance < 0.1
+    assert len(chat.requests) == 2
 
 
 async def test_a_follow_up_with_a_word_of_its_own_is_answered_from_what_has_it() -> None:
@@ -304,7 +307,7 @@ async def test_a_lone_sentence_is_answered_from_with_its_neighbours() -> None:
     search = FakeSearching([found(one, 0.6)], passages=[Passage(UUID(int=1), 0, before, 0, len(before), page=3)])
     answer = await ask(search, question="How many days of leave do staff get in a year?")
     (passage,) = [used.hit for used in answer.hits]
-    assert (passage.text, passage.char_start, passage.page) == (f"{before} {text}", 0, 3)
+    assert (passage.text, passage.char_start, passage.page) == (f"{before}\n{text}", 0, 3)
     assert before in answer.text
 
 

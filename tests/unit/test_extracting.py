@@ -1,5 +1,7 @@
 """Sentences that answer, and when nothing does."""
 
+import time
+
 import pytest
 from edda.extracting import SENTENCES, asked_words, best_sentences, pieces, ranked_sentences, relevance
 from edda.models import Hit
@@ -117,6 +119,16 @@ def test_prose_with_commas_is_no_table() -> None:
     assert chosen("How many days of leave do trainees get?", hits(text)) == [text]
 
 
+LONG = ["-" * 100_000 + "x|", "a," * 50_000, '"' * 100_000, "a" + "." * 100_000, "a|\n" * 10_000, "a_" * 50_000]
+
+
+@pytest.mark.parametrize("text", LONG, ids=range(len(LONG)))
+def test_a_long_passage_takes_time_in_proportion(text: str) -> None:
+    began = time.process_time()
+    chosen("What of E-1042 or a_b?", [hit(f"{text}\n{text}", char_start=0)])
+    assert time.process_time() - began < 5
+
+
 ERRORS = (
     "E-1042 means that the pump is blocked. E-1043 means that the pump is too hot. Open the valve of the pump then."
 )
@@ -128,6 +140,15 @@ def test_another_code_is_no_answer_where_the_one_asked_for_stands() -> None:
         "E-1043 means that the pump is too hot.",
         "Open the valve of the pump then.",
     ]
+
+
+def test_another_code_may_have_other_letters_and_digits() -> None:
+    text = (
+        "ERR-0x80070057 means a wrong path. ERR-0x8007000E means that memory was full. A relay of 24V costs 9 euros. \
+A relay of 12V costs 7 euros."
+    )
+    assert chosen("What does ERR-0x80070057 mean?", hits(text)) == ["ERR-0x80070057 means a wrong path."]
+    assert chosen("What does a relay of 24V cost?", hits(text)) == ["A relay of 24V costs 9 euros."]
 
 
 def test_two_codes_may_be_asked_for_and_one_that_is_nowhere_counts_by_its_parts() -> None:

@@ -89,6 +89,8 @@ def test_which_languages_a_model_reads() -> None:
     assert languages_of_model("openai/text-embedding-3-small") is None
     assert languages_of_model("bedrock/amazon.titan-embed-text-v2:0") is None
     assert languages_of_model("openai/paraphrase-multilingual-MiniLM-L12-v2") is None
+    assert languages_of_model("openai/bge-m3", "en,de") == frozenset({"en", "de"})
+    assert languages_of_model("openai/bge-small-en-v2-multilingual", "all") is None
 
 
 ANY = st.lists(st.tuples(st.integers(-100, 100), st.integers(0, 500)), max_size=30)

@@ -33,6 +33,8 @@ def marked(query: str, text: str, language: str | None = "en") -> list[str]:
         ("книги", "Мои книги и книга", "ru", ["книги", "книга"]),
         ("Rechnung", "Die Rechnungen, nicht das Rechnen", "de", ["Rechnungen"]),
         ('"carry over"', "You may CARRY\n over days.", "en", ["CARRY\n over"]),
+        ('"port 80"', "airport 80, port 8080, (port 80)", "en", ["80", "port", "port 80"]),
+        ('"京大"', "東京大学で", "ja", ["京大"]),
         ('"a.b" "("', "a.b axb (", "en", ["a.b"]),
         ("nothing", "of the kind", "en", []),
         ("😀 !!!", "smile 😀 !!!", "en", []),

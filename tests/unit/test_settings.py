@@ -33,6 +33,7 @@ def test_variables_of_others_are_not_read() -> None:
     [
         ("EDDA_EMBEDDING_PROVIDER", "acme"),
         ("EDDA_EMBEDDING_DIMENSIONS", "0"),
+        ("EDDA_EMBEDDING_LANGUAGES", "english"),
         ("EDDA_EMBEDDING_DIMENSIONS", "4001"),
         ("EDDA_EMBEDDING_DIMENSIONS", "many"),
         ("EDDA_MAX_DOCUMENT_BYTES", "0"),

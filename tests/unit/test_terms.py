@@ -45,6 +45,9 @@ def score(query: str, text: str, language: str | None, others: int = 100) -> flo
         ("The cells were growing in cultures.", "en", "cell growth culture"),
         ("Die Häuser der Städte wurden verkauft.", "de", "Haus in der Stadt"),
         ("Die Bundesverfassungsgerichte entscheiden.", "de", "Verfassung und Gericht"),  # parts of compounds
+        ("Müller said so", "en", "Mueller"),
+        ("Mueller said so", "en", "Wie hat Müller das gesagt?"),
+        ("ERR-0x80070057", "en", "80070057"),
         ("Les élèves étudient l'économie.", "fr", "quel élève étudie une economie"),
         ("Los niños cantaban canciones.", "es", "¿Qué canción canta el niño?"),
         ("Книги лежали на столах.", "ru", "какая книга лежит на столе"),

@@ -40,6 +40,15 @@ def test_a_sentence_comes_with_those_around_it_as_one_passage_with_its_own_offse
     assert one.hit.text[span.start : span.end] == "It"
 
 
+def test_rows_of_a_table_stay_rows() -> None:
+    row = replace(found(hit("valve,3 kg", ordinal=1, char_start=12, char_end=22)))
+    beside = [
+        Passage(UUID(int=0), 0, "part,weight", 0, 11, page=1),
+        Passage(UUID(int=2), 2, "pump,4 kg", 23, 32, page=1),
+    ]
+    assert widened([row], [beside])[0].hit.text == "part,weight\nvalve,3 kg\npump,4 kg"
+
+
 def test_what_overlaps_is_there_once() -> None:
     beside = [passage(1, (0, 40)), passage(3, (45, SPANS[3][1]))]
     (one,) = widened([sentence(2)], [beside])

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from psycopg import Error
 
-from edda import services
+from edda import owner, services
 from edda.errors import EddaError
 from edda.settings import Settings
 from edda.store.migrations import MigrationError
@@ -78,19 +78,19 @@ async def execute(options: argparse.Namespace) -> Any:
     """Run one command of the owner's. What is to be printed."""
     match options.command:
         case "migrate":
-            return await services.migrate(dry_run=options.dry_run)
+            return await owner.migrate(dry_run=options.dry_run)
         case "create-key":
-            return (await services.create_key(options.tenant, options.name))["key"]
+            return (await owner.create_key(options.tenant, options.name))["key"]
         case "revoke-key":
-            return await services.revoke_key(options.prefix)
+            return await owner.revoke_key(options.prefix)
         case "set-caps":
-            return await services.set_caps(
+            return await owner.set_caps(
                 options.tenant, **{cap.name: getattr(options, cap.name) for cap in fields(Caps)}
             )
         case "set-webhook":
-            return (await services.set_webhook(options.tenant, options.url, options.secret))["secret"]
+            return (await owner.set_webhook(options.tenant, options.url, options.secret))["secret"]
         case "remove-webhook":
-            return await services.remove_webhook(options.tenant)
+            return await owner.remove_webhook(options.tenant)
     raise ValueError(options.command)
 
 

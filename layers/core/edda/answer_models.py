@@ -1,18 +1,20 @@
 """The requests and answers of the answer endpoint."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from edda.answering import Answer, Question
 from edda.api_models import Reason, Request
 from edda.filters import parse_filter
-from edda.grounding import Citation, positions
 from edda.models import ChatTurn, Hit
 from edda.search_models import MAX_QUERY_CHARACTERS, FilterField, HitBody, without_nul
 from edda.searching import Mode, SearchQuery
+
+if TYPE_CHECKING:  # api and search have these models in their document, and answer nothing
+    from edda.answering import Answer, Question
+    from edda.grounding import Citation
 
 DEFAULT_PASSAGES = 8
 MAX_PASSAGES = 50
@@ -83,8 +85,10 @@ class AnswerRequest(Request):
             )
         return self
 
-    def to_question(self) -> Question:
+    def to_question(self) -> "Question":
         """Raises InvalidFilter."""
+        from edda.answering import Question
+
         return Question(
             search=SearchQuery(
                 text=self.question,
@@ -104,7 +108,8 @@ class AnswerRequest(Request):
 
 class CitationBody(BaseModel):
     """What proves the answer where its marker stands: `quote` is characters `char_start` to `char_end` of the text that
-    was read from this version of the document, as it is stored."""
+    was read from this version of the document, as it is stored; only white space between two passages that were short
+    may be other."""
 
     marker: int = Field(description="n of [n] in the answer, which is also the n-th of `hits`.")
     positions: list[int] = Field(description="Where its markers begin in the answer, in characters.")
@@ -114,14 +119,16 @@ class CitationBody(BaseModel):
     name: str
     title: str | None
     page: int | None = Field(description="Where the passage begins; the quote may stand further on.")
-    heading_path: list[str] = Field(description="Where the passage begins; the quote may stand further on.")
+    heading_path: list[str] = Field(description="Where the passage that was found begins; as above.")
     char_start: int
     char_end: int
     quote: str
 
     @classmethod
-    def of(cls, citation: Citation, hit: Hit, text: str) -> Self:
+    def of(cls, citation: "Citation", hit: Hit, text: str) -> Self:
         """As it was checked."""
+        from edda.grounding import positions
+
         return cls(
             marker=citation.passage + 1,
             positions=positions(text, citation.passage),
@@ -157,24 +164,27 @@ class AnswerBody(BaseModel):
     """An answer, and what it stands on."""
 
     status: Literal["answered", "not_found"] = Field(
-        description="not_found: nothing that answers the question was found; `answer` says so, in English."
+        description="not_found: nothing that answers the question was found, or nothing is asked (function words or "
+        "emoji alone); `answer` says so, in English."
     )
     kind: Literal["generated", "extractive"] = Field(
         description="Who decided: a chat model whose citations were checked, or the rule that picks sentences."
     )
     answer: str = Field(
         description="Plain text with markers [n]: no link, image or HTML. Of an extractive answer, each line is a "
-        "sentence of a document."
+        "sentence or a row of a document, a header of a table before its rows."
     )
     citations: list[CitationBody]
-    hits: list[HitBody] = Field(description="The passages that it was made from, best first.")
+    hits: list[HitBody] = Field(
+        description="The passages that it was made from, best first; short ones with those around them as one."
+    )
     relevance: float = Field(description="How sure it is that the hits have to do with the question, about 0 to 1.")
     model: str | None = Field(description="The chat model, if it was asked.")
     usage: UsageBody
     degraded: list[AnswerDegradedBody]
 
     @classmethod
-    def of(cls, answer: Answer, model: str | None) -> Self:
+    def of(cls, answer: "Answer", model: str | None) -> Self:
         """As it was made; `model` is the one there is."""
         return cls(
             status=answer.status,

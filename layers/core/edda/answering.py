@@ -160,11 +160,11 @@ class _Answer:
         judged = [
             extracting.relevance(sentences, one.similarity) for sentences, one in zip(ranked, searched, strict=True)
         ]
-        least = self.verb.threshold
-        if len(judged) > 1:  # the question before does not vouch for what has nothing to do with it
+        least, at_most = self.verb.threshold, max(judged)
+        if len(judged) > 1:  # the question before does not vouch for one that has nothing to do with it
             judged[1] = min(judged[1], judged[0] / OWN_SHARE_OF_RELEVANCE)
         self.relevance = max(judged)
-        if chat is not None and prompt is not None and max(judged) >= CHAT_SHARE_OF_THRESHOLD * least:
+        if chat is not None and prompt is not None and at_most >= CHAT_SHARE_OF_THRESHOLD * least:
             try:
                 grounded = await self._generated(chat, prompt)
             except _Unanswered as reason:

@@ -29,6 +29,7 @@ LEAST_OF_BEST = 0.6  # a sentence that says less of what was asked than this sha
 WORDS_ALONE = 1.3
 
 _IDENTIFIER = re.compile(r"(?<![a-z0-9_])[a-z0-9_]+(?:[-./:#]+[a-z0-9_]+)*")
+_PART = re.compile(r"[a-z0-9]+")
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
 
 
@@ -180,7 +181,8 @@ def _identifiers(folded: str) -> Iterator[str]:
 
 
 def _form(identifier: str) -> str:
-    return re.sub(r"[0-9]+", "9", re.sub(r"[a-z]+", "a", identifier))
+    """Its parts: letters, or digits with letters before or behind them, as of a hexadecimal number."""
+    return _PART.sub(lambda part: "a" if part[0].isalpha() else "a9" if part[0][0].isalpha() else "9", identifier)
 
 
 def _cut(text: str, start: int, end: int) -> int:

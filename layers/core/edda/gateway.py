@@ -270,12 +270,13 @@ def _field_problem(problem: dict[str, Any]) -> dict[str, str]:
     parts = [str(part) for part in problem["loc"][1:]]
     place = ".".join(part for part in parts if not part.startswith("(")) or str(problem["loc"][0])
     facts = problem.get("ctx", {})
-    message = PLAIN_WORDS.get(problem["type"], "")
+    message = PLAIN_WORDS.get(problem["type"], "").format(**facts)
     if problem["type"] in LENGTHS:
         limit, least = LENGTHS[problem["type"]]
         unit = "characters" if isinstance(problem.get("input"), str) else "items"
         message = "is empty" if facts[limit] == 1 and least else f"must have {least or 'at most'} {facts[limit]} {unit}"
-    return {"field": place, "message": (message or str(problem["msg"])).format(**facts).removeprefix("Value error, ")}
+    # Pydantic's own words may quote what was sent.
+    return {"field": place, "message": message or str(problem["msg"]).removeprefix("Value error, ")}
 
 
 def _problem_response(error: Exception, request_id: str) -> Response[Any]:

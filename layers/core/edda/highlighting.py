@@ -6,9 +6,10 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
-from edda.terms import GRAM, HAS_UNSPACED, TOKEN, QueryTerms, joints_of, terms_of
+from edda.terms import GRAM, HAS_UNSPACED, TOKEN, UNSPACED, QueryTerms, joints_of, terms_of
 
 _WORD = re.compile(r"\w+")
+_LETTER = rf"[^\W_{UNSPACED}]"
 _terms_of = lru_cache(maxsize=10_000)(terms_of)
 
 
@@ -79,6 +80,9 @@ def _places(piece: str, word: str) -> Iterator[int]:
 def _phrases(text: str, phrases: Iterable[str]) -> Iterator[Span]:
     for phrase in phrases:
         pattern = r"\s+".join(re.escape(word) for word in phrase.split())
+        # Not within a longer word, as in the search.
+        before = f"(?<!{_LETTER})" if re.match(_LETTER, phrase) else ""
+        pattern = before + pattern + (f"(?!{_LETTER})" if re.match(_LETTER, phrase[-1]) else "")
         for match in re.finditer(pattern, text, re.IGNORECASE):
             yield Span(*match.span())
 

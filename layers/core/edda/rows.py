@@ -10,7 +10,7 @@ from edda.sentences import LINE_END, Span, parts
 MOST_HEADER_CHARACTERS = 300
 _QUOTED = re.compile(r'"[^"\n]*"')
 _LOOSE = re.compile(r"[,;] ")
-_RULE = re.compile(r"[|:\s-]*-[|:\s-]*")
+_RULE = re.compile(r"(?=[^-]*+-)[|:\s-]++")
 _DIGIT = re.compile(r"\d")
 
 

@@ -6,19 +6,15 @@ needed, so that a function loads only what it uses.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from edda.adapters.aws import AwsClients
-from edda.concurrency import Deadline
-from edda.errors import InvalidRequest, NotFound
+from edda.conninfo import app_conninfo
+from edda.errors import InvalidRequest
 from edda.models import EmbeddingLimits, EmbeddingModel
-from edda.ports import ObjectStore, Queue, Secrets
+from edda.ports import ObjectStore, Queue
 from edda.providers import build_chat, build_embedder, build_reranker, model_name
-from edda.settings import MEGABYTE, Settings
+from edda.settings import Settings
 from edda.store.database import Database
 from edda.store.keys import KeyStore
 from edda.store.models import find_model
@@ -319,149 +315,13 @@ async def redrive_queue(name: str) -> dict[str, int]:
         return await (await operating()).redrive_queue(_queue(clients, dead_letters), _queue(clients, queue))
 
 
-async def migrate(*, dry_run: bool = False) -> dict[str, Any]:
-    """For functions/migrate: schema, embedding model, first tenant. What was done."""
-    from edda.adapters.secrets import SecretsManager
-    from edda.store import keys, migrations
-
-    settings, clients = Settings.from_environment(), AwsClients()
-    async with clients:
-        secrets = SecretsManager(clients)
-        owner = await owner_conninfo(settings, secrets)
-        password = None
-        if settings.database_secret_arn:
-            password = (await secrets.read(settings.database_secret_arn))["password"]
-    applied = await migrations.migrate(owner, app_password=password, dry_run=dry_run)
-    done: dict[str, Any] = {"applied": applied, "dry_run": dry_run}
-    if not dry_run:
-        model = await migrations.register_model(
-            owner,
-            model_name(settings),
-            settings.embedding_dimensions,
-            price_per_million_tokens=settings.embedding_price_per_million_tokens,
-        )
-        done["model"] = model.name
-        if settings.first_tenant:
-            done["tenant"] = (await keys.create_tenant(owner, settings.first_tenant)).slug
-    return done
-
-
-async def index(until: Deadline) -> dict[str, int]:
-    """For functions/migrate, by schedule: build the HNSW indexes that are due. What was done."""
-    from edda.index_ranges import Policy
-    from edda.indexing import Indexing
-    from edda.store.indexing import IndexStore
-
-    policy = Policy(memory_bytes=Settings.from_environment().index_megabytes * MEGABYTE)
-    return await Indexing(IndexStore(_owner), policy).index(until)
-
-
-# What an operator does as the schema's owner: by functions/migrate, which alone reaches a database in a VPC, or from a
-# shell by `python -m edda.admin`.
-
-
-async def create_key(tenant: str, name: str = "created by hand") -> dict[str, Any]:
-    """A key, and its tenant if new."""
-    from edda.store import keys
-
-    owner = await _owner()
-    return {"key": await keys.create_key(owner, await keys.create_tenant(owner, tenant), name)}
-
-
-async def revoke_key(prefix: str) -> dict[str, Any]:
-    """A key stops working at once. Raises NotFound when no key in use has this prefix."""
-    from edda.store import keys
-
-    if not await keys.revoke_key(await _owner(), prefix):
-        raise NotFound(f"No key in use has the prefix {prefix}.")
-    return {"revoked": prefix}
-
-
-async def set_caps(tenant: str, **caps: Any) -> dict[str, Any]:
-    """What a tenant may use; a cap that is not given is lifted. Raises NotFound, InvalidRequest."""
-    from edda.store import keys, usage
-
-    try:
-        checked = usage.Caps(**caps)
-    except ValidationError as error:
-        problems = (f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise InvalidRequest("; ".join(problems)) from None
-    owner = await _owner()
-    await usage.set_caps(owner, await keys.find_tenant(owner, tenant), checked)
-    return {"caps": caps}
-
-
-async def set_webhook(tenant: str, url: str, secret: str | None = None) -> dict[str, Any]:
-    """Where a tenant's events go, and the secret to check them with, a new one if none is given.
-
-    Raises NotFound, and InvalidRequest; whether the address is a public one shows in use.
-    """
-    from edda.signing import is_secret, new_secret
-    from edda.store import events, keys
-
-    if not url.startswith("https://") and not Settings.from_environment().webhook_allow_private:
-        raise InvalidRequest(
-            "A webhook's address begins with https:// (EDDA_WEBHOOK_ALLOW_PRIVATE=true allows others, for tests)."
-        )
-    if secret is not None and not is_secret(secret):
-        raise InvalidRequest("A webhook's secret is whsec_ and 24 to 64 bytes of base64.")
-    owner, secret = await _owner(), secret or new_secret()
-    await events.set_webhook(owner, await keys.find_tenant(owner, tenant), url, secret)
-    return {"secret": secret}
-
-
-async def remove_webhook(tenant: str) -> dict[str, Any]:
-    """A tenant's events go nowhere any more. Raises NotFound."""
-    from edda.store import events, keys
-
-    owner = await _owner()
-    await events.remove_webhook(owner, await keys.find_tenant(owner, tenant))
-    return {}
-
-
-async def _owner() -> str:
-    from edda.adapters.secrets import SecretsManager
-
-    async with AwsClients() as clients:
-        return await owner_conninfo(Settings.from_environment(), SecretsManager(clients))
-
-
-async def owner_conninfo(settings: Settings, secrets: Secrets) -> str:
-    """How migrate connects: as the owner of the schema."""
-    if settings.database_owner_url:
-        return _checked_address("EDDA_DATABASE_OWNER_URL", settings.database_owner_url)
-    return await _conninfo_from_secret(settings, secrets, settings.database_owner_secret_arn)
-
-
 def _database(settings: Settings, clients: AwsClients, *, patience_s: float = 0) -> Database:
     from edda.adapters.secrets import SecretsManager
 
     async def conninfo() -> str:
-        if settings.database_url:
-            return _checked_address("EDDA_DATABASE_URL", settings.database_url)
-        return await _conninfo_from_secret(settings, SecretsManager(clients), settings.database_secret_arn)
+        return await app_conninfo(settings, SecretsManager(clients))
 
     return _opens(Database(conninfo, patience_s=patience_s))
-
-
-def _checked_address(name: str, address: str) -> str:
-    """The address. What is wrong with it is not told: psycopg would quote the part that may be the password."""
-    try:
-        conninfo_to_dict(address)
-    except ProgrammingError:
-        raise ValueError(f"{name} is no address of a Postgres database.") from None
-    return address
-
-
-async def _conninfo_from_secret(settings: Settings, secrets: Secrets, arn: str) -> str:
-    secret = await secrets.read(arn)
-    return make_conninfo(
-        host=settings.database_host,
-        dbname=settings.database_name,
-        user=secret["username"],
-        password=secret["password"],
-        sslmode="require",
-    )
 
 
 def _brake(settings: Settings) -> "DeleteBrake":

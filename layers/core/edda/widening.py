@@ -71,5 +71,6 @@ def _with(found: Found, beside: Sequence[Passage]) -> Found:
 
 
 def _blank(gap: int) -> str:
-    """Between two chunks there is white space alone, of which only the length is known."""
-    return " " if gap == 1 else "\n" * gap
+    """Between two chunks there is white space alone, of which only the length is known: in prose new lines do no harm,
+    and rows of a table stay apart."""
+    return "\n" * gap

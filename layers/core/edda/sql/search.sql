@@ -71,12 +71,13 @@ ORDER BY k.position, c.ordinal;
 
 -- name: versions_without_terms
 -- Visible ones whose terms are to be made anew. (Their status is said for the index.)
-SELECT v.version_id FROM document_versions v JOIN documents d ON d.current_version_id = v.version_id
+SELECT v.version_id
+FROM document_versions v JOIN documents d ON d.document_id = v.document_id AND d.current_version_id = v.version_id
 WHERE v.terms_from IS NOT NULL AND v.status IN ('ready', 'partial') LIMIT %(limit)s;
 
 -- name: terms_to_make
 SELECT d.document_id, COALESCE(d.title, v.title) AS title, v.terms_from
-FROM document_versions v JOIN documents d ON d.current_version_id = v.version_id
+FROM document_versions v JOIN documents d ON d.document_id = v.document_id AND d.current_version_id = v.version_id
 WHERE v.version_id = %(version_id)s AND v.terms_from IS NOT NULL;
 
 -- name: chunks_without_terms
@@ -87,6 +88,6 @@ WHERE version_id = %(version_id)s AND ordinal >= %(terms_from)s ORDER BY ordinal
 -- Unless the title was changed or others were faster. The document is locked.
 UPDATE document_versions v SET terms_from = %(next)s
 FROM documents d
-WHERE v.version_id = %(version_id)s AND d.current_version_id = v.version_id AND v.terms_from = %(terms_from)s
-  AND COALESCE(d.title, v.title) IS NOT DISTINCT FROM %(title)s
+WHERE v.version_id = %(version_id)s AND d.document_id = v.document_id AND d.current_version_id = v.version_id
+  AND v.terms_from = %(terms_from)s AND COALESCE(d.title, v.title) IS NOT DISTINCT FROM %(title)s
 RETURNING v.version_id;

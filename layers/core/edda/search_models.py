@@ -136,7 +136,7 @@ class SearchRequest(Request):
         default=None, description="Whether the reranker reads the best candidates; null: if the deployment has one."
     )
     rerank_candidates: Annotated[int, Field(ge=1, le=MAX_RERANKED)] | None = Field(
-        default=None, description="How many it reads, at least `top_k`; null: as the deployment says."
+        default=None, description="How many it reads if it does, at least `top_k`; null: as the deployment says."
     )
     cursor: Annotated[str, Field(max_length=200)] | None = Field(
         default=None,

@@ -16,7 +16,6 @@ from edda.terms import (
     document_weights,
     idf,
     query_terms,
-    term_id,
     term_ids,
     terms_of,
 )
@@ -248,6 +247,22 @@ def test_other_words_have_the_stems_of_a_clear_language_only() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("What is the status of request 740df9565f07e388?", 2),
+        ("7f3a-22", 0),
+        ("zwonkle bulletin", 2),
+        ("/var/lib/app.db", 1),
+        ("the of", 0),
+        ("有給休暇", 3),
+        ("😀", 0),
+    ],
+)
+def test_words_that_a_model_could_read_are_counted(query: str, count: int) -> None:
+    assert query_terms(query).words == count
+
+
 def test_operators_of_tsquery_are_no_operators() -> None:
     assert words(query_terms("!cat & (dog | mouse) <-> bird:*").terms) >= {"cat", "dog", "mouse", "bird"}
 
@@ -323,8 +338,8 @@ def test_a_term_keeps_its_number_for_ever() -> None:
         PINNED["黑豹"],
         PINNED["err-0x80070057"],
     ]
-    assert term_id(TENANT, "cat") == PINNED["cat"]
-    assert term_id(OTHER, "cat") != term_id(TENANT, "cat")
+    assert term_ids(TENANT, ("cat",)) == [PINNED["cat"]]
+    assert term_ids(OTHER, ("cat",)) != [PINNED["cat"]]
 
 
 def test_numbers_seldom_meet() -> None:

@@ -65,7 +65,7 @@ _KANA = re.compile("[\u3040-\u30ff]")
 _PART = re.compile(_WORD)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
-_APOSTROPHES = ("'", "’")
+_HAS_DIGIT = re.compile(r"\d")
 _VERSION = re.compile(r"^v(?=\d+$)")  # v1.2 is 1.2
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 _TWO_LETTERS = re.compile("([aou])e")
@@ -106,6 +106,7 @@ class QueryTerms:
     phrases: tuple[str, ...]  # quoted, but not in passing: a hit holds each of them, white space and case apart
     languages: tuple[str, ...] = ()
     alternatives: tuple[tuple[str, ...], ...] = ()  # for each word, terms of which a chunk has but one
+    words: int = 0  # that tell something; without those with a digit, whose meaning nobody can know
 
     def weights(self, chunks: int, frequencies: Mapping[str, int]) -> dict[str, float]:
         """How much each term tells: its weight times idf. `frequencies`: in how many of a tenant's chunks it is.
@@ -174,8 +175,11 @@ def query_terms(query: str) -> QueryTerms:
     terms: Counter[str] = Counter()
     alternatives: list[tuple[str, ...]] = []
     grams: set[str] = set()
+    words = 0
     for token in tokens:
         of_token, more = _looked_for(token, languages if is_clear else ())
+        if not _HAS_DIGIT.search(token):
+            words += len(of_token) if HAS_UNSPACED.match(token) else bool(of_token)
         room = _MAX_QUERY_TERMS - len(terms) - len(grams)
         for group in of_token:
             room -= len(group)
@@ -189,16 +193,12 @@ def query_terms(query: str) -> QueryTerms:
     if not terms and not any(len(gram) == len(GRAM) + 1 for gram in grams):
         grams.clear()  # of function words
     weights = {term: float(count) for term, count in terms.items()} | dict.fromkeys(grams, GRAM_WEIGHT)
-    return QueryTerms(weights, phrases, languages, tuple(alternatives))
-
-
-def term_id(tenant_id: UUID, term: str) -> int:
-    """The number of a tenant's term, 0 to TERM_IDS - 1. A term of 100,000 shares it with a chance of 1 in 10,000."""
-    return term_ids(tenant_id, (term,))[0]
+    return QueryTerms(weights, phrases, languages, tuple(alternatives), words)
 
 
 def term_ids(tenant_id: UUID, terms: Iterable[str]) -> list[int]:
-    """The numbers of a tenant's terms, in their order. A function of tenant and term that may never change."""
+    """The numbers of a tenant's terms, in their order, 0 to TERM_IDS - 1. A term of 100,000 shares its one with a
+    chance of 1 in 10,000. A function of tenant and term that may never change."""
     salt = crc32(tenant_id.bytes)
     return [crc32(term.encode(), salt) % TERM_IDS for term in terms]
 

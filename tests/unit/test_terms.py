@@ -2,6 +2,7 @@
 
 import math
 import time
+import tracemalloc
 from collections.abc import Iterable
 from itertools import chain
 from uuid import UUID
@@ -129,6 +130,7 @@ def test_the_terms_of_an_identifier_grow_with_its_length() -> None:
         ("naïve", "NAIVE"),
         ("١٢٣", "١٢٣"),
         ("مُحَمَّد", "محمد"),  # vowel points
+        ("hy\u00adphen con\u200btains", "hyphen contains"),
     ],
 )
 def test_case_width_and_accents_make_no_difference(one: str, same: str) -> None:
@@ -186,6 +188,10 @@ def test_chinese_is_told_though_a_name_is_latin(query: str) -> None:
         ('an "unbalanced quote', ()),
         ('a "b" c" d', ("b",)),
         ('"" " " "!!"', ()),
+        ('"🚀" "+"', ("🚀", "+")),
+        ('what is "+" for and what is it not', ()),
+        ("„ „ „guten Tag“", ("guten Tag",)),
+        ('"hy\u00adphen"', ("hyphen",)),
         ('"XJ-900/B"', ("XJ-900/B",)),
         ('"a|b & !c:*"', ("a|b & !c:*",)),
     ],
@@ -294,6 +300,23 @@ def test_twenty_thousand_characters_are_bounded_in_time_and_terms(query: str) ->
     document_weights(query[:20_000], "de")
     assert time.process_time() - began < 2
     assert len(terms.terms) <= 4_000
+
+
+@pytest.mark.parametrize("mark", ["„", "“", "« ", "「a"])
+def test_marks_without_a_partner_take_no_square_of_their_number(mark: str) -> None:
+    began = time.process_time()
+    assert query_terms(mark * 50_000).phrases == ()
+    assert time.process_time() - began < 2
+
+
+def test_tokens_with_a_great_many_terms_are_not_kept() -> None:
+    document_weights("a plain word", "en")
+    tracemalloc.start()
+    for number in range(2_000):
+        document_weights("/".join(f"{number}{part}" for part in range(12)), "en")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_weights_are_those_of_bm25() -> None:

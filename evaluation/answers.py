@@ -21,7 +21,7 @@ from edda.answering import THRESHOLD
 from rich.console import Console
 
 from evaluation import faithful, follow_ups, judged
-from evaluation.__main__ import tenant_of
+from evaluation.__main__ import settings_of, tenant_of
 from evaluation.api import CORPUS_ID, Route
 from evaluation.in_process import in_process
 from evaluation.ingesting import ingest
@@ -67,13 +67,10 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         faithful.measure(console, collection, _some(collection.judged, options.questions))
         return 0
     strangers = [judged.load(folder) for folder in options.strange]
-    settings = {
-        name: value for name, value in os.environ.items() if name.startswith(("EDDA_CHUNK_", "EDDA_EMBEDDING_"))
-    }
-    state, tenant = options.state.expanduser().resolve(), tenant_of(collection, settings)
+    state, tenant = options.state.expanduser().resolve(), tenant_of(collection, settings_of(os.environ))
     try:
         # Nothing is left out by the threshold: it is applied here.
-        with in_process(state, tenant, settings | {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
+        with in_process(state, tenant, {"EDDA_ANSWER_THRESHOLD": "0"}) as route:
             ingest(route, collection, 3600, lambda done: None)
             if options.follow_ups:
                 follow_ups.measure(console, route, collection, strangers, options.questions)

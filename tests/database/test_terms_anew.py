@@ -40,6 +40,8 @@ async def test_terms_of_a_long_document_follow_its_title(world: World) -> None:
     assert (await found(world, "zorblax"), await found(world, "line")) == (len(LINES), len(LINES))
     assert to_do(world) == [None]
     assert await world.run_sweep() == {}
+    await change_title(world, "Zorblaxes")
+    assert to_do(world) == [None], "it is the same title"
 
 
 async def test_a_title_that_is_changed_while_the_file_is_parsed(world: World) -> None:

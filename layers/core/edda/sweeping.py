@@ -45,7 +45,7 @@ DELIVER_S = 20.0  # of a sweep's 52: slow receivers must not keep lost work from
 TURN_S = 10.0  # the longest that one tenant may hold up the others
 MARGIN_S = 1.0  # enough to write down how far a walk went
 ROWS_SHARE = 0.6  # of the round's time is for rows; what is left of it is for the bucket
-TERMS_SHARE = 0.5  # of what is left of a turn is for terms that are made anew
+TERMS_SHARE = 0.5  # of what is left then is for terms that are made anew
 PAGE = 1000  # objects of one listing: S3's most
 GROUP = 32  # differing objects between two looks at the clock
 CONCURRENT_LOOKS = 8  # at S3; what is written takes turns on the one connection
@@ -92,6 +92,10 @@ class Sweep:
                 done["tenants_left"] += 1
             else:
                 await self._turn(tenant, partial(self._sweep_rows, tenant, done), for_rows, done)
+        for_terms = deadline.sooner(deadline.remaining_s() * TERMS_SHARE)
+        for tenant in tenants:
+            if not for_terms.expired:
+                await self._turn(tenant, partial(self._make_terms, tenant, done), for_terms, done)
         walking = deque(tenants)
         while walking and deadline.remaining_s() > MARGIN_S:
             tenant = walking.popleft()
@@ -125,15 +129,16 @@ class Sweep:
             if turn.expired:
                 break
             done["versions_dropped"] += await self.store.drop_version(tenant.tenant_id, version_id)
-        await self._make_terms(tenant, done, turn.sooner(turn.remaining_s() * TERMS_SHARE))
         done["rows_forgotten"] += await self.store.forget(tenant.tenant_id, self.patience)
         return False
 
-    async def _make_terms(self, tenant: Tenant, done: Counter[str], until: Deadline) -> None:
+    async def _make_terms(self, tenant: Tenant, done: Counter[str], turn: Deadline) -> bool:
         """Of documents with a new title, and of what an earlier release stored."""
+        until = turn.sooner(turn.remaining_s() - MARGIN_S)
         for version_id in await self.store.versions_without_terms(tenant.tenant_id):
             while not until.expired and (made := await self.store.make_terms_anew(tenant.tenant_id, version_id)):
                 done["terms_made"] += made
+        return False
 
     async def _delete_objects(self, tenant: Tenant, done: Counter[str]) -> None:
         """Of documents that were deleted over HTTPS, when that request could not delete the object as well."""

@@ -61,8 +61,12 @@ WHERE document_id = %(document_id)s AND deleted_at IS NULL
 RETURNING document_id, current_version_id;
 
 -- name: title_is_changed
--- Its words are among the terms of the document's chunks, also of those that are being stored.
-UPDATE document_versions SET terms_from = -1 WHERE document_id = %(document_id)s;
+-- If it is. Its words are among the terms of the document's chunks, also of those that are being stored. The document is
+-- locked.
+UPDATE document_versions v SET terms_from = -1
+FROM documents d
+WHERE v.document_id = %(document_id)s AND d.document_id = v.document_id AND v.superseded_at IS NULL
+  AND d.title IS DISTINCT FROM %(title)s;
 
 -- name: lock_to_delete
 -- A deleted document too: a repeated delete must reach the object.

@@ -19,7 +19,7 @@ from edda.store.queries import queries
 from edda.store.terms_anew import make_terms_anew
 from edda.store.usage import refuse_over_cap
 
-SQL = queries("documents")
+SQL, PIPELINE = queries("documents"), queries("pipeline")
 BUCKET = queries("bucket")
 
 
@@ -155,11 +155,12 @@ class DocumentStore:
         values["metadata"] = Jsonb(changes.get("metadata") or {})
         values["tags"] = list(changes.get("tags") or ())
         async with self._database.transaction(tenant_id) as cursor:
+            if "title" in changes:
+                await cursor.execute(PIPELINE["lock_document"], values)
+                await cursor.execute(SQL["title_is_changed"], values)
             updated = await fetch_one(cursor, SQL["update_document"], values)
             if updated is None:
                 raise NotFound
-            if "title" in changes:
-                await cursor.execute(SQL["title_is_changed"], values)
         if "title" in changes and updated["current_version_id"] is not None:
             await make_terms_anew(self._database, tenant_id, updated["current_version_id"])
         return await self.get(tenant_id, document_id)

@@ -63,13 +63,12 @@ class Shelf:
                 "modified_at, planned_chunks) VALUES (%s, %s, %s, '1', 'a', now(), %s)",
                 [version, tenant_id, document, len(texts)],
             )
-            for chunk in chunks:
+            for n, chunk in enumerate(chunks):
                 vector = [self.numbers.gauss(0, 1) for _ in range(MODEL_DIMENSIONS)]
                 connection.execute(
                     "INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, "
                     "char_start, char_end, heading_path, language) VALUES (%s, %s, %s, %s, %s, %s, 1, 0, 1, %s, %s)",
-                    [tenant_id, version, chunk.ordinal, chunk.content_hash, chunk.content_hash, chunk.text]
-                    + [list(headings), language],
+                    [tenant_id, version, n, chunk.content_hash, chunk.content_hash, chunk.text, [*headings], language],
                 )
                 if vectors:
                     connection.execute(

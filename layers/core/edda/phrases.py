@@ -8,7 +8,7 @@ from edda.terms import UNSPACED
 # What Python takes for white space: to Postgres some of it is none.
 _SPACE = "[\\s\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
 # As a keyboard has them, and as books and word processors do.
-_SAME = {one: f"[{kinds}]" for kinds in ("'’‘`´", "-‐‑‒–—−", '"“”„«»') for one in kinds}  # noqa: RUF001 - they look alike, which is why
+_SAME = {one: f"[{kinds}]" for kinds in ("'’‘`´", "-‐‑‒–—−", '"“”„«»') for one in kinds}
 _LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "…": "..."}
 _LIGATURE = re.compile("[" + "".join(_LIGATURES) + "]")
 _LETTERS_OF_ONE = re.compile(r"ff[il]|f[fil]|\.\.\.", re.IGNORECASE)

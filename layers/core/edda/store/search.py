@@ -71,8 +71,9 @@ WITHOUT_ROWS = sql.SQL(
 # Those that hold each phrase, headings above it and title included: found by one of its words, then read. Where there
 # is none, all are read. No phrase has the character between these, and what is not seen is taken out.
 READ = sql.SQL(
-    "CROSS JOIN LATERAL (SELECT concat_ws(E'\\x02', {title}, array_to_string(c.heading_path, E'\\x02'), c.text) AS text "
-    "FROM chunks c WHERE c.version_id = t.version_id AND c.ordinal = t.ordinal OFFSET 0) c "
+    "CROSS JOIN LATERAL ("
+    "SELECT concat_ws(E'\\x02', {title}, array_to_string(c.heading_path, E'\\x02'), c.text) AS text FROM chunks c "
+    "WHERE c.version_id = t.version_id AND c.ordinal = t.ordinal OFFSET 0) c "
     "CROSS JOIN LATERAL (SELECT WHERE (CASE WHEN c.text ~ {any_invisible} THEN translate(c.text, {invisible}, '') "
     "ELSE c.text END) ~ ALL (%(phrases)s) OFFSET 0) r "
 )
@@ -227,7 +228,9 @@ class SearchStore:
         limit = {"exact_up_to": self._most_read}
         rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | limit, rows=WITHOUT_ROWS)
         if rows is None:
-            raise InvalidRequest("A phrase of function words, single letters or symbols cannot be sought in so many documents.")
+            raise InvalidRequest(
+                "A phrase of function words, single letters or symbols cannot be sought in so many documents."
+            )
         return rows
 
     async def _by_legs(

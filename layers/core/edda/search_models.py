@@ -51,9 +51,9 @@ Query = Annotated[
         min_length=1,
         max_length=MAX_QUERY_CHARACTERS,
         description='Words, an identifier, a question. What stands in "quotation marks" must be in every hit, its '
-        "headings or its document's title, white space, case and typography apart (but in mode vector), unless a sentence is "
-        "around it, which may quote in passing: there only what has no word to look for must. Quoted punctuation "
-        "is not looked for, quoted symbols (🚀, €) are; a mark without its partner is a character like others, and "
+        "headings or its document's title, white space, case and typography apart (but in mode vector), unless a "
+        "sentence is around it, which may quote in passing: there only what has no word to look for must. Punctuation "
+        "alone is not looked for, symbols (🚀, €) are; a mark without its partner is a character like others, and "
         "there are no operators.",
         examples=["How many days of leave do I get?"],
     ),

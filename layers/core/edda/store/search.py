@@ -194,7 +194,7 @@ class SearchStore:
         if query.terms or "phrases" in values:
             legs.append(BEST_WITH_PHRASES if "phrases" in values else BEST)
         legs.append(TOTAL)
-        read = sql.SQL("")
+        read: sql.Composable = sql.SQL("")
         if "phrases" in values:
             read = READ.format(
                 title=sql.SQL("m.title" if chunks is ALL_CHUNKS else "COALESCE(d.title, v.title)"),

@@ -115,6 +115,22 @@ def test_a_piece_of_an_identifier_is_found_before_its_parts(part: str, whole: st
     assert score(part, f"It says {whole} and stops.", language) > score(part, f"It says {parts} and stops.", language)
 
 
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("whale", "Blue whales sing."),
+        ("whales", "Blue whale, singing."),
+        ("Where do whales sing in the winter?", "Whale song"),
+        ("walrus", "animal,food\ngiraffes,leaves\nwalruses,mussels"),
+        ("Wo sind die Whales?", "Blue whales sing."),
+        ("книга", "Новые книги"),
+    ],
+)
+def test_a_text_whose_language_is_not_told_is_found_by_other_forms(query: str, text: str) -> None:
+    words = {term for term in query_terms(query).terms if not term.startswith("~")}
+    assert words & document_weights(text, None).keys()
+
+
 def test_the_terms_of_an_identifier_grow_with_its_length() -> None:
     identifier = ".".join(f"x{n}" for n in range(1000))
     assert len(document_weights(identifier, "en")) < 3 * 1000

@@ -239,7 +239,7 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
             found.append((piece,))
             continue
         if not any(plain in _stop_words(language) for language in spoken):
-            of_word = spoken
+            of_word = [*spoken, _most_common(script)]
             if not spoken or piece != piece.lower():
                 of_word = spoken + [language for language in _STEMMERS if _written_in(language, script)]
             forms = [_stem(piece, language) for language in of_word]
@@ -265,6 +265,20 @@ def _is_sentence(text: str) -> bool:
     """Whether it is one that somebody wrote: with function words of a language, or with an end. What is quoted in it is
     a title, a name, a word of others as often as what must be found; by the latter alone nobody asks."""
     return (_is_word(text) and text.rstrip().endswith(_SENTENCE_ENDS)) or _languages_of(TOKEN.findall(text))[1]
+
+
+def languages_of(text: str) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Of a text in Latin letters or others: how many function words of each language are in it, and those languages
+    that most of them belong to, if they tell."""
+    tokens = TOKEN.findall(_normalised(text))
+    words = Counter(language for word in {_plain(token) for token in tokens} for language in _speakers().get(word, ()))
+    languages, is_clear = _languages_of(tokens)
+    return words, languages if is_clear else ()
+
+
+def shows_function_words(language: str) -> bool:
+    """Whether a text in it can be told by them from others in its script."""
+    return language not in _NOT_LATIN and bool(_stop_words(language))
 
 
 def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:
@@ -306,6 +320,11 @@ def _written_in(language: str, script: str) -> bool:
     return script in _scripts_of(language)
 
 
+def _most_common(script: str) -> str:
+    """The language that words are taken for where a document's is not told: in lists, tables, code."""
+    return _SCRIPTS.get(script, ("en",))[0]
+
+
 @cache
 def _scripts_of(language: str) -> frozenset[str]:
     scripts = {script for script, languages in _SCRIPTS.items() if language in languages}
@@ -336,7 +355,7 @@ class _KnownTokens(dict[str, tuple[tuple[str, ...], int]]):
                 continue
             plain = _plain(piece)
             if plain not in self._stop_words:
-                terms.append(_stem(piece, self._language))
+                terms.append(_stem(piece, self._language or _most_common(_script(piece))))
             if self._language not in _WITHOUT_GRAMS:
                 terms += _grams(plain)
         found = (tuple(terms), 1 if token.isalpha() else len(_PART.findall(token)))

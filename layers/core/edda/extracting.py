@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from edda.models import Hit
 from edda.quoting import fold
 from edda.rows import lines_of
-from edda.sentences import LINE_END, SENTENCE_END, Span, parts
+from edda.sentences import Span, line_ends, paragraph_ends, parts, sentence_ends
 from edda.terms import GRAM, query_terms
 from edda.words import runs, stem, words
 
@@ -30,7 +30,6 @@ WORDS_ALONE = 1.3
 
 _IDENTIFIER = re.compile(r"(?<![a-z0-9_])[a-z0-9_]+(?:[-./:#]+[a-z0-9_]+)*")
 _PART = re.compile(r"[a-z0-9]+")
-_PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class Piece:
 
 def pieces(text: str, *, is_whole: bool = False) -> Iterator[Piece]:
     """The sentences of a passage; lines, where there are none; of tables the rows. `is_whole`: nothing is before it."""
-    for start, end in parts(text, 0, len(text), _PARAGRAPH_END):
+    for start, end in parts(text, 0, len(text), paragraph_ends):
         for lines in lines_of(text, start, end, begins=is_whole or start > 0):
             for left, right in lines.rows or _sentences(text, lines.start, lines.end):
                 header = lines.header if lines.header != (left, right) else None
@@ -135,8 +134,8 @@ def pieces(text: str, *, is_whole: bool = False) -> Iterator[Piece]:
 
 
 def _sentences(text: str, start: int, end: int) -> Iterator[Span]:
-    for first, last in parts(text, start, end, SENTENCE_END):
-        yield from parts(text, first, last, LINE_END if last - first > LINES_FROM else None)
+    for first, last in parts(text, start, end, sentence_ends):
+        yield from parts(text, first, last, line_ends if last - first > LINES_FROM else None)
 
 
 def _held(text: str, piece: Piece, asked: Collection[str]) -> set[str]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from edda.sentences import LINE_END, Span, parts
+from edda.sentences import Span, line_ends, parts
 
 MOST_HEADER_CHARACTERS = 300
 _QUOTED = re.compile(r'"[^"\n]*"')
@@ -28,7 +28,7 @@ def lines_of(text: str, start: int, end: int, *, begins: bool) -> Iterator[Lines
     """A paragraph's tables, and what is between them. `begins`: a header may be its first line, for nothing is missing
     before it."""
     prose: list[Span] = []
-    for shape, group in groupby(parts(text, start, end, LINE_END), key=lambda line: _shape(text[slice(*line)])):
+    for shape, group in groupby(parts(text, start, end, line_ends), key=lambda line: _shape(text[slice(*line)])):
         lines = list(group)
         if not _is_table(shape, [text[slice(*line)] for line in lines]):
             prose += lines

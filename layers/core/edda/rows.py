@@ -47,12 +47,21 @@ def _table(text: str, lines: list[Span], *, begins: bool) -> Lines:
     if (
         len(lines) > 1
         and lines[0] in rows
-        and (lines[1] not in rows or (begins and not _DIGIT.search(text, *lines[0])))
+        and (lines[1] not in rows or (begins and _looks_like_header([text[slice(*line)] for line in lines])))
     ):
         header = lines[0]
     if header is not None and header[1] - header[0] > MOST_HEADER_CHARACTERS:
         header = None
     return Lines(lines[0][0], lines[-1][1], tuple(rows), header)
+
+
+def _looks_like_header(lines: list[str]) -> bool:
+    """It has no numbers; of two columns, which may be names and their values, the second has some everywhere else."""
+    if _DIGIT.search(lines[0]):
+        return False
+    separator = _shape(lines[0])[0]
+    cells = [line.strip("| ").split(separator) for line in lines]
+    return len(cells[0]) != 2 or all(_DIGIT.search(row[-1]) for row in cells[1:])
 
 
 def _shape(line: str) -> tuple[str, int]:

@@ -225,7 +225,7 @@ A relay of 12V costs 7 euros."
 
 
 def test_a_long_question_takes_time_in_proportion() -> None:
-    passages = hits(*("\n".join(f"- item {number} {place}" for number in range(60)) for place in range(50)))
+    passages = hits(*("\n".join(f"- item e-{at}{place} word{at:x}x." for at in range(60)) for place in range(50)))
     for question in (" ".join(f"word{n:x}x" for n in range(2000)), " ".join(f"e-{n}" for n in range(1000, 3000))):
         began = time.process_time()
         ranked_sentences(question, passages)

@@ -20,7 +20,7 @@ from edda import extracting
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, EddaError, InvalidRequest, ProviderMisconfigured, RetryableError
-from edda.grounding import Citation, Grounded, Rejected, ground
+from edda.grounding import MARKER, Citation, Grounded, Rejected, ground
 from edda.models import ChatReply, ChatRequest, ChatTurn, Hit, Tenant
 from edda.neutralising import neutralise
 from edda.ports import ChatModel
@@ -291,15 +291,19 @@ class _Answer:
 
     def _quoted(self, best: Sequence[extracting.Sentence], passages: Sequence[Hit]) -> str:
         """The sentences as plain text, one a line, each with its marker."""
-        lines, removed = [], 0
+        lines, removed, has_html = [], 0, False
+        markers = {one.passage + 1 for one in best}
         for one in best:
             hit = passages[one.passage]
             cells = hit.text[one.start : one.end].strip().split("\t")
             inert = neutralise(" | ".join(" ".join(cell.split()) for cell in cells), hit.text)
-            # A document's own [2] is none of our markers.
-            lines.append(f"{inert.text.replace('[', '(').replace(']', ')')} [{one.passage + 1}]")
+            lines.append(f"{_without_markers(inert.text, markers)} [{one.passage + 1}]")
             removed += inert.removed
+            has_html = has_html or inert.has_html
         self._note_links(removed)
+        if has_html:
+            message = "HTML is left out of the answer; quotes and hits have the stored text."
+            self.degraded.append(Degraded("links", "html_removed", message))
         return "\n".join(lines)
 
     def _note_links(self, removed: int) -> None:
@@ -325,6 +329,17 @@ def _reads(languages: frozenset[str] | None, question: str) -> bool:
     near each other to it; a language that is written alike has words and names in common with one that it knows."""
     asked = query_terms(question).languages
     return languages is None or not asked or any(is_of_script(one, languages) for one in asked)
+
+
+def _without_markers(text: str, ours: Collection[int]) -> str:
+    """A document's own [2] as (2), for it is none of our markers; an index, as of values[3], only if it is one of
+    `ours`."""
+
+    def plain(own: re.Match[str]) -> str:
+        is_index = own.start() > 0 and (text[own.start() - 1].isalnum() or text[own.start() - 1] in "_])")
+        return own[0] if is_index and int(own[1]) not in ours else f"({own[1]})"
+
+    return MARKER.sub(plain, text)
 
 
 def _interleaved(lists: Sequence[Sequence[Found]]) -> list[Found]:

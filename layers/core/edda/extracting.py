@@ -25,7 +25,7 @@ LINES_FROM = 300  # what is longer without a full stop is a table or a list: its
 FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers would count as a common one
 OWN_WEIGHT = 2  # times: what a follow-up says itself, beside the words of the question before
 LEAST_OF_BEST = 0.6  # a sentence whose score is less than this share of the best one's is left out
-LEAST_COVERAGE = 0.6  # and one that says less of what was asked than this share of what the first says
+LEAST_COVERAGE = 0.51  # and one that has one word of the question, and says less of it than this share of the best
 
 # Makes the words alone comparable with the mean of words and cosine.
 WORDS_ALONE = 1.3
@@ -41,13 +41,14 @@ _FIELD = re.compile(r"\w[\w /()-]{0,40}:\s")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """`passages[passage].text[start:end]`. `coverage`: how much of the question's words it has, 0 to 1. `score`: how
-    good an answer it is; 0: none. `header`: where that of its table is, if it is a row."""
+    """`passages[passage].text[start:end]`. `coverage`: how much of the question's words it has, 0 to 1. `shared`: so
+    many words. `score`: how good an answer it is; 0: none. `header`: where that of its table is, if it is a row."""
 
     passage: int
     start: int
     end: int
     coverage: float
+    shared: int
     score: float
     header: Span | None = None
 
@@ -91,7 +92,7 @@ def ranked_sentences(question: str, passages: Sequence[Hit], own: Collection[str
             told = held or (headers[index, piece.header] if piece.header else held)
             coverage = sum(weights[word] for word in told) / total
             score = coverage + RANK_WEIGHT * (1 - index / min(TOP_PASSAGES, len(passages))) if held else 0.0
-            sentences.append(Sentence(index, piece.start, piece.end, coverage, score, piece.header))
+            sentences.append(Sentence(index, piece.start, piece.end, coverage, len(held), score, piece.header))
     return sorted(sentences, key=lambda one: (-one.score, one.passage, one.start))
 
 
@@ -116,7 +117,7 @@ def best_sentences(sentences: Sequence[Sentence], passages: Sequence[Hit]) -> li
     for one in sentences:
         if best is None or one.score <= 0 or one.score < LEAST_OF_BEST * best.score or count == SENTENCES:
             continue
-        if one.coverage < LEAST_COVERAGE * best.coverage:
+        if one.shared < 2 and one.coverage < LEAST_COVERAGE * best.coverage:
             continue
         row = [one] if one.header is None else [replace(one, start=one.header[0], end=one.header[1], header=None), one]
         new = [(part, fold(passages[part.passage].text[part.start : part.end]).text) for part in row]

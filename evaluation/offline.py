@@ -26,6 +26,7 @@ from edda.fusing import Fusion, Scores, fuse, languages_of_model
 from edda.models import Chunk
 from edda.parsing import parse
 from edda.ports import Embedder
+from edda.searching import CHUNKS_EACH
 from edda.terms import document_weights, query_terms
 
 from evaluation import judged, runs
@@ -40,7 +41,7 @@ from local.settings import ROOT
 from local.stack import run
 
 Cut = tuple[str, str | None, Chunk]  # with id and title of the document
-LEG = 400  # candidates of each: enough for a hundred documents
+LEG = DEPTH * CHUNKS_EACH  # candidates of each
 EMBEDDED_AT_ONCE = 256
 EMBEDDED_WITHIN_S = 600
 WAY = re.compile(r"(structure|fixed|sentence):(\d+)/(\d+)")

@@ -27,10 +27,10 @@ from edda.api_models import (
     UploadBody,
     UploadForm,
     UsageBody,
-    field_problems,
 )
 from edda.documents import Description, Documents
 from edda.errors import InvalidFilter, InvalidRequest, MalformedBody, NotFound, UnsupportedMediaType
+from edda.field_problems import field_problems
 from edda.filters import Filter, parse_filter
 from edda.forms import Form, FormFile, parse_form
 from edda.gateway import NOT_FOUND, PROBLEM, Event, Gateway, answer, file_body, parse_json, responses
@@ -317,7 +317,7 @@ def read_form(form: Form) -> tuple[Description, FormFile]:
     try:
         return described(NewDocument.model_validate(said)), form.file
     except ValidationError as error:
-        raise InvalidRequest(problems=field_problems(error)) from None
+        raise InvalidRequest(problems=field_problems(error.errors())) from None
 
 
 def read_tags(texts: Sequence[str]) -> list[Any]:

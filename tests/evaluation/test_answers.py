@@ -39,7 +39,7 @@ def evaluate(state: Path, *arguments: str, **variables: str) -> subprocess.Compl
 
 @pytest.mark.timeout(300)
 def test_other_settings_measure_other_chunks_in_the_same_state(state: Path) -> None:
-    first, other = evaluate(state), evaluate(state, EDDA_CHUNK_TOKENS="40", EDDA_CHUNK_OVERLAP_TOKENS="0")
+    first, other = evaluate(state), evaluate(state, EDDA_CHUNK_TOKENS="65", EDDA_CHUNK_OVERLAP_TOKENS="0")
     for done in (first, other):
         assert done.returncode == 0, done.stderr + done.stdout
     assert first.stdout != other.stdout

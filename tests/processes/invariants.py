@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 NOT_AT_AN_END = """
     SELECT 'version', version_id::text, status FROM document_versions
     WHERE finished_at IS NULL OR superseded_at IS NOT NULL
+    UNION ALL SELECT 'terms', version_id::text, status FROM document_versions
+    WHERE terms_from IS NOT NULL AND status IN ('ready', 'partial')
     UNION ALL SELECT 'event', event_id::text, channel FROM event_deliveries
     WHERE delivered_at IS NULL AND abandoned_at IS NULL
     UNION ALL SELECT 'object', document_id::text, object_key FROM documents WHERE object_to_delete"""

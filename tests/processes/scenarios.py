@@ -122,6 +122,13 @@ def a_document_is_deleted_over_https(stack: Stack) -> None:
     stack.delete_over_https("acme/a.txt")
 
 
+def an_earlier_release_stored_a_file(stack: Stack) -> None:
+    """Its terms are made anew, and a killed sweep's by another."""
+    stack.put("acme/a.txt", lines("acme", 0, 3))
+    stack.settle()
+    stack.rows("UPDATE document_versions SET terms_from = -1")
+
+
 def an_operator_redrives(stack: Stack) -> None:
     """What has failed, and what became a dead letter: some of it is stale by now."""
     assert stack.ingest_queue.dead_letters is not None
@@ -183,6 +190,7 @@ SCENARIOS: dict[str, Scenario] = {
         a_tenant_has_its_share_of_the_workers,
         a_text_is_wanted_twice,
         the_brake_is_on,
+        an_earlier_release_stored_a_file,
         an_operator_redrives,
         events_are_lost,
         a_file_kills_its_workers,

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from edda.api_models import Reason, Request
+from edda.api_models import OfAttributes, Reason, Request, attributes
 from edda.filters import parse_filter
 from edda.models import ChatTurn, Hit
 from edda.search_models import MAX_QUERY_CHARACTERS, FilterField, HitBody, without_nul
@@ -129,23 +129,17 @@ class CitationBody(BaseModel):
         """As it was checked."""
         from edda.grounding import positions
 
-        return cls(
-            marker=citation.passage + 1,
-            positions=positions(text, citation.passage),
-            document_id=hit.document_id,
-            version_id=hit.version_id,
-            chunk_id=hit.chunk_id,
-            name=hit.name,
-            title=hit.title,
-            page=hit.page,
-            heading_path=list(hit.heading_path),
-            char_start=hit.char_start + citation.start,
-            char_end=hit.char_start + citation.end,
-            quote=hit.text[citation.start : citation.end],
-        )
+        place = {
+            "marker": citation.passage + 1,
+            "positions": positions(text, citation.passage),
+            "char_start": hit.char_start + citation.start,
+            "char_end": hit.char_start + citation.end,
+            "quote": hit.text[citation.start : citation.end],
+        }
+        return cls.model_validate(attributes(hit, cls) | place)
 
 
-class UsageBody(BaseModel):
+class ChatUsageBody(OfAttributes):
     """What the chat model took, rejected answers included; tokens as the provider counts them, or by our estimate."""
 
     requests: int
@@ -153,7 +147,7 @@ class UsageBody(BaseModel):
     output_tokens: int
 
 
-class AnswerDegradedBody(Reason):
+class AnswerDegradedBody(OfAttributes, Reason):
     """What is not as it should be. vector, rerank: as for search. chat: the answer is extractive because the chat model
     failed, or was rejected for good (answer_rejected). links: links were left out (links_removed)."""
 
@@ -180,24 +174,17 @@ class AnswerBody(BaseModel):
     )
     relevance: float = Field(description="How sure it is that the hits have to do with the question, about 0 to 1.")
     model: str | None = Field(description="The chat model, if it was asked.")
-    usage: UsageBody
+    usage: ChatUsageBody
     degraded: list[AnswerDegradedBody]
 
     @classmethod
     def of(cls, answer: "Answer", model: str | None) -> Self:
         """As it was made; `model` is the one there is."""
-        return cls(
-            status=answer.status,
-            kind=answer.kind,
-            answer=answer.text,
-            citations=[CitationBody.of(one, answer.hits[one.passage].hit, answer.text) for one in answer.citations],
-            hits=[HitBody.of(found) for found in answer.hits],
-            relevance=round(answer.relevance, 3),
-            model=model if answer.usage.requests else None,
-            usage=UsageBody(
-                requests=answer.usage.requests,
-                input_tokens=answer.usage.input_tokens,
-                output_tokens=answer.usage.output_tokens,
-            ),
-            degraded=[AnswerDegradedBody(part=one.part, code=one.code, message=one.message) for one in answer.degraded],
-        )
+        made = {
+            "answer": answer.text,
+            "citations": [CitationBody.of(one, answer.hits[one.passage].hit, answer.text) for one in answer.citations],
+            "hits": [HitBody.of(found) for found in answer.hits],
+            "relevance": round(answer.relevance, 3),
+            "model": model if answer.usage.requests else None,
+        }
+        return cls.model_validate(attributes(answer, cls) | made)

@@ -11,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     WithJsonSchema,
 )
 
@@ -133,6 +132,17 @@ class DocumentChange(Request):
         """Only what was given. An empty title is none."""
         given = self.model_dump(exclude_unset=True)
         return given | ({"title": given["title"] or None} if "title" in given else {})
+
+
+class OfAttributes(BaseModel):
+    """Made of an object with attributes of the same names."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+def attributes(of: object, model: type[BaseModel]) -> dict[str, Any]:
+    """Those that the model has fields for."""
+    return {name: getattr(of, name) for name in model.model_fields if hasattr(of, name)}
 
 
 class Reason(BaseModel):
@@ -330,14 +340,3 @@ class DocumentUsagePage(BaseModel):
 
 class HealthBody(BaseModel):
     status: str = "ok"
-
-
-def field_problems(error: ValidationError) -> list[dict[str, str]]:
-    """Where the mistakes are, in words."""
-    return [
-        {
-            "field": ".".join(str(part) for part in problem["loc"]) or "body",
-            "message": problem["msg"].removeprefix("Value error, "),
-        }
-        for problem in error.errors(include_url=False, include_context=False, include_input=False)
-    ]

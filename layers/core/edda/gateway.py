@@ -34,6 +34,7 @@ from edda.errors import (
     Unauthorized,
     UnsupportedMediaType,
 )
+from edda.field_problems import field_problems
 from edda.http import PROBLEM_JSON, Problem, headers_of, problem_of
 from edda.models import Tenant
 from edda.runtime import LambdaContext, deadline, run
@@ -55,29 +56,6 @@ PROBLEMS: dict[int, Any] = {
     503: {"description": "Something Edda needs is asleep or busy; `Retry-After` says when to try again", **PROBLEM},
 }
 # What pydantic says in the words of programmers.
-PLAIN_WORDS = {
-    "missing": "is missing",
-    "extra_forbidden": "there is no such field",
-    "dict_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "list_type": "must be a list",
-    "string_type": "must be a string",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "literal_error": "must be {expected}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-}
-LENGTHS = {
-    "string_too_short": ("min_length", "at least"),
-    "too_short": ("min_length", "at least"),
-    "string_too_long": ("max_length", ""),
-    "too_long": ("max_length", ""),
-}
 NOT_FOUND: dict[int, Any] = {404: {"description": "No such document of yours", **PROBLEM}}
 
 
@@ -260,23 +238,8 @@ def _ours(error: Exception) -> Exception:
     if isinstance(error, RequestUnsupportedContentType):
         return UnsupportedMediaType()
     if isinstance(error, RequestValidationError):
-        return InvalidRequest(problems=[_field_problem(problem) for problem in error.errors()])
+        return InvalidRequest(problems=field_problems(error.errors(), skip=1))
     return error
-
-
-def _field_problem(problem: dict[str, Any]) -> dict[str, str]:
-    """Without the first part of the place, which says query, path or body, and without names of alternatives, which are
-    in parentheses."""
-    parts = [str(part) for part in problem["loc"][1:]]
-    place = ".".join(part for part in parts if not part.startswith("(")) or str(problem["loc"][0])
-    facts = problem.get("ctx", {})
-    message = PLAIN_WORDS.get(problem["type"], "").format(**facts)
-    if problem["type"] in LENGTHS:
-        limit, least = LENGTHS[problem["type"]]
-        unit = "characters" if isinstance(problem.get("input"), str) else "items"
-        message = "is empty" if facts[limit] == 1 and least else f"must have {least or 'at most'} {facts[limit]} {unit}"
-    # Pydantic's own words may quote what was sent.
-    return {"field": place, "message": message or str(problem["msg"]).removeprefix("Value error, ")}
 
 
 def _problem_response(error: Exception, request_id: str) -> Response[Any]:

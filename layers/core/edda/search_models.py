@@ -1,17 +1,25 @@
 """The requests and answers of search."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
-from edda.api_models import FILTER_SCHEMA, Reason, Request
+from edda.api_models import FILTER_SCHEMA, OfAttributes, Reason, Request, attributes
 from edda.errors import InvalidRequest
 from edda.filters import parse_filter
 from edda.fusing import Fusion
-from edda.models import JsonObject, Passage
-from edda.ranking import PartScore, ScoredBy
+from edda.models import JsonObject
+from edda.ranking import ScoredBy
 from edda.searching import DEFAULT_DEPTH, DEFAULT_FUSION, Found, Mode, SearchQuery, SearchResult
 
 MAX_QUERY_CHARACTERS = 8000
@@ -28,7 +36,8 @@ PARTS = {
     "vector": frozenset({"vector"}),
     "text": frozenset({"text"}),
 }
-SCORE_DIGITS = 6  # half-precision vectors are good for about four
+# To six digits: half-precision vectors are good for about four.
+Score = Annotated[float, AfterValidator(lambda score: round(score, 6))]
 
 
 def without_nul(value: Any) -> Any:
@@ -148,13 +157,9 @@ class SearchRequest(Request):
         """Raises InvalidFilter, and InvalidRequest for what would be ignored without a word."""
         if problems := list(self._ignored()):
             raise InvalidRequest(problems=problems)
-        by_part = self.min_score if isinstance(self.min_score, MinScores) else MinScores()
-        thresholds: dict[ScoredBy, float | None] = {
-            "vector": by_part.vector,
-            "text": by_part.text,
-            "fused": by_part.fused,
-            "rerank": by_part.rerank,
-        }
+        by_part: dict[Any, float] = {}
+        if isinstance(self.min_score, MinScores):
+            by_part = self.min_score.model_dump(exclude_none=True)
         return SearchQuery(
             text=self.query,
             top_k=self.top_k,
@@ -163,7 +168,7 @@ class SearchRequest(Request):
             depth=self.depth,
             fusion=Fusion(self.fusion.vector_weight, self.fusion.neighbour_weight),
             min_score=None if isinstance(self.min_score, MinScores) else self.min_score,
-            min_scores=tuple((part, least) for part, least in thresholds.items() if least is not None),
+            min_scores=tuple(by_part.items()),
             group_by_document=self.group_by == "document",
             hits_per_document=self.hits_per_document,
             context=self.context,
@@ -184,19 +189,14 @@ class SearchRequest(Request):
                 yield {"field": f"min_score.{part}", "message": "no hit of this search has such a score"}
 
 
-class PartScoreBody(BaseModel):
+class PartScoreBody(OfAttributes):
     """What one part gave this hit, and the how-many-eth among the candidates that made it, from 1."""
 
     rank: int
-    score: float
-
-    @classmethod
-    def of(cls, part: PartScore | None) -> Self | None:
-        """As it was ranked."""
-        return None if part is None else cls(rank=part.rank, score=round(part.score, SCORE_DIGITS))
+    score: Score
 
 
-class PartScoresBody(BaseModel):
+class PartScoresBody(OfAttributes):
     """How each part judged a hit; null where it was not asked, or has nothing to say of it."""
 
     vector: PartScoreBody | None = Field(description="Cosine similarity, -1 to 1.")
@@ -205,14 +205,14 @@ class PartScoresBody(BaseModel):
     rerank: PartScoreBody | None = Field(description="On the reranker's own scale.")
 
 
-class SpanBody(BaseModel):
+class SpanBody(OfAttributes):
     """Characters of the hit's `text`."""
 
     start: int
     end: int
 
 
-class PassageBody(BaseModel):
+class PassageBody(OfAttributes):
     """A passage beside a hit."""
 
     chunk_id: UUID
@@ -222,13 +222,8 @@ class PassageBody(BaseModel):
     char_end: int
     page: int | None
 
-    @classmethod
-    def all_of(cls, passages: Sequence[Passage]) -> list[Self]:
-        """As the store has them."""
-        return [cls(**{name: getattr(passage, name) for name in cls.model_fields}) for passage in passages]
 
-
-class HitBody(BaseModel):
+class HitBody(OfAttributes):
     """A passage found. `score` is what it was ranked by (see `scored_by`); higher is better."""
 
     document_id: UUID
@@ -244,7 +239,7 @@ class HitBody(BaseModel):
     language: str | None
     metadata: JsonObject
     tags: list[str]
-    score: float = Field(
+    score: Score = Field(
         description="In mode hybrid, without a reranker, it says where the hit stands among the candidates of this "
         "query (0 is a mean one) and nothing beyond: for what is the same for every query see `scores`."
     )
@@ -256,41 +251,16 @@ class HitBody(BaseModel):
     @classmethod
     def of(cls, found: Found) -> Self:
         """As it was found."""
-        hit, scores = found.hit, found.scores
-        return cls(
-            document_id=hit.document_id,
-            chunk_id=hit.chunk_id,
-            ordinal=hit.ordinal,
-            name=hit.name,
-            title=hit.title,
-            page=hit.page,
-            heading_path=list(hit.heading_path),
-            text=hit.text,
-            char_start=hit.char_start,
-            char_end=hit.char_end,
-            language=hit.language,
-            metadata=hit.metadata,
-            tags=list(hit.tags),
-            score=round(hit.score, SCORE_DIGITS),
-            scores=PartScoresBody(
-                vector=PartScoreBody.of(scores.vector),
-                text=PartScoreBody.of(scores.text),
-                fused=PartScoreBody.of(scores.fused),
-                rerank=PartScoreBody.of(scores.rerank),
-            ),
-            highlights=[SpanBody(start=span.start, end=span.end) for span in found.highlights],
-            before=PassageBody.all_of(found.before),
-            after=PassageBody.all_of(found.after),
-        )
+        return cls.model_validate(attributes(found.hit, cls) | attributes(found, cls))
 
 
-class DegradedBody(Reason):
+class DegradedBody(OfAttributes, Reason):
     """A part that was left out, and why."""
 
     part: Literal["vector", "rerank"]
 
 
-class SearchBody(BaseModel):
+class SearchBody(OfAttributes):
     """The best passages, best first; and what happened."""
 
     hits: list[HitBody]
@@ -317,13 +287,5 @@ class SearchBody(BaseModel):
     @classmethod
     def of(cls, result: SearchResult) -> Self:
         """As it was found."""
-        return cls(
-            hits=[HitBody.of(found) for found in result.hits],
-            mode=result.mode.value,
-            scored_by=result.scored_by,
-            model=result.model,
-            reranker=result.reranker,
-            degraded=[DegradedBody(part=one.part, code=one.code, message=one.message) for one in result.degraded],
-            no_terms=result.no_terms,
-            next_cursor=result.next_cursor,
-        )
+        hits = [HitBody.of(found) for found in result.hits]
+        return cls.model_validate(attributes(result, cls) | {"mode": result.mode.value, "hits": hits})

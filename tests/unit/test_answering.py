@@ -213,6 +213,26 @@ async def test_a_follow_up_with_a_word_of_its_own_is_answered_from_what_has_it()
     assert answer.text.splitlines()[0] == "For hotels the limit is 140 euros. [1]"
 
 
+async def test_a_follow_up_of_few_words_is_answered_from_what_goes_with_the_question_before() -> None:
+    history = (ChatTurn("user", "How many vacation days do Zephyr staff get?"), ChatTurn("assistant", "27"))
+    bridge = found(hit("The bridge carries road No. 7 to Wexcombe. It is old.", "bridge.txt"))
+    vacation = hit(
+        "Zephyr staff get 27 vacation days. Zephyr vacation carry-over is limited to five days.", "leave.txt"
+    )
+    search = FakeSearching([bridge, found(vacation)])
+    answer = await ask(search, question="And how many can be carried over?", history=history)
+    assert answer.text.splitlines()[0] == "Zephyr vacation carry-over is limited to five days. [2]"
+    answer = await ask(search, question="And which road?", history=history)
+    assert answer.text.splitlines()[0] == "The bridge carries road No. 7 to Wexcombe. [1]"
+
+
+async def test_a_follow_up_is_not_answered_by_the_header_of_a_table() -> None:
+    history = (ChatTurn("user", "What is the population of Hollowmere?"), ChatTurn("assistant", "88210"))
+    table = "city | population | mayor\n--- | --- | ---\nHollowmere | 88210 | Ann Reed\nWexcombe | 4100 | Bo Lund"
+    answer = await ask(FakeSearching([found(hit(table))]), question="Who is the mayor there?", history=history)
+    assert answer.text.splitlines()[:2] == ["city | population | mayor [1]", "Hollowmere | 88210 | Ann Reed [1]"]
+
+
 async def test_phrases_of_the_question_before_are_not_searched_for_as_phrases() -> None:
     search = searching()
     history = (ChatTurn("user", 'What is "carry over" of leave?'), ChatTurn("assistant", "x"))

@@ -177,6 +177,15 @@ def test_an_item_of_a_list_a_field_and_an_entry_of_a_log_are_each_one(text: str,
     assert chosen(question, hits(text))[0] == answer
 
 
+def test_endings_of_a_word_in_y_do_not_matter() -> None:
+    assert chosen("What can be carried?", hits("Rules are strict. One may carry five days.")) == [
+        "One may carry five days."
+    ]
+    assert chosen("Which policy holds?", hits("Their policies are strict. Rain falls.")) == [
+        "Their policies are strict."
+    ]
+
+
 def test_a_date_is_not_cut() -> None:
     text = "Resturlaub verfällt am 31. März des Folgejahres. Danach ist er weg."
     assert chosen("Wann verfällt der Resturlaub?", hits(text)) == [text[:48]]

@@ -39,6 +39,7 @@ THRESHOLD = 0.33
 CHAT_SHARE_OF_THRESHOLD = 0.6
 # A follow-up together with the question before it is as relevant as it is by itself, over this, at most.
 OWN_SHARE_OF_RELEVANCE = 0.8
+FEW_WORDS = 2
 
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
 # Of the question before, what a follow-up is searched with.
@@ -174,8 +175,12 @@ class _Answer:
                     return self._answer("not_found", "generated", NOT_FOUND, hits=used)
                 self._note_links(grounded.removed)
                 return self._answer("answered", "generated", grounded.text, grounded.citations, used)
-        # A follow-up is answered by itself, and with the question before it only if it says too little.
-        for sentences, judgement in zip(ranked, judged, strict=True):
+        # A follow-up is answered by itself, and with the question before it only if it says too little. One of very few
+        # words may mean anything: what has one of them and goes with the question before is asked first.
+        tried = list(zip(ranked, judged, strict=True))
+        if len(tried) > 1 and len(searched[0].own) <= FEW_WORDS:
+            tried.insert(0, ([one for one in ranked[1] if one.has_own], judged[1]))
+        for sentences, judgement in tried:
             if judgement >= least and (best := extracting.best_sentences(sentences, passages)):
                 text = self._quoted(best, passages)
                 citations = tuple(Citation(one.passage, one.start, one.end) for one in best)

@@ -41,8 +41,11 @@ _FIELD = re.compile(r"\w[\w /()-]{0,40}:\s")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """`passages[passage].text[start:end]`. `coverage`: how much of the question's words it has, 0 to 1. `shared`: so
-    many words. `score`: how good an answer it is; 0: none. `header`: where that of its table is, if it is a row."""
+    """`passages[passage].text[start:end]`.
+
+    `coverage`: how much of the question's words it has, 0 to 1. `shared`: so many. `score`: how good an answer it is,
+    0: none. `header`: where that of its table is, if it is a row. `has_own`: it has a word of the follow-up itself.
+    """
 
     passage: int
     start: int
@@ -51,6 +54,7 @@ class Sentence:
     shared: int
     score: float
     header: Span | None = None
+    has_own: bool = False
 
 
 def asked_words(question: str, language_of: str = "") -> set[str]:
@@ -92,7 +96,11 @@ def ranked_sentences(question: str, passages: Sequence[Hit], own: Collection[str
             told = held or (headers[index, piece.header] if piece.header else held)
             coverage = sum(weights[word] for word in told) / total
             score = coverage + RANK_WEIGHT * (1 - index / min(TOP_PASSAGES, len(passages))) if held else 0.0
-            sentences.append(Sentence(index, piece.start, piece.end, coverage, len(held), score, piece.header))
+            sentences.append(
+                Sentence(
+                    index, piece.start, piece.end, coverage, len(held), score, piece.header, not held.isdisjoint(own)
+                )
+            )
     return sorted(sentences, key=lambda one: (-one.score, one.passage, one.start))
 
 

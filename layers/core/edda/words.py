@@ -19,6 +19,7 @@ _RUN = re.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{MARKS}]
 # Accents, and points of Hebrew and Arabic: as often left out.
 _POINTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 _DIGIT = re.compile(r"\d")
+_ENDING = re.compile(r"(?<=\w{3})(?:ie[sd]?|i)\Z")  # carries, carried, policies: carry, policy
 _IS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 
 
@@ -40,4 +41,6 @@ def runs(text: str) -> set[str]:
 
 def stem(run: str) -> str:
     """What stands for a word and those that are made of it; what has digits is itself."""
-    return run if _DIGIT.search(run) else run[:STEM_CHARACTERS]
+    if _DIGIT.search(run):
+        return run
+    return _ENDING.sub("y", run[:STEM_CHARACTERS])

@@ -27,6 +27,7 @@ def _set(words: str) -> frozenset[str]:
 
 
 _LONGEST = 16  # characters of what stands before a full stop, and before a number
+_JOINING = ("-", "–", "/")
 _OPENING = "([{<\"'„“”‚‘«»*_`/–-"
 # Titles: written with a capital, for in lower case some are words.
 _TITLES = _set(
@@ -49,6 +50,9 @@ _BEFORE_NUMBER = _set(
 )
 _HALVES_OF_THE_DAY = frozenset({"a.m", "p.m"})
 _ABBREVIATED = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")  # an initial, e.g, z.B
+_LETTERS = frozenset("vг")  # Brown v. Board, г. Москва
+_AFTER_LETTER = re.compile(r"\d|[^\W\d_]\.|Chr\.")  # p. 5, z. B., v. Chr.
+_BEFORE_LETTER = re.compile(r"(?<!\w)[^\W\d_]\.\s\Z")  # d. h.
 _NUMBER = re.compile(r"\d{1,3}")
 # German writes ordinals so, and nouns with a capital.
 _MONTH = re.compile(
@@ -57,7 +61,7 @@ _MONTH = re.compile(
 )
 _BEFORE_ORDINAL = re.compile(
     r"(?:\b(?:(?<!I )am|[Dd](?:er|ie|as|en|em|es)|[Ii]m|[Vv]om|[Zz]u[mr]|[Bb]eim|ab|als|jede[rnms]?|eine[rnms]?)"
-    r"|[/–-])\s*\Z"
+    r"|\d\.\s?[/–-])\s*\Z"
 )
 _BEFORE_ITEM = re.compile(r"(?:\A|\n)[\s#>*+|(-]*\Z")
 
@@ -94,8 +98,8 @@ def _goes_on(text: str, begin: int, stop: int, following: str, after: int) -> bo
     while first > max(begin, stop - _LONGEST) and not (text[first - 1].isspace() or text[first - 1] in _OPENING):
         first -= 1
     word, lower = text[first:stop], text[first:stop].lower()
+    before = text[max(begin, first - _LONGEST) : first]
     if _NUMBER.fullmatch(word):
-        before = text[max(begin, first - _LONGEST) : first]
         return (
             not before.strip()
             or following.isdecimal()
@@ -103,10 +107,12 @@ def _goes_on(text: str, begin: int, stop: int, following: str, after: int) -> bo
             or _BEFORE_ORDINAL.search(before) is not None
             or _BEFORE_ITEM.search(text, max(0, first - _LONGEST), first) is not None
         )
-    if _ABBREVIATED.fullmatch(word) and max(word) < "\u0590":  # of scripts with two cases
-        before = text[max(begin, first - 2) : first].rstrip()
-        is_unit = before[-1:].isdecimal() and len(word) == 1  # 5 m.
-        return not is_unit and lower not in _HALVES_OF_THE_DAY
+    if _ABBREVIATED.fullmatch(word) and max(word) < "\u0590" and before[-1:] not in _JOINING:  # scripts with two cases
+        if len(word) > 1 or word.isupper():
+            return lower not in _HALVES_OF_THE_DAY
+        # One letter: as likely a unit (5 m.) or a variable.
+        is_alone = before[-2:-1].isdecimal() or not (_AFTER_LETTER.match(text, after) or _BEFORE_LETTER.search(before))
+        return word in _LETTERS or not is_alone
     if word in _TITLES or lower in _GOING_ON:
         return True
     return (lower in _BEFORE_NUMBER or lower.endswith("str")) and (following.isdecimal() or following in "([")

@@ -153,12 +153,12 @@ def test_any_text_is_a_question(stage: Stage, question: str) -> None:
         ({"question": "x", "filter": []}, "invalid_filter", "filter"),
         ({"question": "x", "history": [{"role": "system", "content": "y"}]}, "invalid_request", "history.0.role"),
         ({"question": "x", "history": [{"role": "user", "content": ""}]}, "invalid_request", "history.0.content"),
-        ({"question": "x", "history": [{"role": "user", "content": "y"}]}, "invalid_request", "body"),
-        ({"question": "x", "history": [{"role": "assistant", "content": "y"}]}, "invalid_request", "body"),
+        ({"question": "x", "history": [{"role": "user", "content": "y"}]}, "invalid_request", "history"),
+        ({"question": "x", "history": [{"role": "assistant", "content": "y"}]}, "invalid_request", "history"),
         (
             {"question": "x", "history": [{"role": role, "content": "y"} for role in ("user", "user", "assistant")]},
             "invalid_request",
-            "body",
+            "history",
         ),
     ],
 )

@@ -114,6 +114,88 @@ def test_the_first_row_of_a_passage_from_the_middle_of_a_table_is_no_header() ->
     assert chosen("Is the pump of brass?", [hit(text)]) == ["pump,brass,blue"]
 
 
+CITIES = (
+    "| city | population | mayor |\n|---|---|---|\n| Hollowmere | 88210 | Ann Reed |\n| Wexcombe | 4100 | Bo Lund |"
+)
+
+
+def test_a_header_alone_is_no_answer_but_says_what_the_table_is_about() -> None:
+    passages = [hit(CITIES, char_start=0)]
+    sentences = ranked_sentences("Who is the mayor there?", passages)
+    assert best_sentences(sentences, passages) == []
+    assert relevance(sentences, None) > 0.5
+    rows = ["| city | population | mayor |", "| Wexcombe | 4100 | Bo Lund |"]
+    assert chosen("Who is the mayor of Wexcombe?", passages) == rows
+
+
+def test_the_first_of_two_columns_of_names_and_values_is_a_row() -> None:
+    text = "Contact\tAnn Reed\nRole\tMayor\nCity\tHollowmere"
+    assert chosen("Who is the contact?", [hit(text, char_start=0)]) == ["Contact\tAnn Reed"]
+
+
+REMEDIES = (
+    "| Code | Meaning | Remedy |\n|---|---|---|\n| ERR-0x80070057 | The parameter is wrong | Check the path length |\n"
+    "| ERR-0x80070005 | Access denied | Run as administrator |"
+)
+
+
+@pytest.mark.parametrize("code", ["0x80070005", "ERR-0x80070005"])
+def test_the_row_of_another_code_is_no_answer(code: str) -> None:
+    assert chosen(f"What is the remedy for error {code}?", [hit(REMEDIES, char_start=0)]) == [
+        "| Code | Meaning | Remedy |",
+        "| ERR-0x80070005 | Access denied | Run as administrator |",
+    ]
+
+
+LOG = """\
+2026-11-20 10:00:01 INFO request 7be1a41c93d2f0aa done status=200
+2026-11-20 10:00:02 WARN request ec08693c7401f5ce failed. Retried. status=503
+  at line 5 of the client
+2026-11-20 10:00:03 INFO request 90aa17c3be55d1f4 done status=200"""
+LIST = "Facts:\n- Frobnicator colour: blue\n- Frobnicator weight: 12 kg,\n  without its stand\n- Its owner: Ann"
+FIELDS = "Frobnicator colour: blue\nFrobnicator weight: 12 kg\nOwner: Ann"
+STEPS = "1. Open the valve.\n2. Close the valve\n3. Call Ann"
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "answer"),
+    [
+        (LOG, "What is the status of request ec08693c7401f5ce?", "\n".join(LOG.splitlines()[1:3])),
+        (LIST, "What colour is the frobnicator?", "Frobnicator colour: blue"),
+        (LIST, "What is the weight of the frobnicator?", "Frobnicator weight: 12 kg,\n  without its stand"),
+        (FIELDS, "What colour is the frobnicator?", "Frobnicator colour: blue"),
+        (STEPS, "When to close the valve?", "2. Close the valve"),
+        ('{"id": 7, "of": "valve"}\n{"id": 8, "of": "pump"}', "What is the id of the pump?", '{"id": 8, "of": "pump"}'),
+        (
+            "Leave is 25 days a\nyear: for all of us.",
+            "How many days of leave?",
+            "Leave is 25 days a\nyear: for all of us.",
+        ),
+    ],
+)
+def test_an_item_of_a_list_a_field_and_an_entry_of_a_log_are_each_one(text: str, question: str, answer: str) -> None:
+    assert chosen(question, hits(text))[0] == answer
+
+
+def test_endings_of_a_word_in_y_do_not_matter() -> None:
+    assert chosen("What can be carried?", hits("Rules are strict. One may carry five days.")) == [
+        "One may carry five days."
+    ]
+    assert chosen("Which policy holds?", hits("Their policies are strict. Rain falls.")) == [
+        "Their policies are strict."
+    ]
+
+
+def test_a_date_is_not_cut() -> None:
+    text = "Resturlaub verfällt am 31. März des Folgejahres. Danach ist er weg."
+    assert chosen("Wann verfällt der Resturlaub?", hits(text)) == [text[:48]]
+
+
+def test_a_further_sentence_says_more_than_one_common_word() -> None:
+    text = "Backups are kept for 30 days. The cat sat on the mat and watched the birds for a long time."
+    assert chosen("How long are backups kept?", hits(text)) == [text[:29]]
+
+
 def test_prose_with_commas_is_no_table() -> None:
     text = "Staff, trainees too, get leave\nof 25 days, by contract, in each\ncalendar year, if they ask."
     assert chosen("How many days of leave do trainees get?", hits(text)) == [text]
@@ -149,6 +231,14 @@ A relay of 12V costs 7 euros."
     )
     assert chosen("What does ERR-0x80070057 mean?", hits(text)) == ["ERR-0x80070057 means a wrong path."]
     assert chosen("What does a relay of 24V cost?", hits(text)) == ["A relay of 24V costs 9 euros."]
+
+
+def test_a_long_question_takes_time_in_proportion() -> None:
+    passages = hits(*("\n".join(f"- item e-{at}{place} word{at:x}x." for at in range(60)) for place in range(50)))
+    for question in (" ".join(f"word{n:x}x" for n in range(2000)), " ".join(f"e-{n}" for n in range(1000, 3000))):
+        began = time.process_time()
+        ranked_sentences(question, passages)
+        assert time.process_time() - began < 0.7
 
 
 def test_two_codes_may_be_asked_for_and_one_that_is_nowhere_counts_by_its_parts() -> None:

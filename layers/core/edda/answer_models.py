@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator
 
 from edda.api_models import OfAttributes, Reason, Request, attributes
 from edda.filters import parse_filter
@@ -76,14 +76,13 @@ class AnswerRequest(Request):
     )
     generate: bool = Field(default=True, description="false: an extractive answer, though there may be a chat model.")
 
-    @model_validator(mode="after")
-    def _turns_alternate(self) -> Self:
-        roles = [turn.role for turn in self.history]
+    @field_validator("history")
+    @classmethod
+    def _turns_alternate(cls, history: list[Turn]) -> list[Turn]:
+        roles = [turn.role for turn in history]
         if roles and (roles[0] != "user" or roles[-1] != "assistant" or any(a == b for a, b in pairwise(roles))):
-            raise ValueError(
-                "history: user and assistant in turn, from a user's to an assistant's; the question comes after"
-            )
-        return self
+            raise ValueError("user and assistant in turn, from a user's to an assistant's; the question comes after")
+        return history
 
     def to_question(self) -> "Question":
         """Raises InvalidFilter."""

@@ -20,7 +20,7 @@ from edda import extracting
 from edda.batching import RetryPolicy
 from edda.concurrency import Deadline
 from edda.errors import ChatRejected, EddaError, InvalidRequest, ProviderMisconfigured, RetryableError
-from edda.grounding import Citation, Grounded, Rejected, ground
+from edda.grounding import MARKER, Citation, Grounded, Rejected, ground
 from edda.models import ChatReply, ChatRequest, ChatTurn, Hit, Tenant
 from edda.neutralising import neutralise
 from edda.ports import ChatModel
@@ -39,6 +39,7 @@ THRESHOLD = 0.33
 CHAT_SHARE_OF_THRESHOLD = 0.6
 # A follow-up together with the question before it is as relevant as it is by itself, over this, at most.
 OWN_SHARE_OF_RELEVANCE = 0.8
+FEW_WORDS = 2
 
 NOT_FOUND = "I don't know: nothing that answers this was found in the documents."
 # Of the question before, what a follow-up is searched with.
@@ -174,8 +175,12 @@ class _Answer:
                     return self._answer("not_found", "generated", NOT_FOUND, hits=used)
                 self._note_links(grounded.removed)
                 return self._answer("answered", "generated", grounded.text, grounded.citations, used)
-        # A follow-up is answered by itself, and with the question before it only if it says too little.
-        for sentences, judgement in zip(ranked, judged, strict=True):
+        # A follow-up is answered by itself, and with the question before it only if it says too little. One of very few
+        # words may mean anything: what has one of them and goes with the question before is asked first.
+        tried = list(zip(ranked, judged, strict=True))
+        if len(tried) > 1 and len(searched[0].own) <= FEW_WORDS:
+            tried.insert(0, ([one for one in ranked[1] if one.has_own], judged[1]))
+        for sentences, judgement in tried:
             if judgement >= least and (best := extracting.best_sentences(sentences, passages)):
                 text = self._quoted(best, passages)
                 citations = tuple(Citation(one.passage, one.start, one.end) for one in best)
@@ -291,15 +296,19 @@ class _Answer:
 
     def _quoted(self, best: Sequence[extracting.Sentence], passages: Sequence[Hit]) -> str:
         """The sentences as plain text, one a line, each with its marker."""
-        lines, removed = [], 0
+        lines, removed, has_html = [], 0, False
+        markers = {one.passage + 1 for one in best}
         for one in best:
             hit = passages[one.passage]
             cells = hit.text[one.start : one.end].strip().split("\t")
             inert = neutralise(" | ".join(" ".join(cell.split()) for cell in cells), hit.text)
-            # A document's own [2] is none of our markers.
-            lines.append(f"{inert.text.replace('[', '(').replace(']', ')')} [{one.passage + 1}]")
+            lines.append(f"{_without_markers(inert.text, markers)} [{one.passage + 1}]")
             removed += inert.removed
+            has_html = has_html or inert.has_html
         self._note_links(removed)
+        if has_html:
+            message = "HTML is left out of the answer; quotes and hits have the stored text."
+            self.degraded.append(Degraded("links", "html_removed", message))
         return "\n".join(lines)
 
     def _note_links(self, removed: int) -> None:
@@ -325,6 +334,17 @@ def _reads(languages: frozenset[str] | None, question: str) -> bool:
     near each other to it; a language that is written alike has words and names in common with one that it knows."""
     asked = query_terms(question).languages
     return languages is None or not asked or any(is_of_script(one, languages) for one in asked)
+
+
+def _without_markers(text: str, ours: Collection[int]) -> str:
+    """A document's own [2] as (2), for it is none of our markers; an index, as of values[3], only if it is one of
+    `ours`."""
+
+    def plain(own: re.Match[str]) -> str:
+        is_index = own.start() > 0 and (text[own.start() - 1].isalnum() or text[own.start() - 1] in "_])")
+        return own[0] if is_index and int(own[1]) not in ours else f"({own[1]})"
+
+    return MARKER.sub(plain, text)
 
 
 def _interleaved(lists: Sequence[Sequence[Found]]) -> list[Found]:

@@ -6,13 +6,14 @@ weighs little, one that none has weighs most. The figures are in docs/answers.md
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edda.models import Hit
 from edda.quoting import fold
 from edda.rows import lines_of
-from edda.sentences import LINE_END, SENTENCE_END, Span, parts
+from edda.sentences import Span, line_ends, paragraph_ends, parts, sentence_ends
 from edda.terms import GRAM, query_terms
 from edda.words import runs, stem, words
 
@@ -23,27 +24,37 @@ MOST_CHARACTERS = 600  # of one sentence
 LINES_FROM = 300  # what is longer without a full stop is a table or a list: its lines are taken
 FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers would count as a common one
 OWN_WEIGHT = 2  # times: what a follow-up says itself, beside the words of the question before
-LEAST_OF_BEST = 0.6  # a sentence that says less of what was asked than this share of the best is left out
+LEAST_OF_BEST = 0.6  # a sentence whose score is less than this share of the best one's is left out
+LEAST_COVERAGE = 0.51  # and one that has one word of the question, and says less of it than this share of the best
 
 # Makes the words alone comparable with the mean of words and cosine.
 WORDS_ALONE = 1.3
 
 _IDENTIFIER = re.compile(r"(?<![a-z0-9_])[a-z0-9_]+(?:[-./:#]+[a-z0-9_]+)*")
 _PART = re.compile(r"[a-z0-9]+")
-_PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
+_LETTERS_BEFORE = re.compile(r"(?:[a-z]+[-./:#]+)+")
+_BULLET = re.compile(r"[-*+•‣◦▪]\s+")
+_ITEM = re.compile(r"[-*+•‣◦▪]\s|\(?(?:\d{1,3}|[a-z])[.)]\s")
+_ENTRY = re.compile(r"[^\n]{0,60}?\b\d{1,2}:\d\d:\d\d|\{\"")  # of a log: it has a time, or is JSON
+_FIELD = re.compile(r"\w[\w /()-]{0,40}:\s")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """`passages[passage].text[start:end]`. `coverage`: how much of the question's words it has, 0 to 1. `header`: where
-    that of its table is, if it is a row."""
+    """`passages[passage].text[start:end]`.
+
+    `coverage`: how much of the question's words it has, 0 to 1. `shared`: so many. `score`: how good an answer it is,
+    0: none. `header`: where that of its table is, if it is a row. `has_own`: it has a word of the follow-up itself.
+    """
 
     passage: int
     start: int
     end: int
     coverage: float
+    shared: int
     score: float
     header: Span | None = None
+    has_own: bool = False
 
 
 def asked_words(question: str, language_of: str = "") -> set[str]:
@@ -63,24 +74,33 @@ def ranked_sentences(question: str, passages: Sequence[Hit], own: Collection[str
     """The sentences of the first passages, best first. `own`: of a follow-up that is asked together with the question
     before it, its own words."""
     asked = asked_words(question)
-    found = [
-        (index, piece, _held(hit.text, piece, asked))
-        for index, hit in enumerate(passages)
-        for piece in pieces(hit.text, is_whole=hit.char_start == 0)
-    ]
+    headers: dict[tuple[int, Span], set[str]] = {}
+    found: list[_Found] = []
+    for index, hit in enumerate(passages):
+        for piece in pieces(hit.text, is_whole=hit.char_start == 0):
+            held = words(hit.text[piece.start : piece.end]) & asked
+            if piece.header and (index, piece.header) not in headers:
+                headers[index, piece.header] = words(hit.text[slice(*piece.header)]) & asked
+            if held and piece.header:
+                held |= headers[index, piece.header]
+            found.append((index, piece, held))
     found = _of_whole_identifiers(question, passages, found)
     of = max(len(found), FEWEST_SENTENCES)
-    weights = {
-        word: _rarity(sum(word in held for *_, held in found), of) * (OWN_WEIGHT if word in own else 1)
-        for word in asked
-    }
+    having = Counter(word for *_, held in found for word in held)
+    weights = {word: _rarity(having[word], of) * (OWN_WEIGHT if word in own else 1) for word in asked}
     total = sum(weights.values()) or 1.0
     sentences = []
     for index, piece, held in found:
         if index < TOP_PASSAGES:
-            coverage = sum(weights[word] for word in held) / total
-            score = coverage + RANK_WEIGHT * (1 - index / min(TOP_PASSAGES, len(passages)))
-            sentences.append(Sentence(index, piece.start, piece.end, coverage, score, piece.header))
+            # A header by itself says what the table is about, and answers nothing.
+            told = held or (headers[index, piece.header] if piece.header else held)
+            coverage = sum(weights[word] for word in told) / total
+            score = coverage + RANK_WEIGHT * (1 - index / min(TOP_PASSAGES, len(passages))) if held else 0.0
+            sentences.append(
+                Sentence(
+                    index, piece.start, piece.end, coverage, len(held), score, piece.header, not held.isdisjoint(own)
+                )
+            )
     return sorted(sentences, key=lambda one: (-one.score, one.passage, one.start))
 
 
@@ -101,9 +121,11 @@ def best_sentences(sentences: Sequence[Sentence], passages: Sequence[Hit]) -> li
     chosen: list[Sentence] = []
     texts: list[str] = []
     count = 0
-    least = LEAST_OF_BEST * max((one.score for one in sentences), default=0.0)
+    best = max(sentences, key=lambda one: one.score, default=None)
     for one in sentences:
-        if one.score < least or one.coverage <= 0 or count == SENTENCES:
+        if best is None or one.score <= 0 or one.score < LEAST_OF_BEST * best.score or count == SENTENCES:
+            continue
+        if one.shared < 2 and one.coverage < LEAST_COVERAGE * best.coverage:
             continue
         row = [one] if one.header is None else [replace(one, start=one.header[0], end=one.header[1], header=None), one]
         new = [(part, fold(passages[part.passage].text[part.start : part.end]).text) for part in row]
@@ -126,25 +148,35 @@ class Piece:
 
 
 def pieces(text: str, *, is_whole: bool = False) -> Iterator[Piece]:
-    """The sentences of a passage; lines, where there are none; of tables the rows. `is_whole`: nothing is before it."""
-    for start, end in parts(text, 0, len(text), _PARAGRAPH_END):
+    """The sentences of a passage, items of a list apart; lines, where there are none, of logs, and of fields with their
+    names; of tables the rows but for the header. `is_whole`: nothing is before it."""
+    for start, end in parts(text, 0, len(text), paragraph_ends):
         for lines in lines_of(text, start, end, begins=is_whole or start > 0):
             for left, right in lines.rows or _sentences(text, lines.start, lines.end):
-                header = lines.header if lines.header != (left, right) else None
-                yield Piece(left, _cut(text, left, right), header)
+                if lines.header != (left, right):
+                    yield Piece(left, _cut(text, left, right), lines.header)
 
 
 def _sentences(text: str, start: int, end: int) -> Iterator[Span]:
-    for first, last in parts(text, start, end, SENTENCE_END):
-        yield from parts(text, first, last, LINE_END if last - first > LINES_FROM else None)
+    for begin, stop in _units(text, start, end):
+        if _ENTRY.match(text, begin, stop):
+            yield begin, stop
+            continue
+        bullet = _BULLET.match(text, begin, stop)
+        for first, last in parts(text, bullet.end() if bullet else begin, stop, sentence_ends):
+            yield from parts(text, first, last, line_ends if last - first > LINES_FROM else None)
 
 
-def _held(text: str, piece: Piece, asked: Collection[str]) -> set[str]:
-    """The words asked for that it has; a row also those of its header, if it has some itself."""
-    held = words(text[piece.start : piece.end]).intersection(asked)
-    if held and piece.header:
-        held |= words(text[slice(*piece.header)]).intersection(asked)
-    return held
+def _units(text: str, start: int, end: int) -> Iterator[Span]:
+    """Where a new line begins something new: an item of a list, an entry of a log; every line, if all are fields."""
+    lines = list(parts(text, start, end, line_ends))
+    are_fields = len(lines) > 1 and all(_FIELD.match(text, *line) for line in lines)
+    begin = start
+    for first, _ in lines[1:]:
+        if are_fields or _ITEM.match(text, first, end) or _ENTRY.match(text, first, end):
+            yield from parts(text, begin, first, None)
+            begin = first
+    yield from parts(text, begin, end, None)
 
 
 _Found = tuple[int, Piece, set[str]]
@@ -154,22 +186,34 @@ def _of_whole_identifiers(question: str, passages: Sequence[Hit], found: list[_F
     """Where an identifier that is asked for (E-1042) stands somewhere, its parts count for nothing elsewhere, and what
     names another one of its form (E-1043) instead does not answer."""
     text = fold(question).text
-    wanted = set(_identifiers(text))
-    if not wanted:
+    asked = set(_identifiers(text))
+    if not asked:
         return found
-    named = [set(_identifiers(fold(passages[index].text[piece.start : piece.end]).text)) for index, piece, _ in found]
-    wanted &= set[str]().union(*named)
-    others = words(_IDENTIFIER.sub(" ", text))
+    named = [_names(fold(passages[index].text[piece.start : piece.end]).text) for index, piece, _ in found]
+    known = set[str]().union(*named)
+    wanted = {one if one in known else _bare(one) for one in asked} & known
     forms = {_form(one) for one in wanted}
+    stems = {one: words(one) for one in wanted}
+    in_part = set[str]().union(*stems.values()) - words(_IDENTIFIER.sub(" ", text))
     kept = []
     for (index, piece, held), names in zip(found, named, strict=True):
-        missing = wanted - names
-        if missing and not wanted & names and any(_form(one) in forms for one in names):
+        present = wanted & names
+        if wanted and not present and any(_form(one) in forms for one in names):
             kept.append((index, piece, set[str]()))
         else:
-            in_part = words(" ".join(missing)) - others - words(" ".join(wanted & names))
-            kept.append((index, piece, held - in_part))
+            whole = set[str]().union(*(stems[one] for one in present))
+            kept.append((index, piece, {word for word in held if word not in in_part or word in whole}))
     return kept
+
+
+def _names(folded: str) -> set[str]:
+    """The identifiers in a text, also without the letters before them: ERR-0x8007 is 0x8007, too."""
+    names = set(_identifiers(folded))
+    return names | {_bare(one) for one in names}
+
+
+def _bare(identifier: str) -> str:
+    return _LETTERS_BEFORE.sub("", identifier, count=1) if _LETTERS_BEFORE.match(identifier) else identifier
 
 
 def _identifiers(folded: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from edda.models import Hit
 from edda.neutralising import REMOVED, neutralise
 from edda.prompting import Draft
 from edda.quoting import Folded, find_quote, fold
-from edda.sentences import SENTENCE_END, Span, parts
+from edda.sentences import Span, line_ends, parts, sentence_ends
 from edda.terms import UNSPACED, query_terms
 from edda.words import words
 
@@ -213,7 +213,7 @@ def _is_compound(known: Sequence[str], token: str) -> bool:
 
 
 def _check_support(text: str, known: set[str]) -> None:
-    for start, end in parts(text, 0, len(text), SENTENCE_END):
+    for start, end in parts(text, 0, len(text), sentence_ends):
         said = _content(text[start:end])
         if said and len(said & known) < LEAST_SUPPORT * len(said):
             raise Rejected("a sentence says what the cited passages do not say.")
@@ -230,7 +230,7 @@ def _check_not_told(text: str, told: str, sources: str) -> None:
 
 
 def _blocks(text: str) -> list[Span]:
-    return list(parts(text, 0, len(text), re.compile(r"\n\s*")))
+    return list(parts(text, 0, len(text), line_ends))
 
 
 def _content(text: str) -> set[str]:

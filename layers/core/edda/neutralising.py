@@ -62,11 +62,13 @@ _JOINERS = "\u200c\u200d"  # inside words of Persian and of India's scripts, and
 
 @dataclass(frozen=True, slots=True)
 class Inert:
-    """The plain text. `removed` counts links; `foreign` those of them, and names, that the sources do not have."""
+    """The plain text. `removed` counts links; `foreign` those of them, and names, that the sources do not have.
+    `has_html`: tags were taken out, too."""
 
     text: str
     removed: int
     foreign: int
+    has_html: bool
 
 
 def neutralise(text: str, sources: str) -> Inert:
@@ -75,7 +77,8 @@ def neutralise(text: str, sources: str) -> Inert:
     known = fold(sources).text
     text, removed, foreign = _without_links(text, known)
     text, strange = _without_names(text, known)
-    if _HTML.search(text):  # what was parted by a tag may be a link now
+    has_html = _HTML.search(text) is not None
+    if has_html:  # what was parted by a tag may be a link now
         text, more, more_foreign = _without_links(_HTML.sub(_instead_of_tag, text), known)
         text, more_strange = _without_names(text, known)
         removed, foreign, strange = removed + more, foreign + more_foreign, strange + more_strange
@@ -83,10 +86,11 @@ def neutralise(text: str, sources: str) -> Inert:
     text = re.sub(r"!(?=\[)", "! ", text)  # no image
     text = re.sub(r"\](?=\()", "] ", text)  # no link
     text = re.sub(r"\](?=:)", "] ", text)  # no address of a link by reference
-    text = re.sub(r"(?<=[\[\]])(?=\[)", " ", text)  # no link by reference, no wiki link
+    # No link by reference, no wiki link; but an index may be: ["limits"][0].
+    text = re.sub(r"(?<=[\[\]])(?<![\"']\])(?=\[)", " ", text)
     if html.unescape(text) != text:  # too deep, or put together just now
         text = text.replace("&", "＆")
-    return Inert(text.strip(), removed + strange, foreign + strange)
+    return Inert(text.strip(), removed + strange, foreign + strange, has_html)
 
 
 def _unescaped(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from edda.sentences import LINE_END, Span, parts
+from edda.sentences import Span, line_ends, parts
 
 MOST_HEADER_CHARACTERS = 300
 _QUOTED = re.compile(r'"[^"\n]*"')
@@ -28,7 +28,7 @@ def lines_of(text: str, start: int, end: int, *, begins: bool) -> Iterator[Lines
     """A paragraph's tables, and what is between them. `begins`: a header may be its first line, for nothing is missing
     before it."""
     prose: list[Span] = []
-    for shape, group in groupby(parts(text, start, end, LINE_END), key=lambda line: _shape(text[slice(*line)])):
+    for shape, group in groupby(parts(text, start, end, line_ends), key=lambda line: _shape(text[slice(*line)])):
         lines = list(group)
         if not _is_table(shape, [text[slice(*line)] for line in lines]):
             prose += lines
@@ -47,12 +47,21 @@ def _table(text: str, lines: list[Span], *, begins: bool) -> Lines:
     if (
         len(lines) > 1
         and lines[0] in rows
-        and (lines[1] not in rows or (begins and not _DIGIT.search(text, *lines[0])))
+        and (lines[1] not in rows or (begins and _looks_like_header([text[slice(*line)] for line in lines])))
     ):
         header = lines[0]
     if header is not None and header[1] - header[0] > MOST_HEADER_CHARACTERS:
         header = None
     return Lines(lines[0][0], lines[-1][1], tuple(rows), header)
+
+
+def _looks_like_header(lines: list[str]) -> bool:
+    """It has no numbers; of two columns, which may be names and their values, the second has some everywhere else."""
+    if _DIGIT.search(lines[0]):
+        return False
+    separator = _shape(lines[0])[0]
+    cells = [line.strip("| ").split(separator) for line in lines]
+    return len(cells[0]) != 2 or all(_DIGIT.search(row[-1]) for row in cells[1:])
 
 
 def _shape(line: str) -> tuple[str, int]:

@@ -15,7 +15,7 @@ import regex
 
 from edda.errors import TooManyChunks
 from edda.models import Block, BlockKind, ParsedDocument
-from edda.sentences import LINE_END, SENTENCE_END, Span, parts
+from edda.sentences import Separator, Span, line_ends, parts, sentence_ends
 from edda.tokens import count_tokens
 
 # Ranks of the boundary before a segment. FORBIDDEN: what follows a heading stays with it. WRAP: a new line within
@@ -33,7 +33,7 @@ _WORD = re.compile(r"\S++\s*+")
 _WORDS = re.compile(r"(?:\S++\s*+){3,11}?(?=[aehinorstаеинострلان])|(?:\S++\s*+){1,11}")
 _GRAPHEME = regex.compile(r"\X")
 
-_Division = tuple[int, re.Pattern[str]]  # the rank of what such a separator divides, and the separator
+_Division = tuple[int, Separator]  # the rank of what such a separator divides, and the separator
 
 
 class Segments:
@@ -103,11 +103,11 @@ class Segments:
             for piece in parts(text, start, end, None):
                 yield BLOCK, *piece
         elif block.kind is BlockKind.PARAGRAPH:
-            yield from self._divided(start, end, (SENTENCE, SENTENCE_END), (WRAP, LINE_END))
+            yield from self._divided(start, end, (SENTENCE, sentence_ends), (WRAP, line_ends))
         elif block.kind is BlockKind.LIST:
-            yield from self._divided(start, end, (LINE, LINE_END), (SENTENCE, SENTENCE_END))
+            yield from self._divided(start, end, (LINE, line_ends), (SENTENCE, sentence_ends))
         else:
-            for piece_start, piece_end in parts(text, start, end, LINE_END):
+            for piece_start, piece_end in parts(text, start, end, line_ends):
                 yield LINE, piece_start, piece_end
 
     def _divided(self, start: int, end: int, outer: _Division, inner: _Division) -> Iterator[tuple[int, int, int]]:

@@ -1,7 +1,7 @@
 """The words of a text, near enough to compare a question, a sentence and an answer by, whatever their language.
 
-A word is its first letters (`employee` and `employees` are one); where a script puts no spaces between words, it is
-each pair of neighbouring characters.
+A word is its first letters (`employee` and `employees` are one), unless it has digits; where a script puts no spaces
+between words, it is each pair of neighbouring characters.
 """
 
 import re
@@ -14,6 +14,8 @@ STEM_CHARACTERS = 6  # 4 to 6 find the right sentence equally often, whole words
 _RUN = re.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{MARKS}])*")
 # Accents, and points of Hebrew and Arabic: as often left out.
 _POINTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
+_DIGIT = re.compile(r"\d")
+_ENDING = re.compile(r"(?<=\w{3})(?:ie[sd]?|i)\Z")  # carries, carried, policies: carry, policy
 _IS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 
 
@@ -34,5 +36,7 @@ def runs(text: str) -> set[str]:
 
 
 def stem(run: str) -> str:
-    """What stands for a word and those that are made of it."""
-    return run[:STEM_CHARACTERS]
+    """What stands for a word and those that are made of it; what has digits is itself."""
+    if _DIGIT.search(run):
+        return run
+    return _ENDING.sub("y", run[:STEM_CHARACTERS])

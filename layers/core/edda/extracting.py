@@ -35,7 +35,7 @@ _PART = re.compile(r"[a-z0-9]+")
 _LETTERS_BEFORE = re.compile(r"(?:[a-z]+[-./:#]+)+")
 _BULLET = re.compile(r"[-*+•‣◦▪]\s+")
 _ITEM = re.compile(r"[-*+•‣◦▪]\s|\(?(?:\d{1,3}|[a-z])[.)]\s")
-_ENTRY = re.compile(r"[^\n]{0,60}?\b\d{1,2}:\d\d:\d\d|\{\"")  # of a log: it has a time, or is JSON
+_ENTRY = re.compile(r"[^\n]{0,60}?(?<!\d)\d{1,2}:\d\d:\d\d|\{\"")  # of a log: it has a time, or is JSON
 _FIELD = re.compile(r"\w[\w /()-]{0,40}:\s")
 
 

@@ -25,7 +25,7 @@ LINES_FROM = 300  # what is longer without a full stop is a table or a list: its
 FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers would count as a common one
 OWN_WEIGHT = 2  # times: what a follow-up says itself, beside the words of the question before
 LEAST_OF_BEST = 0.6  # a sentence whose score is less than this share of the best one's is left out
-LEAST_COVERAGE = 0.51  # and one that has one word of the question, and says less of it than this share of the best
+LEAST_COVERAGE = 0.75  # and one that has one word of the question, and says less of it than this share of the best
 
 # Makes the words alone comparable with the mean of words and cosine.
 WORDS_ALONE = 1.3

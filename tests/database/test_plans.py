@@ -94,7 +94,7 @@ QUERIES: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("search", "versions_without_terms", {"limit": 500}),
     ("search", "terms_to_make", {"version_id": VERSION}),
-    ("search", "chunks_without_terms", {"version_id": VERSION, "terms_from": 256, "limit": 256}),
+    ("search", "chunks_without_terms", {"version_id": VERSION, "terms_from": 256, "limit": 256, "characters": 300_000}),
     ("events", "forget_events", {"tenant_id": None, "keep_s": 86_400, "limit": 500}),
     (
         "usage",

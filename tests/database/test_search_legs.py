@@ -45,28 +45,30 @@ class Shelf:
         visible: bool = True,
         language: str | None = "en",
         vectors: bool = True,
+        title: str | None = None,
+        headings: tuple[str, ...] = (),
     ) -> UUID:
         document, version = uuid4(), uuid4()
-        chunks = [Chunk(n, text, 0, len(text), 1, None, (), language, uuid4()) for n, text in enumerate(texts)]
+        chunks = [Chunk(n, text, 0, len(text), 1, None, headings, language, uuid4()) for n, text in enumerate(texts)]
         tenant_id = self.tenant.tenant_id
-        rows = await term_rows(tenant_id, chunks)
+        rows = await term_rows(tenant_id, chunks, title)
         with psycopg.connect(self.urls.owner) as connection:
             connection.execute(
-                "INSERT INTO documents (document_id, tenant_id, object_key, name, metadata) "
-                "VALUES (%s, %s, %s, 'a', jsonb_build_object('year', %s::integer))",
-                [document, tenant_id, f"{self.tenant.slug}/{document}", year],
+                "INSERT INTO documents (document_id, tenant_id, object_key, name, title, metadata) "
+                "VALUES (%s, %s, %s, 'a', %s, jsonb_build_object('year', %s::integer))",
+                [document, tenant_id, f"{self.tenant.slug}/{document}", title, year],
             )
             connection.execute(
                 "INSERT INTO document_versions (version_id, tenant_id, document_id, s3_version_id, sequencer, "
                 "modified_at, planned_chunks) VALUES (%s, %s, %s, '1', 'a', now(), %s)",
                 [version, tenant_id, document, len(texts)],
             )
-            for chunk in chunks:
+            for n, chunk in enumerate(chunks):
                 vector = [self.numbers.gauss(0, 1) for _ in range(MODEL_DIMENSIONS)]
                 connection.execute(
                     "INSERT INTO chunks (tenant_id, version_id, ordinal, chunk_id, content_hash, text, tokens, "
-                    "char_start, char_end, heading_path, language) VALUES (%s, %s, %s, %s, %s, %s, 1, 0, 1, '{}', %s)",
-                    [tenant_id, version, chunk.ordinal, chunk.content_hash, chunk.content_hash, chunk.text, language],
+                    "char_start, char_end, heading_path, language) VALUES (%s, %s, %s, %s, %s, %s, 1, 0, 1, %s, %s)",
+                    [tenant_id, version, n, chunk.content_hash, chunk.content_hash, chunk.text, [*headings], language],
                 )
                 if vectors:
                     connection.execute(
@@ -303,6 +305,13 @@ PHRASES = [
     ("を買", {16}),
     ("rock n roll", {17}),
     ("ลาพักร้อน", {18}),
+    ("quote's end – now", {20}),
+    ("efficient", {20}),
+    ("eﬃcient", {20}),
+    ("contains 80% grass", {21}),
+    ("word con", set()),
+    ("tains 80%", set()),
+    ("🚀", {21}),
 ]
 
 
@@ -332,6 +341,8 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
         "rock 'n'roll, rock n roll",
         "สิทธิ์ลาพักร้อนสิบห้าวัน",
         "a port, and airport 80",
+        "the eﬃcient “inner” quote’s end - now",
+        "this con\u200btains 80% gra\u00adss \u00ad🚀",
     ]
     await shelf.add(texts)
     quoted = query_terms(f'other words "{phrase}"')
@@ -342,6 +353,18 @@ async def test_a_quoted_phrase_is_held_by_every_candidate(
     two = query_terms(f'"{phrase}" "the"')
     found = await shelf.ask(None, two, exact_up_to=exact_up_to)
     assert {ordinal for _, ordinal in found} == {n for n in wanted if "the" in texts[n].lower()}
+
+
+@pytest.mark.parametrize("exact_up_to", [20_000, 0])
+async def test_a_phrase_may_be_in_the_title_or_the_headings(shelf: Shelf, exact_up_to: int) -> None:
+    await shelf.add(["first words", "second words"], title="Flumgart Observations", headings=("The Who", "Cats"))
+    await shelf.add(["Flumgart observed, The cats"])
+    for phrase in ("flumgart observations", "Cats", "the who"):
+        for vector in (None, [1.0] * MODEL_DIMENSIONS):
+            found = await shelf.ask(vector, query_terms(f'"{phrase}" "words"'), exact_up_to=exact_up_to)
+            assert {ordinal for _, ordinal in found} == {0, 1}
+    for phrase in ("Observations The", "Who Cats", "cats first"):  # not across them
+        assert await shelf.ask(None, query_terms(f'"{phrase}"'), exact_up_to=exact_up_to) == {}
 
 
 IDENTIFIERS = [

@@ -4,6 +4,7 @@ import asyncio
 
 import psycopg
 import pytest
+from edda.store import terms_anew
 from edda.store.conditions import compile_filter
 from edda.store.documents import DocumentStore
 from edda.store.search import SearchStore
@@ -93,3 +94,35 @@ async def test_terms_that_two_make_at_once_are_there_once(world: World) -> None:
     await asyncio.gather(world.run_sweep(), world.run_sweep())
     assert to_do(world) == [None]
     assert world.rows("SELECT count(*) FROM chunk_terms") == [(len(LINES),)]
+
+
+async def test_a_file_whose_first_part_an_earlier_release_stored(world: World) -> None:
+    """While one is deployed, its function may store the first part of a long file, and ours the last."""
+    world.parser.part_lines = 10
+    parts = 0
+
+    async def meanwhile() -> None:
+        nonlocal parts
+        parts += 1
+        if parts == 2:
+            world.rows("DELETE FROM chunk_terms")
+
+    world.parser.meanwhile = meanwhile
+    await world.bring_in("a.txt", "\n".join(f"line {number}" for number in range(20)))
+    assert parts == 2
+    assert await found(world, "line") == 10
+    assert await world.run_sweep() == {"terms_made": 20}
+    assert (await found(world, "line"), to_do(world)) == (20, [None])
+
+
+async def test_a_step_is_bounded_by_characters(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks may be long: a step that is longer than a turn would be begun anew for ever."""
+    monkeypatch.setattr(terms_anew, "CHARACTERS", 20)
+    await world.bring_in("a.txt", "\n".join(["a line", "another line", "x" * 100, "the last line"]))
+    world.rows("UPDATE document_versions SET terms_from = -1")
+    ((version_id,),) = world.rows("SELECT version_id FROM document_versions")
+    steps = []
+    while made := await make_terms_anew(world.database, world.tenant_id, version_id):
+        steps.append(made)
+    assert steps == [3, 1]
+    assert to_do(world) == [None]

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from edda.batching import EmbeddedBatch, NotAsked, RetryPolicy, batch_indices, embed_all, embed_query, retry_after_s
+from edda.batching import EmbeddedBatch, NotAsked, RetryPolicy, batch_indices, embed_all, retry_after_s
 from edda.concurrency import Deadline
 from edda.errors import EmbeddingRejected, ProviderMisconfigured, ProviderThrottled, ProviderUnavailable
 from edda.models import EmbeddingLimits
@@ -271,19 +271,6 @@ async def test_no_texts_need_no_request() -> None:
     embedder = FakeEmbedder()
     assert await all_batches(embedder, []) == []
     assert embedder.requests == []
-
-
-async def test_a_query_is_tried_again_too() -> None:
-    embedder = FakeEmbedder(script=[ProviderUnavailable()])
-    assert await embed_query(embedder, "why", Deadline.after(30), AT_ONCE) == embedder.vector("why")
-    assert embedder.purposes == ["query", "query"]
-
-
-async def test_a_query_that_is_refused_says_so() -> None:
-    with pytest.raises(EmbeddingRejected):
-        await embed_query(FakeEmbedder(refuses={"why"}), "why", Deadline.after(30), AT_ONCE)
-    with pytest.raises(InvalidVector):
-        await embed_query(FakeEmbedder(script=[{"why": InvalidVector()}]), "why", Deadline.after(30), AT_ONCE)
 
 
 # --- what is paid is kept ---------------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 ENGLISH = query_terms("How many points did the Panthers defense surrender?")
 GERMAN = query_terms("Wie viele Punkte gab die Verteidigung der Panthers ab?")
 ARABIC = query_terms("كم نقطة تخلى عنها دفاع البانثرز؟")
-UNCLEAR = query_terms("Panthers Verteidigung")
+UNCLEAR = query_terms("Panthers Verteidigung Punkte")
 KNOWS_ENGLISH = frozenset({"en"})
 # Nearest by vector; by words; neither.
 CANDIDATES = [Scores(0.9, 1.0, "de"), Scores(0.2, 9.0, "de"), Scores(0.1, 0.0, "de")]
+IN_ENGLISH = [Scores(one.similarity, one.text, "en") for one in CANDIDATES]
 
 
 def order(scores: list[float]) -> list[int]:
@@ -22,7 +23,7 @@ def order(scores: list[float]) -> list[int]:
 
 
 def test_a_model_that_reads_the_query_decides_more_than_words_do() -> None:
-    assert order(fuse(CANDIDATES, ENGLISH, Fusion(), KNOWS_ENGLISH))[0] == 0
+    assert order(fuse(IN_ENGLISH, ENGLISH, Fusion(), KNOWS_ENGLISH))[0] == 0
     assert order(fuse(CANDIDATES, GERMAN, Fusion(), None))[0] == 0
 
 
@@ -32,10 +33,28 @@ def test_a_model_that_does_not_read_the_query_decides_little(query: object) -> N
 
 
 def test_an_unclear_query_is_judged_by_the_languages_of_what_its_words_find() -> None:
-    english = [Scores(one.similarity, one.text, "en") for one in CANDIDATES]
     unknown = [Scores(one.similarity, one.text, None) for one in CANDIDATES]
-    assert order(fuse(english, UNCLEAR, Fusion(), KNOWS_ENGLISH))[0] == 0
+    assert order(fuse(IN_ENGLISH, UNCLEAR, Fusion(), KNOWS_ENGLISH))[0] == 0
     assert order(fuse(unknown, UNCLEAR, Fusion(), KNOWS_ENGLISH))[0] == 0
+
+
+@pytest.mark.parametrize("query", ["7f3a-22", "740df9565f07e388", "Zwonkle", "zwonkle bulletin", "GPT-4 Zwonkle"])
+@pytest.mark.parametrize("known", [KNOWS_ENGLISH, None])
+@pytest.mark.parametrize("others", [1, 4, 80])
+def test_the_only_passage_with_a_name_or_an_identifier_is_first(
+    query: str, known: frozenset[str] | None, others: int
+) -> None:
+    """Whatever else the model takes for much nearer."""
+    candidates = [Scores(0.01, 17.0, "en"), Scores(0.33, 0.0, "en")]
+    candidates += [Scores(0.02 + number / 10_000, 0.0, "en") for number in range(others)]
+    assert order(fuse(candidates, query_terms(query), Fusion(), known))[0] == 0
+
+
+def test_a_passage_in_a_script_that_the_model_cannot_read_is_not_near() -> None:
+    candidates = [Scores(0.5, 0.0, "th"), Scores(0.4, 0.0, "en"), Scores(0.1, 0.0, "de"), Scores(0.0, 1.0, "en")]
+    assert order(fuse(candidates, ENGLISH, Fusion(), None))[0] == 0
+    assert order(fuse(candidates, ENGLISH, Fusion(), KNOWS_ENGLISH))[0] == 1
+    assert order(fuse(candidates, ENGLISH, Fusion(vector_weight=1), KNOWS_ENGLISH))[0] == 0
 
 
 def test_where_no_word_tells_the_vector_does_though_the_script_is_foreign() -> None:

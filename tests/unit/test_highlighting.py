@@ -1,5 +1,6 @@
 """Where a query's words are in a text."""
 
+import unicodedata
 from itertools import pairwise
 
 import pytest
@@ -36,6 +37,10 @@ def marked(query: str, text: str, language: str | None = "en") -> list[str]:
         ('"port 80"', "airport 80, port 8080, (port 80)", "en", ["80", "port", "port 80"]),
         ('"京大"', "東京大学で", "ja", ["京大"]),
         ('"a.b" "("', "a.b axb (", "en", ["a.b"]),
+        ('"quote\'s end"', "the quote’s end", "en", ["quote’s end"]),
+        ("hyphen", "a soft hy\u00adphen here", "en", ["hy\u00adphen"]),
+        ('"soft hyphen"', "a so\u200bft hy\u00adphen here", "en", ["so\u200bft hy\u00adphen"]),
+        ("สระว่ายน้ำ", "มีสระว่ายน้ำใหญ่", "th", ["สระว่ายน้ำ"]),
         ("nothing", "of the kind", "en", []),
         ("😀 !!!", "smile 😀 !!!", "en", []),
         ("contract", "contract", "xx", ["contract"]),
@@ -51,7 +56,7 @@ def test_an_identifier_is_found_whole_where_the_query_has_it_whole() -> None:
     assert marked("ERR-0x80070057", "(ERR-0x80070057)") == ["ERR-0x80070057"]
 
 
-TEXTS = st.text(st.sampled_from("ab cé休暇有給\n\".-_'😀ßÄไทย"), max_size=60)
+TEXTS = st.text(st.sampled_from("ab cé休暇有給\n\".-_'😀ßÄไทย\u00ad\u200bน้ำﬁ…’"), max_size=60)
 
 
 @given(TEXTS, TEXTS, st.sampled_from(["en", "de", "ja", "th", None, "xx"]))
@@ -60,6 +65,20 @@ def test_spans_are_in_order_within_the_text_and_do_not_touch(query: str, text: s
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
     assert all(one.end < two.start for one, two in pairwise(spans))
     assert spans == highlights(text, language, query_terms(query))
+
+
+def test_no_span_begins_or_ends_within_a_written_character() -> None:
+    text = "ผู้ที่ว่ายน้ำที่สระ"
+    for query in ("สระว่ายน้ำ", "ายน", "ว่าย"):
+        spans = highlights(text, "th", query_terms(query))
+        assert spans
+        for start, end in spans:
+            assert not is_mark(text[start])
+            assert end == len(text) or not is_mark(text[end])
+
+
+def is_mark(character: str) -> bool:
+    return unicodedata.category(character) == "Mn" or character == "ำ"
 
 
 def test_spans_are_of_characters_not_of_bytes() -> None:

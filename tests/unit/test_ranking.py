@@ -4,7 +4,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from edda.models import Candidate
-from edda.ranking import PartScore, Ranked, behind, grouped, ranked, reranked
+from edda.ranking import SCORE_DIGITS, PartScore, Ranked, above, behind, grouped, ranked, reranked
 
 
 def candidate(number: int, similarity: float | None, text: float | None = None, document: int = 0) -> Candidate:
@@ -36,6 +36,14 @@ def test_one_leg_alone_decides() -> None:
     assert ordinals(by_text) == [1, 0, 2]
     assert [one.score for one in by_text] == [2.0, 1.0, 0.0]
     assert by_text[2].scores.text is None
+
+
+def test_a_threshold_of_a_told_score_leaves_its_hit_in() -> None:
+    order = ranked([candidate(number, number / 7) for number in range(7)], None)
+    for rank, one in enumerate(order, 1):
+        told = round(one.score, SCORE_DIGITS)
+        assert len(above(order, [("vector", told)])) == rank
+        assert len(above(order, [("vector", told + 1e-6)])) == rank - 1
 
 
 def test_equal_scores_are_in_the_same_order_every_time() -> None:

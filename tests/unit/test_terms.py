@@ -2,6 +2,7 @@
 
 import math
 import time
+import tracemalloc
 from collections.abc import Iterable
 from itertools import chain
 from uuid import UUID
@@ -16,7 +17,6 @@ from edda.terms import (
     document_weights,
     idf,
     query_terms,
-    term_id,
     term_ids,
     terms_of,
 )
@@ -115,6 +115,22 @@ def test_a_piece_of_an_identifier_is_found_before_its_parts(part: str, whole: st
     assert score(part, f"It says {whole} and stops.", language) > score(part, f"It says {parts} and stops.", language)
 
 
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("whale", "Blue whales sing."),
+        ("whales", "Blue whale, singing."),
+        ("Where do whales sing in the winter?", "Whale song"),
+        ("walrus", "animal,food\ngiraffes,leaves\nwalruses,mussels"),
+        ("Wo sind die Whales?", "Blue whales sing."),
+        ("книга", "Новые книги"),
+    ],
+)
+def test_a_text_whose_language_is_not_told_is_found_by_other_forms(query: str, text: str) -> None:
+    words = {term for term in query_terms(query).terms if not term.startswith("~")}
+    assert words & document_weights(text, None).keys()
+
+
 def test_the_terms_of_an_identifier_grow_with_its_length() -> None:
     identifier = ".".join(f"x{n}" for n in range(1000))
     assert len(document_weights(identifier, "en")) < 3 * 1000
@@ -130,6 +146,7 @@ def test_the_terms_of_an_identifier_grow_with_its_length() -> None:
         ("naïve", "NAIVE"),
         ("١٢٣", "١٢٣"),
         ("مُحَمَّد", "محمد"),  # vowel points
+        ("hy\u00adphen con\u200btains", "hyphen contains"),
     ],
 )
 def test_case_width_and_accents_make_no_difference(one: str, same: str) -> None:
@@ -187,6 +204,10 @@ def test_chinese_is_told_though_a_name_is_latin(query: str) -> None:
         ('an "unbalanced quote', ()),
         ('a "b" c" d', ("b",)),
         ('"" " " "!!"', ()),
+        ('"🚀" "+"', ("🚀", "+")),
+        ('what is "+" for and what is it not', ()),
+        ("„ „ „guten Tag“", ("guten Tag",)),
+        ('"hy\u00adphen"', ("hyphen",)),
         ('"XJ-900/B"', ("XJ-900/B",)),
         ('"a|b & !c:*"', ("a|b & !c:*",)),
     ],
@@ -248,6 +269,22 @@ def test_other_words_have_the_stems_of_a_clear_language_only() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("What is the status of request 740df9565f07e388?", 2),
+        ("7f3a-22", 0),
+        ("zwonkle bulletin", 2),
+        ("/var/lib/app.db", 1),
+        ("the of", 0),
+        ("有給休暇", 3),
+        ("😀", 0),
+    ],
+)
+def test_words_that_a_model_could_read_are_counted(query: str, count: int) -> None:
+    assert query_terms(query).words == count
+
+
 def test_operators_of_tsquery_are_no_operators() -> None:
     assert words(query_terms("!cat & (dog | mouse) <-> bird:*").terms) >= {"cat", "dog", "mouse", "bird"}
 
@@ -279,6 +316,23 @@ def test_twenty_thousand_characters_are_bounded_in_time_and_terms(query: str) ->
     document_weights(query[:20_000], "de")
     assert time.process_time() - began < 2
     assert len(terms.terms) <= 4_000
+
+
+@pytest.mark.parametrize("mark", ["„", "“", "« ", "「a"])
+def test_marks_without_a_partner_take_no_square_of_their_number(mark: str) -> None:
+    began = time.process_time()
+    assert query_terms(mark * 50_000).phrases == ()
+    assert time.process_time() - began < 2
+
+
+def test_tokens_with_a_great_many_terms_are_not_kept() -> None:
+    document_weights("a plain word", "en")
+    tracemalloc.start()
+    for number in range(2_000):
+        document_weights("/".join(f"{number}{part}" for part in range(12)), "en")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_weights_are_those_of_bm25() -> None:
@@ -323,8 +377,8 @@ def test_a_term_keeps_its_number_for_ever() -> None:
         PINNED["黑豹"],
         PINNED["err-0x80070057"],
     ]
-    assert term_id(TENANT, "cat") == PINNED["cat"]
-    assert term_id(OTHER, "cat") != term_id(TENANT, "cat")
+    assert term_ids(TENANT, ("cat",)) == [PINNED["cat"]]
+    assert term_ids(OTHER, ("cat",)) != [PINNED["cat"]]
 
 
 def test_numbers_seldom_meet() -> None:

@@ -37,6 +37,11 @@ def _one_line(value: Any) -> Any:
     return value.translate(CONTROL_CHARACTERS).strip() if isinstance(value, str) else value
 
 
+def _of_words(value: Any) -> Any:
+    """Likewise, but what a line end keeps apart stays so."""
+    return _one_line(" ".join(value.split())) if isinstance(value, str) else value
+
+
 def _checked_metadata(metadata: JsonObject) -> JsonObject:
     try:
         return check_metadata(metadata)
@@ -60,7 +65,7 @@ Name = Annotated[
 ]
 Title = Annotated[
     str,
-    BeforeValidator(_one_line),
+    BeforeValidator(_of_words),
     Field(max_length=MAX_NAME_CHARACTERS, description="Shown with hits; by default what the file itself says."),
 ]
 Tag = Annotated[str, BeforeValidator(_one_line), Field(min_length=1, max_length=MAX_TAG_CHARACTERS)]

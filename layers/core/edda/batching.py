@@ -1,6 +1,6 @@
 """Texts of many messages into few provider requests: how they are cut, retried and split.
 
-`batch_indices`, `RetryPolicy` and `retry_after_s` are pure; `embed_all` and `embed_query` put them around an Embedder.
+`batch_indices`, `RetryPolicy` and `retry_after_s` are pure; `embed_all` puts them around an Embedder.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from functools import partial
 
 from edda.concurrency import Deadline, as_finished
 from edda.errors import EddaError, EmbeddingRejected, ProviderUnavailable, RetryableError
-from edda.ports import Embedder
 from edda.vectors import InvalidVector
 
 
@@ -131,15 +130,6 @@ async def embed_all(
             yield batches
     if settler.failure is not None:
         raise settler.failure
-
-
-async def embed_query(embedder: Embedder, text: str, deadline: Deadline, retry: RetryPolicy = RetryPolicy()) -> bytes:
-    """The vector of a search query, with the same patience. Raises whatever stands in its way."""
-    ask = partial(embedder.embed, [text], purpose="query", deadline=deadline)
-    (vector,) = await _patiently(ask, deadline, retry)
-    if isinstance(vector, EmbeddingRejected):
-        raise vector
-    return vector
 
 
 @dataclass(slots=True)

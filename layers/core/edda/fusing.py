@@ -2,7 +2,8 @@
 
 Both are made comparable by how they lie among the candidates (zero mean, unit deviation), because neither has a scale:
 the sum of idfs grows with the query, and each model's cosines lie elsewhere. How much the vector counts depends on
-whether the model can read the query: it places texts in a foreign language by the names in them at best.
+whether the model can read the query: it places texts in a foreign language by the names in them at best, and makes
+nothing of an identifier.
 """
 
 import math
@@ -15,6 +16,7 @@ from edda.terms import QueryTerms, is_of_script
 # it is not even that: hardly, but it orders what no word tells apart.
 _FOREIGN = 1 / 3
 _FOREIGN_SCRIPT = 0.01
+_ENOUGH_WORDS = 3  # of a query, to tell a model what it is about: of fewer, each matters as it is written
 _ROUNDING = 1e-9  # scores no further apart than this are equal
 _BEST = 10  # hits of the text leg whose languages tell that of an unclear query
 # Parts of the names of models that know English only. Of others it is assumed that they read whatever they get.
@@ -67,7 +69,10 @@ def fuse(
     elif vector is None:
         weight = 0.0
     elif 0 < weight < 1:
-        weight *= _readability(candidates, query, model_languages)
+        readability = _readability(candidates, query, model_languages)
+        if model_languages is not None and readability > 0.5:
+            vector = [_believed(*one, model_languages) for one in zip(candidates, vector, strict=True)]
+        weight *= readability * min(1.0, max(_FOREIGN_SCRIPT, query.words / _ENOUGH_WORDS))
     nothing = [0.0] * len(candidates)
     fused = [
         weight * similarity + (1 - weight) * words
@@ -85,6 +90,13 @@ def _standardised(scores: Sequence[float | None]) -> list[float] | None:
     mean = math.fsum(filled) / len(filled)
     deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in filled) / len(filled))
     return [(score - mean) / deviation for score in filled] if deviation > _ROUNDING else None
+
+
+def _believed(candidate: Scores, similarity: float, known: frozenset[str]) -> float:
+    """That a text in a foreign language is near to what the model has read says little."""
+    if similarity <= 0 or candidate.language is None:
+        return similarity
+    return similarity * _readable((candidate.language,), known)
 
 
 def _readability(candidates: Sequence[Scores], query: QueryTerms, known: frozenset[str] | None) -> float:

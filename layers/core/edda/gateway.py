@@ -55,7 +55,6 @@ PROBLEMS: dict[int, Any] = {
     500: {"description": "Our fault; quote the request id", **PROBLEM},
     503: {"description": "Something Edda needs is asleep or busy; `Retry-After` says when to try again", **PROBLEM},
 }
-# What pydantic says in the words of programmers.
 NOT_FOUND: dict[int, Any] = {404: {"description": "No such document of yours", **PROBLEM}}
 
 

@@ -16,8 +16,8 @@ from edda.neutralising import REMOVED, neutralise
 from edda.prompting import Draft
 from edda.quoting import Folded, find_quote, fold
 from edda.sentences import Span, line_ends, parts, sentence_ends
-from edda.terms import query_terms
-from edda.words import UNSPACED, words
+from edda.terms import UNSPACED, query_terms
+from edda.words import words
 
 # Of a sentence's words so many must be in the passages it cites, or in the question. Paraphrases and summaries have
 # more; what was never in a document has the small words only.

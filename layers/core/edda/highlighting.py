@@ -1,16 +1,21 @@
 """Where the words and phrases of a query are in a text, as character offsets."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import NamedTuple
 
-from edda.terms import GRAM, HAS_UNSPACED, TOKEN, UNSPACED, QueryTerms, joints_of, terms_of
+from edda.phrases import in_python
+from edda.terms import GRAM, HAS_UNSPACED, INVISIBLE, TOKEN, QueryTerms, joints_of, terms_of
 
 _WORD = re.compile(r"\w+")
-_LETTER = rf"[^\W_{UNSPACED}]"
-_terms_of = lru_cache(maxsize=10_000)(terms_of)
+_INVISIBLE_ONES = frozenset(INVISIBLE)
+# Written with what is before them, though letters by name: Thai and Lao AM.
+_VOWELS = ("\u0e33", "\u0eb3")
+_LONGEST_KEPT = 32  # characters: longer tokens seldom come twice, and may have a great many terms
+_terms_of_short = lru_cache(maxsize=5_000)(terms_of)  # 36 MB at most
 
 
 class Span(NamedTuple):
@@ -23,7 +28,11 @@ class Span(NamedTuple):
 def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]:
     """In order, none overlaps another. A word is found by its stem in `language`, as in the index; of an identifier
     as much as the query has of it."""
-    spans = list(_phrases(text, terms.phrases))
+    if not text.isascii() and not _INVISIBLE_ONES.isdisjoint(text):
+        seen = [place for place, character in enumerate(text) if character not in _INVISIBLE_ONES]
+        spans = highlights("".join(text[place] for place in seen), language, terms)
+        return [Span(seen[start], seen[end - 1] + 1) for start, end in spans]
+    spans = [Span(*found.span()) for phrase in terms.phrases for found in in_python(phrase).finditer(text)]
     if wanted := _words(terms.terms):
         # Most tokens hold nothing: each different one is looked at once.
         tokens = {token for token in set(TOKEN.findall(text)) if not wanted.isdisjoint(_terms_of(token, language))}
@@ -65,9 +74,26 @@ def _in_word(word: str, start: int, of_word: AbstractSet[str], wanted: AbstractS
     if not word.isascii() and is_unspaced:
         pieces = [(at, at + len(piece)) for piece in found for at in _places(piece, word)]
         if pieces:
-            yield from (Span(start + begin, start + end) for begin, end in pieces)
+            yield from (_written(word, start, *piece) for piece in pieces)
             return
     yield Span(start, start + len(word))
+
+
+def _written(word: str, start: int, begin: int, end: int) -> Span:
+    """No character without the marks that are written over and under it."""
+    while begin and _is_mark(word[begin]):
+        begin -= 1
+    while end < len(word) and _is_mark(word[end]):
+        end += 1
+    return Span(start + begin, start + end)
+
+
+def _is_mark(character: str) -> bool:
+    return character in _VOWELS or unicodedata.category(character)[0] == "M"
+
+
+def _terms_of(token: str, language: str | None) -> AbstractSet[str]:
+    return _terms_of_short(token, language) if len(token) <= _LONGEST_KEPT else terms_of(token, language)
 
 
 def _places(piece: str, word: str) -> Iterator[int]:
@@ -75,16 +101,6 @@ def _places(piece: str, word: str) -> Iterator[int]:
     while at >= 0:
         yield at
         at = word.find(piece, at + 1)
-
-
-def _phrases(text: str, phrases: Iterable[str]) -> Iterator[Span]:
-    for phrase in phrases:
-        pattern = r"\s+".join(re.escape(word) for word in phrase.split())
-        # Not within a longer word, as in the search.
-        before = f"(?<!{_LETTER})" if re.match(_LETTER, phrase) else ""
-        pattern = before + pattern + (f"(?!{_LETTER})" if re.match(_LETTER, phrase[-1]) else "")
-        for match in re.finditer(pattern, text, re.IGNORECASE):
-            yield Span(*match.span())
 
 
 def _joined(spans: Iterable[Span]) -> list[Span]:

@@ -1,12 +1,16 @@
-"""Which language a text is in, if that is clear: statistics over trigrams, by kreuzberg's detector (whatlang)."""
+"""Which language a text is in, if that is clear: statistics over trigrams, by kreuzberg's detector (whatlang), and
+function words, which tell of a short text more than they do, and of a list of words that it may be in any."""
 
 from functools import lru_cache
 from typing import Any
+
+from edda.terms import languages_of, shows_function_words
 
 # How kreuzberg is asked for text and nothing else (`disable_ocr` is missing in its type stubs).
 TEXT_ONLY: dict[str, Any] = {"use_cache": False, "enable_quality_processing": False, "disable_ocr": True}
 _SAMPLES, _SAMPLE_CHARACTERS = 3, 800
 _FEWEST_LETTERS = 20
+_FEWEST_WORDS = 2  # function words, of a language that has any
 
 # ISO 639-3 to 639-1, for the languages that the detector knows.
 _PAIRS = """
@@ -21,9 +25,17 @@ _CODES = dict(pair.split(":") for pair in _PAIRS.split())
 
 def language_of(text: str) -> str | None:
     """ISO 639-1 code of the language of `text`, judged by a few samples; None if unsure."""
+    sample = _sample(text)
+    language = _by_trigrams(sample)
+    words, by_words = languages_of(sample)
+    if language is None or (shows_function_words(language) and words[language] < _FEWEST_WORDS):
+        return by_words[0] if len(by_words) == 1 else None
+    return language
+
+
+def _by_trigrams(sample: str) -> str | None:
     import kreuzberg
 
-    sample = _sample(text)
     if sum(character.isalpha() for character in sample) < _FEWEST_LETTERS:
         return None
     try:

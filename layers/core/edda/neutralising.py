@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from edda.quoting import fold
-from edda.words import UNSPACED
+from edda.terms import UNSPACED
 
 REMOVED = "(link removed)"
 

@@ -12,6 +12,7 @@ from edda.paging import Position
 
 Key = tuple[UUID, int]
 ScoredBy = Literal["vector", "text", "fused", "rerank"]
+SCORE_DIGITS = 6  # that are told: half-precision vectors are good for about four
 
 
 class PartScore(NamedTuple):
@@ -78,10 +79,14 @@ def reranked(before: Sequence[Ranked], scores: Sequence[float]) -> list[Ranked]:
 
 
 def above(order: Sequence[Ranked], thresholds: Sequence[tuple[ScoredBy, float]]) -> list[Ranked]:
-    """Those that each of these parts gave at least so much. A part that found nothing in a chunk gave it less."""
+    """Those that each of these parts gave at least so much, as it is told: a hit's own score leaves it in. A part that
+    found nothing in a chunk gave it less."""
 
     def passes(scores: PartScores) -> bool:
-        return all((part := getattr(scores, name)) is not None and part.score >= least for name, least in thresholds)
+        return all(
+            (part := getattr(scores, name)) is not None and round(part.score, SCORE_DIGITS) >= least
+            for name, least in thresholds
+        )
 
     return [one for one in order if passes(one.scores)]
 

@@ -19,7 +19,7 @@ from edda.errors import InvalidRequest
 from edda.filters import parse_filter
 from edda.fusing import Fusion
 from edda.models import JsonObject
-from edda.ranking import ScoredBy
+from edda.ranking import SCORE_DIGITS, ScoredBy
 from edda.searching import DEFAULT_DEPTH, DEFAULT_FUSION, Found, Mode, SearchQuery, SearchResult
 
 MAX_QUERY_CHARACTERS = 8000
@@ -36,8 +36,7 @@ PARTS = {
     "vector": frozenset({"vector"}),
     "text": frozenset({"text"}),
 }
-# To six digits: half-precision vectors are good for about four.
-Score = Annotated[float, AfterValidator(lambda score: round(score, 6))]
+Score = Annotated[float, AfterValidator(lambda score: round(score, SCORE_DIGITS))]
 
 
 def without_nul(value: Any) -> Any:
@@ -51,10 +50,11 @@ Query = Annotated[
     Field(
         min_length=1,
         max_length=MAX_QUERY_CHARACTERS,
-        description='Words, an identifier, a question. What stands in "quotation marks" must be in every hit, white '
-        "space and case apart (but in mode vector), unless a sentence is around it, which may quote in passing: there "
-        "only what has no word to look for must; a mark without its partner is a character like others, and there "
-        "are no operators.",
+        description='Words, an identifier, a question. What stands in "quotation marks" must be in every hit, its '
+        "headings or its document's title, white space, case and typography apart (but in mode vector), unless a "
+        "sentence is around it, which may quote in passing: there only what has no word to look for must. Punctuation "
+        "alone is not looked for, symbols (🚀, €) are; a mark without its partner is a character like others, and "
+        "there are no operators.",
         examples=["How many days of leave do I get?"],
     ),
 ]
@@ -136,7 +136,7 @@ class SearchRequest(Request):
         default=None, description="Whether the reranker reads the best candidates; null: if the deployment has one."
     )
     rerank_candidates: Annotated[int, Field(ge=1, le=MAX_RERANKED)] | None = Field(
-        default=None, description="How many it reads, at least `top_k`; null: as the deployment says."
+        default=None, description="How many it reads if it does, at least `top_k`; null: as the deployment says."
     )
     cursor: Annotated[str, Field(max_length=200)] | None = Field(
         default=None,
@@ -281,7 +281,8 @@ class SearchBody(OfAttributes):
     )
     next_cursor: str | None = Field(
         description="Ask for the next page with it; null at the end of the candidates, of which there are at least "
-        "min(`depth`, matching), but in mode text only of those with a word of the query."
+        "min(`depth`, matching), but in mode text only of those with a word of the query. Grouped by document these "
+        "may be of few documents: then a larger `depth`, or `top_k` on the first page, finds more."
     )
 
     @classmethod

@@ -35,8 +35,10 @@ _CLEAR = 0.67  # of the votes of the likeliest language: others with as many are
 _FEWEST_LETTERS = 3  # of a term, in scripts without spaces: what is shorter is in too many words
 _LETTERS_A_PAIR = 4  # what a character says where there are no spaces, in letters
 _MAX_QUERY_TERMS = 4_000  # sparsevec holds 16,000
-_MAX_CACHED = 20_000  # tokens of one language: 15 MB at most
-_CACHED_LANGUAGES = 8
+# Tokens of one language, none of more terms: 40 MB at most, 13 MB of usual words.
+_MAX_CACHED = 20_000
+_MAX_CACHED_TERMS = 24
+_CACHED_LANGUAGES = 4
 
 # Scripts without spaces between words. Han, kana and Hangul: two characters are a word; Thai, Lao, Tibetan, Myanmar and
 # Khmer: letters.
@@ -48,6 +50,7 @@ _LETTERS = (
     "\u0e01-\u0e4e\u0e50-\u0e59\u0e81-\u0edf\u0f00\u0f20-\u0f33\u0f35-\u0fbc\u1000-\u1049\u1050-\u109f\u1780-\u17d3"
 )
 UNSPACED = _SYLLABLES + _LETTERS
+INVISIBLE = "\u00ad\u200b\u200e\u200f\u2060\ufeff"  # soft hyphens, zero widths: in words, but not of them
 # `\w` knows no marks: vowels of India's scripts and points of Hebrew and Arabic would end a word.
 MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0711-\u074a"
@@ -62,17 +65,19 @@ HAS_UNSPACED = re.compile(rf"[{UNSPACED}]")
 _IS_LETTERS = re.compile(rf"[{_LETTERS}]")
 _HAS_SYLLABLES = re.compile(rf"[{_SYLLABLES}]")
 _KANA = re.compile("[\u3040-\u30ff]")
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
 _PART = re.compile(_WORD)
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _IDENTIFIER = re.compile(r"[\d_/\\@#+:]|\w\.\w")
-_APOSTROPHES = ("'", "’")
+_HAS_DIGIT = re.compile(r"\d")
 _VERSION = re.compile(r"^v(?=\d+$)")  # v1.2 is 1.2
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
 _TWO_LETTERS = re.compile("([aou])e")
 _HEXADECIMAL = re.compile("0x[0-9a-f]+", re.IGNORECASE)
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u200c\u200d]")
 _SENTENCE_ENDS = (".", "?", "!", "。", "؟", "۔", "।", "።", "։")  # after NFKC
-_PHRASE = re.compile(r'"([^"]*)"|“([^”]*)”|„([^“”]*)[“”]|«([^»]*)»|「([^」]*)」')
+# None has its own first mark in it: a mark without its partner is left at the next one, not at the text's end.
+_PHRASE = re.compile(r'"([^"]*)"|“([^“”]*)”|„([^„“”]*)[“”]|«([^«»]*)»|「([^「」]*)」')
 
 _STEMMERS = {
     "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
@@ -106,6 +111,7 @@ class QueryTerms:
     phrases: tuple[str, ...]  # quoted, but not in passing: a hit holds each of them, white space and case apart
     languages: tuple[str, ...] = ()
     alternatives: tuple[tuple[str, ...], ...] = ()  # for each word, terms of which a chunk has but one
+    words: int = 0  # that tell something; without those with a digit, whose meaning nobody can know
 
     def weights(self, chunks: int, frequencies: Mapping[str, int]) -> dict[str, float]:
         """How much each term tells: its weight times idf. `frequencies`: in how many of a tenant's chunks it is.
@@ -165,17 +171,20 @@ def terms_of(text: str, language: str | None) -> frozenset[str]:
 def query_terms(query: str) -> QueryTerms:
     """The terms of a query in any language. Linear; of a very long query the first are taken."""
     text = _normalised(query)
-    quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(query))
-    phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase)))
+    quoted = (" ".join("".join(found).split()) for found in _PHRASE.findall(_INVISIBLE.sub("", query)))
+    phrases = tuple(dict.fromkeys(phrase for phrase in quoted if _is_word(phrase) or _has_symbol(phrase)))
     if phrases and _is_sentence(_PHRASE.sub(" ", text)):
-        phrases = tuple(phrase for phrase in phrases if not query_terms(phrase).terms)
+        phrases = tuple(phrase for phrase in phrases if _is_word(phrase) and not query_terms(phrase).terms)
     tokens = TOKEN.findall(text)
     languages, is_clear = _languages_of(tokens)
     terms: Counter[str] = Counter()
     alternatives: list[tuple[str, ...]] = []
     grams: set[str] = set()
+    words = 0
     for token in tokens:
         of_token, more = _looked_for(token, languages if is_clear else ())
+        if not _HAS_DIGIT.search(token):
+            words += len(of_token) if HAS_UNSPACED.match(token) else bool(of_token)
         room = _MAX_QUERY_TERMS - len(terms) - len(grams)
         for group in of_token:
             room -= len(group)
@@ -189,16 +198,12 @@ def query_terms(query: str) -> QueryTerms:
     if not terms and not any(len(gram) == len(GRAM) + 1 for gram in grams):
         grams.clear()  # of function words
     weights = {term: float(count) for term, count in terms.items()} | dict.fromkeys(grams, GRAM_WEIGHT)
-    return QueryTerms(weights, phrases, languages, tuple(alternatives))
-
-
-def term_id(tenant_id: UUID, term: str) -> int:
-    """The number of a tenant's term, 0 to TERM_IDS - 1. A term of 100,000 shares it with a chance of 1 in 10,000."""
-    return term_ids(tenant_id, (term,))[0]
+    return QueryTerms(weights, phrases, languages, tuple(alternatives), words)
 
 
 def term_ids(tenant_id: UUID, terms: Iterable[str]) -> list[int]:
-    """The numbers of a tenant's terms, in their order. A function of tenant and term that may never change."""
+    """The numbers of a tenant's terms, in their order, 0 to TERM_IDS - 1. A term of 100,000 shares its one with a
+    chance of 1 in 10,000. A function of tenant and term that may never change."""
     salt = crc32(tenant_id.bytes)
     return [crc32(term.encode(), salt) % TERM_IDS for term in terms]
 
@@ -234,7 +239,7 @@ def _looked_for(token: str, languages: Sequence[str]) -> tuple[list[tuple[str, .
             found.append((piece,))
             continue
         if not any(plain in _stop_words(language) for language in spoken):
-            of_word = spoken
+            of_word = [*spoken, _most_common(script)]
             if not spoken or piece != piece.lower():
                 of_word = spoken + [language for language in _STEMMERS if _written_in(language, script)]
             forms = [_stem(piece, language) for language in of_word]
@@ -260,6 +265,20 @@ def _is_sentence(text: str) -> bool:
     """Whether it is one that somebody wrote: with function words of a language, or with an end. What is quoted in it is
     a title, a name, a word of others as often as what must be found; by the latter alone nobody asks."""
     return (_is_word(text) and text.rstrip().endswith(_SENTENCE_ENDS)) or _languages_of(TOKEN.findall(text))[1]
+
+
+def languages_of(text: str) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Of a text in Latin letters or others: how many function words of each language are in it, and those languages
+    that most of them belong to, if they tell."""
+    tokens = TOKEN.findall(_normalised(text))
+    words = Counter(language for word in {_plain(token) for token in tokens} for language in _speakers().get(word, ()))
+    languages, is_clear = _languages_of(tokens)
+    return words, languages if is_clear else ()
+
+
+def shows_function_words(language: str) -> bool:
+    """Whether a text in it can be told by them from others in its script."""
+    return language not in _NOT_LATIN and bool(_stop_words(language))
 
 
 def _languages_of(tokens: Sequence[str]) -> tuple[tuple[str, ...], bool]:
@@ -301,6 +320,11 @@ def _written_in(language: str, script: str) -> bool:
     return script in _scripts_of(language)
 
 
+def _most_common(script: str) -> str:
+    """The language that words are taken for where a document's is not told: in lists, tables, code."""
+    return _SCRIPTS.get(script, ("en",))[0]
+
+
 @cache
 def _scripts_of(language: str) -> frozenset[str]:
     scripts = {script for script, languages in _SCRIPTS.items() if language in languages}
@@ -331,13 +355,14 @@ class _KnownTokens(dict[str, tuple[tuple[str, ...], int]]):
                 continue
             plain = _plain(piece)
             if plain not in self._stop_words:
-                terms.append(_stem(piece, self._language))
+                terms.append(_stem(piece, self._language or _most_common(_script(piece))))
             if self._language not in _WITHOUT_GRAMS:
                 terms += _grams(plain)
         found = (tuple(terms), 1 if token.isalpha() else len(_PART.findall(token)))
-        if len(self) >= _MAX_CACHED:
-            self.clear()
-        self[token] = found
+        if len(terms) <= _MAX_CACHED_TERMS:
+            if len(self) >= _MAX_CACHED:
+                self.clear()
+            self[token] = found
         return found
 
 
@@ -426,7 +451,7 @@ def _stemmer(language: str | None) -> Any:
 
 
 def _normalised(text: str) -> str:
-    return text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return text if text.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
 
 
 def _plain(word: str) -> str:
@@ -439,6 +464,11 @@ def _plain(word: str) -> str:
 
 def _is_word(text: str) -> bool:
     return TOKEN.search(_normalised(text)) is not None
+
+
+def _has_symbol(text: str) -> bool:
+    """🚀, €, +: not only punctuation."""
+    return any(unicodedata.category(character)[0] == "S" for character in text)
 
 
 # Function words --------------------------------------------------------------------------------------------------

@@ -7,13 +7,9 @@ between words, it is each pair of neighbouring characters.
 import re
 import unicodedata
 
-from edda.terms import MARKS
+from edda.terms import MARKS, UNSPACED
 
 STEM_CHARACTERS = 6  # 4 to 6 find the right sentence equally often, whole words in 4 of 100 questions less
-UNSPACED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
-    "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-)
 # With its vowel signs, which `re` takes for no part of a word.
 _RUN = re.compile(rf"[{UNSPACED}]+|[^\W_{UNSPACED}](?:[^\W_{UNSPACED}]|[{MARKS}])*")
 # Accents, and points of Hebrew and Arabic: as often left out.

@@ -86,7 +86,9 @@ WHERE version_id = %(version_id)s;
 UPDATE document_versions
 SET status = 'embedding', planned_chunks = %(parsed_chunks)s, parsed_chunks = %(parsed_chunks)s, parse_state = NULL,
     chunked_at = now(), lease_until = NULL, media_type = %(media_type)s, language = %(language)s, title = %(title)s, characters = %(characters)s,
-    content_sha256 = %(content_sha256)s, terms_from = NULLIF(terms_from, 0)
+    content_sha256 = %(content_sha256)s,
+    terms_from = CASE WHEN terms_from = 0 AND %(parsed_chunks)s = (
+        SELECT count(*) FROM chunk_terms t WHERE t.version_id = %(version_id)s) THEN NULL ELSE terms_from END
 WHERE version_id = %(version_id)s;
 
 -- name: unsent_batches

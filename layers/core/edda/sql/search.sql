@@ -76,13 +76,16 @@ FROM document_versions v JOIN documents d ON d.document_id = v.document_id AND d
 WHERE v.terms_from IS NOT NULL AND v.status IN ('ready', 'partial') LIMIT %(limit)s;
 
 -- name: terms_to_make
-SELECT d.document_id, COALESCE(d.title, v.title) AS title, v.terms_from
+SELECT d.document_id, COALESCE(d.title, v.title) AS title, v.terms_from, v.planned_chunks
 FROM document_versions v JOIN documents d ON d.document_id = v.document_id AND d.current_version_id = v.version_id
 WHERE v.version_id = %(version_id)s AND v.terms_from IS NOT NULL;
 
 -- name: chunks_without_terms
-SELECT ordinal, text, char_start, char_end, tokens, page, heading_path, language, content_hash FROM chunks
-WHERE version_id = %(version_id)s AND ordinal >= %(terms_from)s ORDER BY ordinal LIMIT %(limit)s;
+-- As many as have so many characters, at least one.
+SELECT ordinal, text, char_start, char_end, tokens, page, heading_path, language, content_hash
+FROM (SELECT *, sum(char_end - char_start) OVER (ORDER BY ordinal ROWS UNBOUNDED PRECEDING) AS characters
+      FROM chunks WHERE version_id = %(version_id)s AND ordinal >= %(terms_from)s AND ordinal < GREATEST(%(terms_from)s, 0) + %(limit)s) c
+WHERE characters - (char_end - char_start) < %(characters)s ORDER BY ordinal;
 
 -- name: terms_are_made
 -- Unless the title was changed or others were faster. The document is locked.

@@ -8,8 +8,6 @@ the order that is written here, each row by a look at a key (LATERAL with OFFSET
 distances by hash, for a full join can be made in no other way while nothing may be sorted.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
@@ -18,12 +16,13 @@ from psycopg import sql
 
 from edda.errors import InvalidRequest
 from edda.models import Candidate, EmbeddingModel, Hit, Passage
+from edda.phrases import in_postgres
 from edda.store import lexical
 from edda.store.conditions import Condition, compile_filter
 from edda.store.database import Cursor, Database, HalfVector, Integers, Row, fetch_all
 from edda.store.nearest import MOST_FOLLOWED, WITHOUT_INDEX, nearest
 from edda.store.queries import queries
-from edda.terms import UNSPACED, QueryTerms
+from edda.terms import INVISIBLE, QueryTerms
 
 SQL = queries("search")
 
@@ -35,13 +34,6 @@ MOST_PHRASES = 16  # Postgres keeps 32 regular expressions compiled
 EVERYTHING = compile_filter(None).clause
 # HNSW: candidates kept while searching each index; recall@10 by it is in benchmarks/README.md.
 EF_SEARCH = 400
-
-# What Python takes for white space: to Postgres some of it is none.
-SPACE = "[\\s\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
-IS_UNSPACED = re.compile(f"[{UNSPACED}]")
-# Where a word is not within a longer one. Characters of scripts without spaces may stand beside it.
-WORD_BEGINS = f"(?:(?<=[{UNSPACED}])|(?<![[:alnum:]]))"
-WORD_ENDS = f"(?:(?=[{UNSPACED}])|(?![[:alnum:]]))"
 
 # What is left to choose is the access to each table. A bitmap of a tenant's every row might be made for each key, and
 # whole rows be kept in memory, for keys that come once.
@@ -58,7 +50,8 @@ SETTINGS = {
 # chunks that were planned: if there are too many, nothing is compared.
 ALL_CHUNKS = sql.SQL(
     "matching AS MATERIALIZED ("
-    "SELECT d.document_id, v.version_id, v.planned_chunks FROM documents d CROSS JOIN LATERAL "
+    "SELECT d.document_id, v.version_id, v.planned_chunks, COALESCE(d.title, v.title) AS title "
+    "FROM documents d CROSS JOIN LATERAL "
     "(SELECT * FROM document_versions v WHERE v.version_id = d.current_version_id OFFSET 0) v "
     "WHERE d.tenant_id = %(tenant_id)s AND ({condition}) LIMIT %(exact_up_to)s + 1), "
     "total AS MATERIALIZED (SELECT COALESCE(sum(planned_chunks), 0) AS chunks FROM matching), "
@@ -75,10 +68,14 @@ WITHOUT_ROWS = sql.SQL(
     "LEFT JOIN LATERAL (SELECT * FROM chunk_terms t WHERE t.version_id = c.version_id AND t.ordinal = c.ordinal "
     "OFFSET 0) t ON true WHERE c.version_id = m.version_id OFFSET 0)"
 )
-# Those that hold each phrase: found by one of its words, then read. Where there is none, all are read.
+# Those that hold each phrase, headings above it and title included: found by one of its words, then read. Where there
+# is none, all are read. No phrase has the character between these, and what is not seen is taken out.
 READ = sql.SQL(
-    "CROSS JOIN LATERAL (SELECT c.text FROM chunks c WHERE c.version_id = t.version_id AND c.ordinal = t.ordinal "
-    "AND c.text ~ ALL (%(phrases)s) OFFSET 0) c "
+    "CROSS JOIN LATERAL ("
+    "SELECT concat_ws(E'\\x02', {title}, array_to_string(c.heading_path, E'\\x02'), c.text) AS text FROM chunks c "
+    "WHERE c.version_id = t.version_id AND c.ordinal = t.ordinal OFFSET 0) c "
+    "CROSS JOIN LATERAL (SELECT WHERE (CASE WHEN c.text ~ {any_invisible} THEN translate(c.text, {invisible}, '') "
+    "ELSE c.text END) ~ ALL (%(phrases)s) OFFSET 0) r "
 )
 WITH_PHRASES = sql.SQL(
     "total AS (SELECT 0 AS chunks), visible AS MATERIALIZED ("
@@ -164,7 +161,7 @@ class SearchStore:
                 any_of, to_read = await lexical.rarest(cursor, tenant_id, terms.phrases, chunks)
                 if to_read > self._most_read:
                     raise InvalidRequest("The words of a phrase are too frequent to seek it in so many documents.")
-                values["phrases"] = [_pattern(phrase) for phrase in terms.phrases]
+                values["phrases"] = [in_postgres(phrase) for phrase in terms.phrases]
                 rows = await self._with_phrases(cursor, query, condition, values, any_of)
                 return _candidates(rows, terms)
             # How many match a filter is asked for; how many there are is known well enough.
@@ -197,7 +194,13 @@ class SearchStore:
         if query.terms or "phrases" in values:
             legs.append(BEST_WITH_PHRASES if "phrases" in values else BEST)
         legs.append(TOTAL)
-        read = READ if "phrases" in values else sql.SQL("")
+        read: sql.Composable = sql.SQL("")
+        if "phrases" in values:
+            read = READ.format(
+                title=sql.SQL("m.title" if chunks is ALL_CHUNKS else "COALESCE(d.title, v.title)"),
+                any_invisible=sql.Literal(f"[{INVISIBLE}]"),
+                invisible=sql.Literal(INVISIBLE),
+            )
         statement = sql.SQL("WITH {chunks}, {distances} {legs}").format(
             chunks=chunks.format(condition=condition.clause, score=score, read=read, rows=rows),
             distances=distances.format(model_id=sql.Literal(self._model.model_id), texts=texts),
@@ -225,7 +228,9 @@ class SearchStore:
         limit = {"exact_up_to": self._most_read}
         rows = await self._exact(cursor, ALL_CHUNKS, query, condition, values | limit, rows=WITHOUT_ROWS)
         if rows is None:
-            raise InvalidRequest("A phrase of function words or single letters cannot be sought in so many documents.")
+            raise InvalidRequest(
+                "A phrase of function words, single letters or symbols cannot be sought in so many documents."
+            )
         return rows
 
     async def _by_legs(
@@ -287,27 +292,6 @@ async def _configure(cursor: Cursor, settings: dict[str, str]) -> None:
     """For the rest of this transaction."""
     query = "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s (name, value)"
     await cursor.execute(query, [list(settings), list(settings.values())])
-
-
-def _pattern(phrase: str) -> str:
-    """A regular expression that matches the phrase as whole words in any case, whatever the database's locale is, with
-    any white space between its words, and accents written either way."""
-    words = unicodedata.normalize("NFC", phrase).split()
-    pattern = SPACE.join("".join(map(_either_way, word)) for word in words)
-    before = WORD_BEGINS if _ends_a_word(words[0][0]) else ""
-    return before + pattern + (WORD_ENDS if _ends_a_word(words[-1][-1]) else "")
-
-
-def _ends_a_word(character: str) -> bool:
-    return character.isalnum() and not IS_UNSPACED.match(character)
-
-
-def _either_way(character: str) -> str:
-    cases = {one for one in (character, character.lower(), character.upper()) if len(one) == 1}
-    ways = sorted(cases | {unicodedata.normalize("NFD", one) for one in cases})
-    if len(ways) > 1:
-        return f"(?:{'|'.join(ways)})" if max(map(len, ways)) > 1 else f"[{''.join(ways)}]"
-    return character if character.isalnum() else re.sub(r"([^\w\s])", r"\\\1", character)
 
 
 def _candidates(rows: Iterable[Row], terms: QueryTerms | None) -> list[Candidate]:

@@ -17,20 +17,6 @@ CREATE TABLE chunk_terms (
 -- In the row as long as it fits into a page, and never compressed: a search reads thousands.
 ALTER TABLE chunk_terms ALTER weights SET STORAGE EXTERNAL, ALTER terms SET STORAGE EXTERNAL;
 
--- Chunks that were written before are found by their vectors, and by their words when their document is uploaded again.
--- The table's owner reads them as each tenant in turn: no lock keeps searches from reading meanwhile. Files wait.
-DO $$
-DECLARE one uuid;
-BEGIN
-    FOR one IN SELECT tenant_id FROM tenants LOOP
-        PERFORM set_config('app.tenant_id', one::text, true);
-        INSERT INTO chunk_terms
-            SELECT tenant_id, version_id, ordinal, content_hash, language, '{}/1000000000', '{}'
-            FROM chunks WHERE tenant_id = one;
-    END LOOP;
-    PERFORM set_config('app.tenant_id', '', true);
-END $$;
-
 -- Which chunks have a term. What is new waits in a list until there is this much (kB) of it: one by one, rows would take
 -- three times as long to write. Every look at the index reads the list, so it is short.
 CREATE INDEX chunk_terms_by_term ON chunk_terms USING gin (terms) WITH (gin_pending_list_limit = 1024);

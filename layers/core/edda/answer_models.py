@@ -146,9 +146,10 @@ class ChatUsageBody(OfAttributes):
     output_tokens: int
 
 
-class AnswerDegradedBody(OfAttributes, Reason):
+class AnswerDegradedBody(Reason):
     """What is not as it should be. vector, rerank: as for search. chat: the answer is extractive because the chat model
-    failed, or was rejected for good (answer_rejected). links: links were left out (links_removed)."""
+    failed, or was rejected for good (answer_rejected). links: links were left out (links_removed), or HTML
+    (html_removed)."""
 
     part: Literal["vector", "rerank", "chat", "links"]
 

@@ -146,7 +146,7 @@ class ChatUsageBody(OfAttributes):
     output_tokens: int
 
 
-class AnswerDegradedBody(Reason):
+class AnswerDegradedBody(OfAttributes, Reason):
     """What is not as it should be. vector, rerank: as for search. chat: the answer is extractive because the chat model
     failed, or was rejected for good (answer_rejected). links: links were left out (links_removed), or HTML
     (html_removed)."""

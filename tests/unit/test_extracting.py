@@ -149,9 +149,9 @@ def test_the_row_of_another_code_is_no_answer(code: str) -> None:
 
 LOG = """\
 2026-11-20 10:00:01 INFO request 7be1a41c93d2f0aa done status=200
-2026-11-20 10:00:02 WARN request ec08693c7401f5ce failed. Retried. status=503
+2026-11-20T10:00:02Z WARN request ec08693c7401f5ce failed. Retried. status=503
   at line 5 of the client
-2026-11-20 10:00:03 INFO request 90aa17c3be55d1f4 done status=200"""
+2026-11-20T10:00:03Z INFO request 90aa17c3be55d1f4 done status=200"""
 LIST = "Facts:\n- Frobnicator colour: blue\n- Frobnicator weight: 12 kg,\n  without its stand\n- Its owner: Ann"
 FIELDS = "Frobnicator colour: blue\nFrobnicator weight: 12 kg\nOwner: Ann"
 STEPS = "1. Open the valve.\n2. Close the valve\n3. Call Ann"

@@ -148,7 +148,8 @@ class ChatUsageBody(OfAttributes):
 
 class AnswerDegradedBody(OfAttributes, Reason):
     """What is not as it should be. vector, rerank: as for search. chat: the answer is extractive because the chat model
-    failed, or was rejected for good (answer_rejected). links: links were left out (links_removed)."""
+    failed, or was rejected for good (answer_rejected). links: links were left out (links_removed), or HTML
+    (html_removed)."""
 
     part: Literal["vector", "rerank", "chat", "links"]
 

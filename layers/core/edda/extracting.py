@@ -25,7 +25,7 @@ LINES_FROM = 300  # what is longer without a full stop is a table or a list: its
 FEWEST_SENTENCES = 30  # among fewer, a word of the one sentence that answers would count as a common one
 OWN_WEIGHT = 2  # times: what a follow-up says itself, beside the words of the question before
 LEAST_OF_BEST = 0.6  # a sentence whose score is less than this share of the best one's is left out
-LEAST_COVERAGE = 0.51  # and one that has one word of the question, and says less of it than this share of the best
+LEAST_COVERAGE = 0.75  # and one that has one word of the question, and says less of it than this share of the best
 
 # Makes the words alone comparable with the mean of words and cosine.
 WORDS_ALONE = 1.3
@@ -35,7 +35,7 @@ _PART = re.compile(r"[a-z0-9]+")
 _LETTERS_BEFORE = re.compile(r"(?:[a-z]+[-./:#]+)+")
 _BULLET = re.compile(r"[-*+•‣◦▪]\s+")
 _ITEM = re.compile(r"[-*+•‣◦▪]\s|\(?(?:\d{1,3}|[a-z])[.)]\s")
-_ENTRY = re.compile(r"[^\n]{0,60}?\b\d{1,2}:\d\d:\d\d|\{\"")  # of a log: it has a time, or is JSON
+_ENTRY = re.compile(r"[^\n]{0,60}?(?<!\d)\d{1,2}:\d\d:\d\d|\{\"")  # of a log: it has a time, or is JSON
 _FIELD = re.compile(r"\w[\w /()-]{0,40}:\s")
 
 

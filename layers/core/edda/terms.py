@@ -111,7 +111,7 @@ class QueryTerms:
     phrases: tuple[str, ...]  # quoted, but not in passing: a hit holds each of them, white space and case apart
     languages: tuple[str, ...] = ()
     alternatives: tuple[tuple[str, ...], ...] = ()  # for each word, terms of which a chunk has but one
-    words: int = 0  # that tell something; without those with a digit, whose meaning nobody can know
+    words: int = 0  # that tell a model something: in a sentence all do, but none with a digit
 
     def weights(self, chunks: int, frequencies: Mapping[str, int]) -> dict[str, float]:
         """How much each term tells: its weight times idf. `frequencies`: in how many of a tenant's chunks it is.
@@ -181,10 +181,11 @@ def query_terms(query: str) -> QueryTerms:
     alternatives: list[tuple[str, ...]] = []
     grams: set[str] = set()
     words = 0
+    is_sentence = is_clear and not any(map(_HAS_DIGIT.search, tokens))
     for token in tokens:
         of_token, more = _looked_for(token, languages if is_clear else ())
         if not _HAS_DIGIT.search(token):
-            words += len(of_token) if HAS_UNSPACED.match(token) else bool(of_token)
+            words += len(of_token) if HAS_UNSPACED.match(token) else is_sentence or bool(of_token)
         room = _MAX_QUERY_TERMS - len(terms) - len(grams)
         for group in of_token:
             room -= len(group)

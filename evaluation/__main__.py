@@ -55,7 +55,8 @@ SECRETS = ("_key", "_secret_arn")
 TAKEN_IN_BY = (
     "parts.py", "parsing.py", "formats", "detecting.py", "media_types.py", "ole.py", "decoding.py", "charsets.py",
     "languages.py", "chunking.py", "segments.py", "sentences.py", "tokens.py", "identity.py", "models.py", "errors.py",
-    "terms.py", "stop_words.txt", "vectors.py", "adapters/minilm_embedder.py", "store/lexical.py", "sql",
+    "terms.py", "stop_words.txt", "vectors.py", "ingesting.py", "adapters/minilm_embedder.py",
+    "adapters/parser_process.py", "store/ingest.py", "store/lexical.py", "sql",
 )  # fmt: skip
 
 
@@ -110,6 +111,8 @@ def evaluate(options: argparse.Namespace, console: Console) -> int:
         raise LocalError(f"{options.baseline} is no file")
     if not SCORER.exists():
         raise LocalError("the scorer is not installed: run make evaluate, or make evaluation/.venv/.ready")
+    if options.api and _asked(options):
+        raise LocalError("--chunk-… are for functions in this process: a deployment cuts as its template says")
     settings = {} if options.api else settings_of(os.environ | _asked(options))
     collection = judged.load(options.corpus)
     if options.questions is not None:

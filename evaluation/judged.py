@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from edda.search_models import MAX_QUERY_CHARACTERS
+
 from local.errors import LocalError
 
 DEFAULT_QRELS = "test.tsv"
@@ -81,7 +83,10 @@ def load(folder: Path) -> Collection:
     for place, line in _lines(folder / "queries.jsonl"):
         if _id(line, place) in queries:
             raise LocalError(f"{place}: a question with this id was there before")
-        queries[_id(line, place)] = _text(line, place)
+        text = _text(line, place)
+        if not text.strip() or len(text) > MAX_QUERY_CHARACTERS:
+            raise LocalError(f"{place}: a question has 1 to {MAX_QUERY_CHARACTERS} characters")
+        queries[_id(line, place)] = text
     spans = _spans(folder / "spans.tsv")
     qrels = _qrels(folder, needed=not spans)
     items = _items(folder, set().union(*qrels.values(), *spans.values()))

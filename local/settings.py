@@ -3,6 +3,8 @@
 import argparse
 import os
 import platform
+import re
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -93,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="linked: functions import the built layers where they lie, which is fast; zipped: each worker unzips "
         "them, as Lambda does (EDDA_LAYERS; default: linked)",
     )
+    parser.add_argument(
+        "--parameters",
+        type=template_parameters,
+        default=os.environ.get("EDDA_PARAMETERS", ""),
+        help="parameters of template.yaml, for example 'ChatProvider=openai ChatModel=llama3.2 "
+        "ChatBaseUrl=http://127.0.0.1:11434/v1' (EDDA_PARAMETERS; default: none)",
+    )
 
 
 def from_arguments(arguments: argparse.Namespace) -> LocalSettings:
@@ -102,7 +111,21 @@ def from_arguments(arguments: argparse.Namespace) -> LocalSettings:
         port=arguments.port,
         database_port=arguments.database_port,
         zipped_layers=arguments.layers == "zipped",
+        parameters=arguments.parameters,
     )
+
+
+def template_parameters(text: str) -> dict[str, str]:
+    """Of "Name=value Name='another value'"."""
+    _, _, below = (ROOT / "template.yaml").read_text(encoding="utf-8").partition("\nParameters:\n")
+    known = set(re.findall(r"^  (\w+):$", re.split(r"^\w", below, maxsplit=1, flags=re.MULTILINE)[0], re.MULTILINE))
+    try:
+        pairs = [word.partition("=") for word in shlex.split(text)]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}: {text}") from None
+    if wrong := [name for name, equals, _ in pairs if name not in known or not equals]:
+        raise argparse.ArgumentTypeError(f"{wrong[0]} is no Name=value of a parameter of template.yaml")
+    return {name: value for name, _, value in pairs}
 
 
 def port(text: str) -> int:

@@ -169,6 +169,7 @@ def test_ways_to_chunk_are_compared_without_a_database(tmp_path: Path) -> None:
     [
         (["--corpus", "nowhere"], "nowhere is no folder"),
         (["--modes", "hybrid,magic"], "no mode of search: magic"),
+        (["--api", "http://127.0.0.1:1", "--key", "k", "--chunk-tokens", "100"], "a deployment cuts as its template"),
         (["--baseline", "nowhere"], "nowhere is no file"),
         (["--baseline", "Makefile"], "Makefile is no scores.json of an evaluation"),
         (["--chunk-tokens", "0"], "chunk_tokens: Input should be greater than or equal to 20"),

@@ -122,6 +122,7 @@ def test_a_judged_document_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("corpus.jsonl", "\n[]\n", "corpus.jsonl, line 2: is no JSON object"),
         ("corpus.jsonl", lines(DOCUMENTS[0], DOCUMENTS[0]), "two documents have the same id"),
         ("queries.jsonl", '{"_id": "q1"}\n', 'queries.jsonl, line 1: has no "text"'),
+        ("queries.jsonl", '{"_id": "q1", "text": " "}\n', "queries.jsonl, line 1: a question has 1 to 8000 characters"),
         (
             "queries.jsonl",
             lines({"_id": "q1", "text": "a"}, {"_id": "q1", "text": "b"}),

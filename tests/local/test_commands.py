@@ -1,5 +1,6 @@
 """What a user sees when something is in the way: one line that says what to do, and the exit code 2."""
 
+import argparse
 import fcntl
 import os
 import socket
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from local.settings import ROOT
+from local import build
+from local.settings import ROOT, add_arguments, from_arguments
 
 
 def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +32,30 @@ def test_every_command_explains_itself(module: str) -> None:
 @pytest.mark.parametrize("port", ["80", "65536", "http"])
 def test_a_port_that_is_none_is_refused(flag: str, port: str) -> None:
     assert run("local.stack", flag, port).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("ChatModle=llama3.2", "ChatModle is no Name=value"),
+        ("ChatModel", "ChatModel is no Name=value"),
+        ("ChatModel='llama3.2", "No closing quotation"),
+    ],
+)
+def test_a_parameter_that_the_template_does_not_have_is_refused(given: str, said: str) -> None:
+    answer = run("local.stack", "--parameters", given)
+    assert answer.returncode == 2
+    assert said in answer.stderr
+
+
+def test_parameters_of_the_template_replace_the_local_ones(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    given = "ChatModel='llama 3.2' EmbeddingDimensions=256"
+    settings = from_arguments(parser.parse_args(["--state", str(tmp_path), "--parameters", given]))
+    parameters = build.parameters(settings, "postgresql://local", "postgresql://local")
+    assert (parameters["ChatModel"], parameters["EmbeddingDimensions"]) == ("llama 3.2", "256")
+    assert parameters["FirstTenant"] == "demo"
 
 
 def test_a_taken_port_is_said_before_anything_is_built(tmp_path: Path, free_ports: tuple[int, int]) -> None:

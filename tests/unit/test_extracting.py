@@ -246,3 +246,59 @@ def test_two_codes_may_be_asked_for_and_one_that_is_nowhere_counts_by_its_parts(
     assert chosen("What does PUMP_STALL_07 mean?", hits("The stall of a pump has the code 07.", TRAVEL)) == [
         "The stall of a pump has the code 07."
     ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What does error ERR-0x80079999 mean?",
+        "What is the price of XJ-999/Z?",
+        "How many inhabitants had the village in the year 1999?",
+        "How much are 12,345 bearings?",
+    ],
+)
+def test_a_number_that_stands_nowhere_is_not_answered_with_another(question: str) -> None:
+    texts = (
+        "Error ERR-0x80070057 means that a parameter is incorrect.",
+        "The price of XJ-900/A is 12 EUR.",
+        "In the year 1709 the village had 139 inhabitants.",
+        "12,346 bearings are 500 EUR.",
+    )
+    assert chosen(question, hits(*texts)) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("What does error 80070057 mean?", "Error ERR-80070057 means that a parameter is incorrect."),
+        ("How many inhabitants had the village in 1709?", "In the year 1709 the village had 139 inhabitants."),
+        ("How much are 12345 bearings?", "12,345 bearings are 500 EUR."),
+    ],
+)
+def test_a_number_that_stands_there_is_answered(question: str, text: str) -> None:
+    assert chosen(question, hits(text)) == [text]
+
+
+FAQ = """# Lumora lamp FAQ
+
+## How do I reset the Lumora lamp?
+Hold the button for ten seconds.
+
+## What is the warranty of the Lumora lamp?
+The warranty lasts 24 months.
+
+## Is the Lumora lamp waterproof?
+No. The Lumora lamp is rated IP20."""
+
+
+@pytest.mark.parametrize("text", [FAQ, FAQ.replace("# ", "").replace("#", "")])
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("How do I reset the Lumora lamp?", "Hold the button for ten seconds."),
+        ("What is the warranty of the Lumora lamp?", "The warranty lasts 24 months."),
+        ("Is the Lumora lamp waterproof?", "No."),
+    ],
+)
+def test_what_stands_below_a_heading_or_a_question_answers_it(question: str, answer: str, text: str) -> None:
+    assert chosen(question, hits(text))[0] == answer

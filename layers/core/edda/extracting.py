@@ -29,6 +29,7 @@ LEAST_COVERAGE = 0.75  # and one that has one word of the question, and says les
 
 # Makes the words alone comparable with the mean of words and cosine.
 WORDS_ALONE = 1.3
+QUESTION_MARKS = ("?", "？", "؟", ";")
 
 _IDENTIFIER = re.compile(r"(?<![a-z0-9_])[a-z0-9_]+(?:[-./:#]+[a-z0-9_]+)*")
 _PART = re.compile(r"[a-z0-9]+")
@@ -36,6 +37,9 @@ _LETTERS_BEFORE = re.compile(r"(?:[a-z]+[-./:#]+)+")
 _BULLET = re.compile(r"[-*+•‣◦▪]\s+")
 _ITEM = re.compile(r"[-*+•‣◦▪]\s|\(?(?:\d{1,3}|[a-z])[.)]\s")
 _ENTRY = re.compile(r"[^\n]{0,60}?(?<!\d)\d{1,2}:\d\d:\d\d|\{\"")  # of a log: it has a time, or is JSON
+_HEADING = re.compile(r"#{1,6}\s")
+_NUMBER = re.compile(r"(?<![\w.])\d{3,}(?![\w.])")  # a year, a code
+_BETWEEN_THOUSANDS = re.compile(r"(?<=\d)[.,'’\s](?=\d{3}(?!\d))")
 _FIELD = re.compile(r"\w[\w /()-]{0,40}:\s")
 
 
@@ -77,8 +81,14 @@ def ranked_sentences(question: str, passages: Sequence[Hit], own: Collection[str
     headers: dict[tuple[int, Span], set[str]] = {}
     found: list[_Found] = []
     for index, hit in enumerate(passages):
+        above = words(" ".join(hit.heading_path[-1:])) & asked
         for piece in pieces(hit.text, is_whole=hit.char_start == 0):
-            held = words(hit.text[piece.start : piece.end]) & asked
+            text = hit.text[piece.start : piece.end]
+            held = words(text) & asked
+            if _HEADING.match(text) or text.endswith(QUESTION_MARKS):  # says what is below it, and answers nothing
+                above, held = held, set()
+            else:
+                held |= above
             if piece.header and (index, piece.header) not in headers:
                 headers[index, piece.header] = words(hit.text[slice(*piece.header)]) & asked
             if held and piece.header:
@@ -173,7 +183,8 @@ def _units(text: str, start: int, end: int) -> Iterator[Span]:
     are_fields = len(lines) > 1 and all(_FIELD.match(text, *line) for line in lines)
     begin = start
     for first, _ in lines[1:]:
-        if are_fields or _ITEM.match(text, first, end) or _ENTRY.match(text, first, end):
+        was_heading = _HEADING.match(text, begin) is not None
+        if are_fields or was_heading or any(one.match(text, first, end) for one in (_ITEM, _ENTRY, _HEADING)):
             yield from parts(text, begin, first, None)
             begin = first
     yield from parts(text, begin, end, None)
@@ -184,8 +195,11 @@ _Found = tuple[int, Piece, set[str]]
 
 def _of_whole_identifiers(question: str, passages: Sequence[Hit], found: list[_Found]) -> list[_Found]:
     """Where an identifier that is asked for (E-1042) stands somewhere, its parts count for nothing elsewhere, and what
-    names another one of its form (E-1043) instead does not answer."""
+    names another one of its form (E-1043) instead does not answer. Where no number that is asked for stands anywhere,
+    nothing answers."""
     text = fold(question).text
+    if _lacks_numbers(text, passages):
+        return [(index, piece, set[str]()) for index, piece, _ in found]
     asked = set(_identifiers(text))
     if not asked:
         return found
@@ -204,6 +218,19 @@ def _of_whole_identifiers(question: str, passages: Sequence[Hit], found: list[_F
             whole = set[str]().union(*(stems[one] for one in present))
             kept.append((index, piece, {word for word in held if word not in in_part or word in whole}))
     return kept
+
+
+def _lacks_numbers(folded: str, passages: Sequence[Hit]) -> bool:
+    """Whether a question names a year, or a code by its number (the longest of its parts that have digits), and the
+    passages name none of these."""
+    numbers = set(_NUMBER.findall(_BETWEEN_THOUSANDS.sub("", folded)))
+    for identifier in _identifiers(folded):
+        parts_with_digits = [part for part in _PART.findall(identifier) if any(map(str.isdecimal, part))]
+        numbers.update(sorted(parts_with_digits, key=len)[-1:])
+    if not numbers:
+        return False
+    texts = (fold(hit.text).text for hit in passages)
+    return all(numbers.isdisjoint(_PART.findall(f"{text} {_BETWEEN_THOUSANDS.sub('', text)}")) for text in texts)
 
 
 def _names(folded: str) -> set[str]:

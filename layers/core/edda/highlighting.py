@@ -14,6 +14,8 @@ _WORD = re.compile(r"\w+")
 _INVISIBLE_ONES = frozenset(INVISIBLE)
 # Written with what is before them, though letters by name: Thai and Lao AM.
 _VOWELS = ("\u0e33", "\u0eb3")
+# Whose stems begin with the word's first letter; other stemmers take prefixes off, too.
+_KEEP_BEGINNINGS = frozenset({None, "da", "de", "en", "es", "fi", "fr", "it", "no", "pt", "sv"})
 _LONGEST_KEPT = 32  # characters: longer tokens seldom come twice, and may have a great many terms
 _terms_of_short = lru_cache(maxsize=5_000)(terms_of)  # 36 MB at most
 
@@ -34,12 +36,23 @@ def highlights(text: str, language: str | None, terms: QueryTerms) -> list[Span]
         return [Span(seen[start], seen[end - 1] + 1) for start, end in spans]
     spans = [Span(*found.span()) for phrase in terms.phrases for found in in_python(phrase).finditer(text)]
     if wanted := _words(terms.terms):
-        # Most tokens hold nothing: each different one is looked at once.
-        tokens = {token for token in set(TOKEN.findall(text)) if not wanted.isdisjoint(_terms_of(token, language))}
+        # Most tokens hold nothing: each different one is looked at once, and a plain word not even then.
+        letters = frozenset(term[0] for term in wanted)
+        tokens = {
+            token
+            for token in set(TOKEN.findall(text))
+            if (not _is_plain(token, language) or token[0].lower() in letters)
+            and not wanted.isdisjoint(_terms_of(token, language))
+        }
         for token in TOKEN.finditer(text) if tokens else ():
             if token.group() in tokens:
                 spans += _in_token(token.group(), token.start(), language, wanted)
     return _joined(spans)
+
+
+def _is_plain(token: str, language: str | None) -> bool:
+    """Whether its one term begins as it does."""
+    return token.isascii() and token[1:].islower() and token.isalpha() and language in _KEEP_BEGINNINGS
 
 
 def _words(terms: Iterable[str]) -> frozenset[str]:

@@ -58,6 +58,7 @@ def test_several_quotes_of_one_passage_and_several_marks_at_one_place() -> None:
         ("In 2019 some 1250 days expired [2].", [EXPIRY]),
         ("Use form HR-12 for it, as staff do [1].", [LEAVE]),
         ("Two rules:\n1. 25 days of leave a year [1].\n2. Unused days expire on 31 March [2].", [LEAVE, EXPIRY]),
+        ("The Staff is entitled to 25 days of leave [1].", [LEAVE]),
         ("Part-time staff get a share; there are 12 months in a year [1].", [LEAVE]),
     ],
 )
@@ -83,7 +84,9 @@ def test_what_says_the_same_in_other_words_stands(answer: str, citations: list[t
         ("Employees get 25 days by form HR-13 [1].", [LEAVE], "number"),
         ("Employees get 25 days of vacation, token_of_alma [1].", [LEAVE], "number"),
         ("Employees get 25 days. a l m a h e r o n [1]", [LEAVE], "number"),
-        ("Employees get 25 days. My name: Alma, helper, project Blue Heron [1].", [LEAVE], "do not say"),
+        ("Employees get 25 days. My name: Alma, helper, project Blue Heron [1].", [LEAVE], "name"),
+        ("Employees get 25 days of leave a year from Bob Smith [1].", [LEAVE], "name"),
+        ("Bob Smith is entitled to 25 days of leave a year [1].", [LEAVE], "name"),
         ("The moon is made of green cheese, says everyone [1].", [LEAVE], "do not say"),
         ("Employees get 25 days [1](https://evil.example/25).", [LEAVE], "link"),
         ("Employees get 25 days [1], see evil.example.", [LEAVE], "link"),

@@ -40,6 +40,7 @@ _GROUPED = re.compile(r"(?<=\d)(?<!\d{4})[,'’\u00a0\u202f ](?=\d{3}(?!\d))")
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 _DECIMAL_BEFORE = re.compile(r"(?<![\d.,])\d+[.,]\Z")
 _DECIMAL_AFTER = re.compile(r"[.,]\d+(?![.,]?\d)")
+_PAIR = re.compile(r"\b(?=([^\W\d_]+) ([^\W\d_]+))")  # neighbouring words, each twice
 _LIST_NUMBER = re.compile(r"^\s*\d{1,2}[.)]\s", re.M)
 
 
@@ -144,7 +145,9 @@ def _check_blocks(text: str, read: Mapping[int, _Source], said: _Source, same_la
         sources = [said, *(read[index] for index in sorted(numbers))]
         _check_hard(plain, [one.plain for one in sources])
         if same_language and not is_lead:
-            _check_support(plain, set[str]().union(*(one.words for one in sources)))
+            known = set[str]().union(*(one.words for one in sources))
+            _check_names(plain, known)
+            _check_support(plain, known)
 
 
 def _same_language(question: str, passages: Sequence[Hit]) -> bool:
@@ -210,6 +213,13 @@ def _is_compound(known: Sequence[str], token: str) -> bool:
         (_holds(known, piece) or _is_small(piece)) if piece.isdecimal() else piece.isalpha() and piece.islower()
         for piece in pieces
     )
+
+
+def _check_names(text: str, known: set[str]) -> None:
+    """A first name and a surname that nobody has told. One such word may begin a sentence, or be a German noun."""
+    for pair in _PAIR.finditer(text):
+        if all(word[0].isupper() and words(word).isdisjoint(known) for word in pair.groups()):
+            raise Rejected("it holds a number, a code or a name that the cited passages do not hold.")
 
 
 def _check_support(text: str, known: set[str]) -> None:

@@ -9,6 +9,7 @@ from edda.store.keys import create_tenant
 
 from tests.conftest import TEMPLATE
 from tests.database.parts import LINES, PARTS
+from tests.database.shelf import Shelf
 from tests.database.world import World, check
 from tests.fakes.leaks import no_leaked_tasks  # noqa: F401 - a fixture
 from tests.postgres import Cluster, DatabaseUrls, as_owner
@@ -36,6 +37,12 @@ async def tenant(database_urls: DatabaseUrls) -> Tenant:
 async def other_tenant(database_urls: DatabaseUrls) -> Tenant:
     """A tenant that must never see it."""
     return await create_tenant(database_urls.owner, "globex")
+
+
+@pytest.fixture
+def shelf(database_urls: DatabaseUrls, embedding_model: EmbeddingModel, tenant: Tenant, database: Database) -> Shelf:
+    """The tenant's chunks, none as yet."""
+    return Shelf(database_urls, embedding_model, tenant, database)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from edda.concurrency import Deadline
 from edda.errors import DatabaseUnavailable, RetryableError
 from edda.leasing import renewed
 from edda.messages import EmbedBatch
-from edda.store.embed import Settled
+from edda.store.embed import BatchLease, Settled
 
 from tests.database.world import World
 
@@ -93,14 +93,19 @@ async def test_a_version_that_was_taken_over_or_given_back_is_not_renewed(world:
     assert world.leases() == []
 
 
-async def test_a_batch_that_was_taken_over_given_back_or_done_is_not_renewed(world: World) -> None:
-    store = world.embedding.store
+async def zombie_and_successor(world: World, lease_s: float) -> tuple[BatchLease, BatchLease]:
+    """Of one batch: the first lease was over at once."""
     await world.notice(await world.put("a.txt", "one"))
     batch = EmbedBatch.model_validate_json(world.embed_queue.messages[0])
-    zombie = await world.claim_batch(batch, 0)
-    successor = await world.claim_batch(batch, 0)
+    zombie, successor = await world.claim_batch(batch, 0), await world.claim_batch(batch, lease_s)
     assert zombie is not None
     assert successor is not None
+    return zombie, successor
+
+
+async def test_a_batch_that_was_taken_over_given_back_or_done_is_not_renewed(world: World) -> None:
+    store = world.embedding.store
+    zombie, successor = await zombie_and_successor(world, 0)
     await store.renew_leases([zombie], 30)
     assert world.rows(A_BATCH) == []
     await store.renew_leases([zombie, successor], 30)
@@ -115,12 +120,7 @@ async def test_a_batch_that_was_taken_over_given_back_or_done_is_not_renewed(wor
 
 async def test_who_was_overtaken_ends_a_batch_that_nobody_has_now(world: World) -> None:
     store = world.embedding.store
-    await world.notice(await world.put("a.txt", "one"))
-    batch = EmbedBatch.model_validate_json(world.embed_queue.messages[0])
-    zombie = await world.claim_batch(batch, 0)
-    successor = await world.claim_batch(batch, 30)
-    assert zombie is not None
-    assert successor is not None
+    zombie, successor = await zombie_and_successor(world, 30)
     vectors = {text.content_hash: bytes(4 * world.embedding.embedder.dimensions) for text in zombie.texts}
     assert await store.save(world.tenant_id, vectors, [Settled(zombie)]) == {}, "the successor is at it"
     await store.release_batches(world.tenant_id, [successor])

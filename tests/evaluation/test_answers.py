@@ -3,11 +3,8 @@
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +14,7 @@ from rich.console import Console
 from evaluation import faithful
 from evaluation.__main__ import EXAMPLE
 from evaluation.judged import Collection, Item
-from local.postgres import data_home
-from local.settings import ROOT, LocalSettings
-
-
-@pytest.fixture(scope="module")
-def state() -> Iterator[Path]:
-    """Postgres runs as another user if root starts it, and pytest closes its own folders to others."""
-    folder = Path(tempfile.mkdtemp(prefix="edda-answers-"))
-    folder.chmod(0o755)
-    yield folder
-    for left in {folder, data_home(LocalSettings(folder, 0, 0, zipped_layers=False))}:
-        shutil.rmtree(left, ignore_errors=True)
+from local.settings import ROOT
 
 
 def evaluate(state: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,6 @@ from local.settings import ROOT, LocalSettings
 
 pytestmark = pytest.mark.skipif(not SCORER.exists(), reason="the scorer is not installed: make evaluation/.venv/.ready")
 MODES = ("hybrid", "vector", "text")
-
-
-@pytest.fixture(scope="module")
-def state() -> Iterator[Path]:
-    """Postgres runs as another user if root starts it, and pytest closes its own folders to others."""
-    folder = Path(tempfile.mkdtemp(prefix="edda-evaluation-"))
-    folder.chmod(0o755)
-    yield folder
-    for left in {folder, data_home(LocalSettings(folder, 0, 0, zipped_layers=False))}:
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def evaluate(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

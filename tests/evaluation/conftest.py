@@ -1,21 +1,15 @@
 """What tests of the evaluation share."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from local.postgres import data_home
-from local.settings import LocalSettings
+from tests.folders import state_folder
 
 
 @pytest.fixture(scope="module")
 def state() -> Iterator[Path]:
-    """Postgres runs as another user if root starts it, and pytest closes its own folders to others."""
-    folder = Path(tempfile.mkdtemp(prefix="edda-evaluation-"))
-    folder.chmod(0o755)
-    yield folder
-    for left in {folder, data_home(LocalSettings(folder, 0, 0, zipped_layers=False))}:
-        shutil.rmtree(left, ignore_errors=True)
+    """Where the stack under test keeps its data."""
+    with state_folder("evaluation") as folder:
+        yield folder

@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ import pytest
 
 from evaluation.__main__ import EXAMPLE, SCORER
 from evaluation.judged import load, missing_documents
-from local.postgres import data_home
-from local.settings import ROOT, LocalSettings
+from local.settings import ROOT
+from tests.folders import state_folder
 
 pytestmark = pytest.mark.skipif(not SCORER.exists(), reason="the scorer is not installed: make evaluation/.venv/.ready")
 MODES = ("hybrid", "vector", "text")
@@ -119,9 +117,7 @@ with in_process(Path(sys.argv[1]), tenant_of(collection, settings_of({})), {}) a
 
 @pytest.mark.timeout(300)
 def test_a_run_that_was_interrupted_is_taken_up() -> None:
-    state = Path(tempfile.mkdtemp(prefix="edda-evaluation-"))
-    state.chmod(0o755)
-    try:
+    with state_folder("evaluation") as state:
         subprocess.run([sys.executable, "-c", INTERRUPTED, state], cwd=ROOT, check=True)
         done = evaluate(state, "--modes", "text", "--results", str(state / "results"))
         assert done.returncode == 0, done.stderr + done.stdout
@@ -129,9 +125,6 @@ def test_a_run_that_was_interrupted_is_taken_up() -> None:
         assert "3 documents have changed, or were left behind: deleted and uploaded again" in " ".join(
             done.stdout.split()
         )
-    finally:
-        for left in {state, data_home(LocalSettings(state, 0, 0, zipped_layers=False))}:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.mark.timeout(300)

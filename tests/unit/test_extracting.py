@@ -302,3 +302,8 @@ No. The Lumora lamp is rated IP20."""
 )
 def test_what_stands_below_a_heading_or_a_question_answers_it(question: str, answer: str, text: str) -> None:
     assert chosen(question, hits(text))[0] == answer
+
+
+def test_an_item_that_ends_with_a_semicolon_is_no_question() -> None:
+    text = "Staff have:\n- 25 days of leave a year;\n- a phone of their own."
+    assert chosen("How many days of leave a year?", hits(text))[0] == "25 days of leave a year;"

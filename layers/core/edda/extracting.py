@@ -29,7 +29,7 @@ LEAST_COVERAGE = 0.75  # and one that has one word of the question, and says les
 
 # Makes the words alone comparable with the mean of words and cosine.
 WORDS_ALONE = 1.3
-QUESTION_MARKS = ("?", "？", "؟", ";")
+QUESTION_MARKS = ("?", "？", "؟")
 
 _IDENTIFIER = re.compile(r"(?<![a-z0-9_])[a-z0-9_]+(?:[-./:#]+[a-z0-9_]+)*")
 _PART = re.compile(r"[a-z0-9]+")
